@@ -1,0 +1,1 @@
+//! What Ebb's proxies share.

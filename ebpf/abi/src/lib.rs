@@ -1,0 +1,2 @@
+//! Layouts shared by the kernel programs and the loader.
+#![no_std]
