@@ -1,1 +1,13 @@
-//! What Ebb's proxies share.
+//! What Ebb's proxies share: configuration, decisions, TLS, HBONE, certificates, telemetry.
+//!
+//! Layers, each using only the ones before it (`cargo xtask tidy` checks it):
+//! L0 vocabulary (`spiffe`, `refusal`), configuration (`config`, `snapshot`); L1 decisions (`authz`, `balance`);
+//! L2 blocks (`settings`, `net`, `tls`, `lifecycle`, `telemetry`); L3 protocols (`hbone`, `certs`, `source`, `admin`).
+//! L0 and L1 know no runtime, sockets, files or clock.
+
+#![forbid(unsafe_code)]
+
+pub mod authz;
+pub mod refusal;
+pub mod snapshot;
+pub mod spiffe;
