@@ -5,8 +5,10 @@ use anyhow::{Context, Result};
 use crate::progress::Step;
 use crate::toolchain;
 
-/// Programs that are run, the Debian package that brings each, and what for.
-const PROGRAMS: [(&str, &str, &str); 4] = [
+/// A program, the Debian package that brings it, and what it does for us.
+type Program = (&'static str, &'static str, &'static str);
+
+const PROGRAMS: [Program; 4] = [
     ("cc", "gcc", "compiles the cryptography library"),
     ("c++", "g++", "compiles the fuzzing engine"),
     ("ip", "iproute2", "shows the network when a test fails"),
@@ -22,9 +24,14 @@ pub(crate) fn run() -> Result<()> {
     for (program, package, purpose) in &missing {
         println!("setup: no `{program}` here, which {purpose}: it comes with the package {package}");
     }
-    if missing.is_empty() {
-        return Ok(());
+    if !missing.is_empty() {
+        install(&missing)?;
     }
+    toolchain::ensure_bpf()?;
+    Ok(())
+}
+
+fn install(missing: &[&Program]) -> Result<()> {
     let packages: Vec<&str> = missing.iter().map(|(_, package, _)| *package).collect();
     let step = Step::begin(format!("install {}", packages.join(" ")));
     toolchain::ensure_apt(&packages)

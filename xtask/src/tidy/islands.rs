@@ -33,8 +33,12 @@ pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
+/// Whether the file is where rustc starts: a library, a binary, or one of several binaries (a file or a folder).
 fn is_crate_root(path: &str) -> bool {
-    path.ends_with("src/lib.rs") || path.ends_with("src/main.rs") || path.contains("src/bin/")
+    let binary = path
+        .split_once("src/bin/")
+        .is_some_and(|(_, rest)| !rest.contains('/') || rest.ends_with("/main.rs"));
+    path.ends_with("src/lib.rs") || path.ends_with("src/main.rs") || binary
 }
 
 fn root(file: &File, tokens: &[Token<'_>], findings: &mut Vec<Finding>) {
@@ -103,6 +107,8 @@ mod tests {
             assert_eq!(whats("common/src/lib.rs", text), ["the crate root does not forbid unsafe code"]);
         }
         assert_eq!(whats("tests/harness/src/bin/x.rs", "").len(), 1);
+        assert_eq!(whats("tests/harness/src/bin/x/main.rs", "").len(), 1);
+        assert!(whats("tests/harness/src/bin/x/part.rs", "").is_empty());
     }
 
     #[test]
