@@ -159,9 +159,13 @@ fn spawn(command: &mut Command) -> Result<Child> {
 }
 
 fn wait(mut child: Child) -> Result<ExitStatus> {
-    let status = child.wait().context("wait for the child");
-    state().group = None;
-    status
+    let status = child.wait().context("wait for the child")?;
+    let mut state = state();
+    state.group = None;
+    if state.interrupted {
+        bail!("interrupted");
+    }
+    Ok(status)
 }
 
 fn check(command: &Command, status: ExitStatus) -> Result<()> {

@@ -28,6 +28,7 @@ pub(crate) fn run() -> Result<()> {
         install(&missing)?;
     }
     toolchain::ensure_bpf()?;
+    println!("setup: nothing is missing");
     Ok(())
 }
 
