@@ -1,4 +1,4 @@
-//! Runs cargo in the workspace, and finds the test programs it built.
+//! Runs cargo in the workspace: builds, and the test programs that come out of them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use serde_json::Value;
 
-use crate::child;
 use crate::progress::Step;
 use crate::workspace::Workspace;
+use crate::{child, ebpf};
 
 /// The longest one build may take: a first build on a slow two-core machine, three times over.
 const BUILD_LIMIT: Duration = Duration::from_secs(45 * 60);
@@ -62,6 +62,12 @@ pub(crate) fn build_tests(workspace: &Workspace) -> Result<Vec<TestProgram>> {
     step.done();
     programs.sort_by(|one, other| (&one.folder, &one.name).cmp(&(&other.folder, &other.name)));
     Ok(programs)
+}
+
+/// Builds the kernel programs where they are older than their sources, and returns the object.
+pub(crate) fn build_kernel_programs(workspace: &Workspace) -> Result<PathBuf> {
+    ebpf::run()?;
+    Ok(ebpf::object_path(&workspace.root))
 }
 
 /// The test program that one line of cargo's messages announces.

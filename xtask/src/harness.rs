@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cargo::cargo;
+use crate::cargo::{build_kernel_programs, cargo};
 use crate::workspace::{Profile, Workspace};
-use crate::{child, ebpf, setup};
+use crate::{child, setup};
 
 /// Removing what crashed runs left is quick; more means that something hangs.
 const CLEAN_LIMIT: Duration = Duration::from_secs(120);
@@ -21,7 +21,7 @@ const CLEAN_LIMIT: Duration = Duration::from_secs(120);
 pub(crate) fn become_program(workspace: &Workspace, program: &str, arguments: &[String]) -> Result<()> {
     require_root(program)?;
     setup::run()?;
-    let object = ebpf::build(true)?;
+    let object = build_kernel_programs(workspace)?;
     let mut build = cargo(
         workspace,
         &["build", "--release", "--package", "ztunnel", "--package", "ebb-harness", "--bins"],

@@ -78,7 +78,7 @@ fn run(command: Command) -> Result<()> {
     child::forward_signals()?;
     match command {
         Command::Setup => setup::run(),
-        Command::Ebpf => ebpf::build(true).map(|object| println!("{}", object.display())),
+        Command::Ebpf => ebpf::run(),
         Command::Tidy => tidy::run(&workspace),
         Command::Test(options) => test::run(&workspace, &options),
         Command::Demo { arguments } => harness::become_program(&workspace, "ebb-demo", &arguments),

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::cargo::{TestProgram, build_tests, cargo};
+use crate::cargo::{TestProgram, build_kernel_programs, build_tests, cargo};
 use crate::workspace::{Profile, Workspace};
-use crate::{child, ebpf, fuzz, licences, setup, tidy};
+use crate::{child, fuzz, licences, setup, tidy};
 use summary::{Counts, Outcome, Report, table, total};
 
 /// The longest one test program may take before it counts as hanging.
@@ -124,7 +124,7 @@ fn stage_outcome(
         Stage::Tidy => tidy::run(workspace)?,
         Stage::Licences => licences::check(workspace)?,
         Stage::Unit => unit(workspace, options, counts)?,
-        Stage::Ebpf => println!("  built {}", ebpf::build(true)?.display()),
+        Stage::Ebpf => drop(build_kernel_programs(workspace)?),
         Stage::Namespaces if options.without_root => {
             return Ok(Outcome::Skipped("--without-root was given".to_owned()));
         }
@@ -155,7 +155,7 @@ fn namespaces(workspace: &Workspace, options: &Options, counts: &mut Counts) -> 
              out with --without-root"
         );
     }
-    let object = ebpf::build(true)?;
+    let object = build_kernel_programs(workspace)?;
     let programs = build_tests(workspace)?;
     let programs: Vec<_> = programs.iter().filter(|program| program.needs_root()).collect();
     if programs.is_empty() {
