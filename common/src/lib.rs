@@ -7,7 +7,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod authz;
+pub mod lifecycle;
 pub mod refusal;
+pub mod settings;
 pub mod snapshot;
 pub mod spiffe;
+pub mod telemetry;
