@@ -8,6 +8,8 @@
 #![forbid(unsafe_code)]
 
 pub mod authz;
+pub mod hbone;
+pub mod net;
 pub mod refusal;
 pub mod snapshot;
 pub mod spiffe;
