@@ -9,7 +9,9 @@
 
 pub mod admin;
 pub mod authz;
+pub mod hbone;
 pub mod lifecycle;
+pub mod net;
 pub mod refusal;
 pub mod settings;
 pub mod snapshot;

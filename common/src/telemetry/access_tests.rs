@@ -39,12 +39,8 @@ fn line(format: LogFormat, connection: &Connection<'_>, outcome: &Outcome<'_>) -
     String::from_utf8(out).unwrap()
 }
 
-const WELL: Outcome<'static> = Outcome {
-    request_bytes: 83,
-    response_bytes: 1024,
-    duration: Duration::from_micros(12_900),
-    error: None,
-};
+const WELL: Outcome<'static> =
+    Outcome { request_bytes: 83, response_bytes: 1024, duration: Duration::from_micros(12_900), error: None };
 
 #[test]
 fn a_completed_connection_reads_as_ztunnels_does() {

@@ -47,8 +47,7 @@ impl Metrics {
     /// Builds what [`Metrics::install`] installs.
     pub fn build(component: &'static str, tag: &'static str) -> (Self, PrometheusRecorder) {
         let recorder = PrometheusBuilder::new().build_recorder();
-        let mut metrics =
-            Self { tcp: Arc::default(), recorded: recorder.handle(), collectors: Vec::new() };
+        let mut metrics = Self { tcp: Arc::default(), recorded: recorder.handle(), collectors: Vec::new() };
         metrics.collect(Box::new(process::families));
         metrics.collect(Box::new(move || {
             let labels = vec![("component", component.into()), ("tag", tag.into())];

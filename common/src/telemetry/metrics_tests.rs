@@ -12,7 +12,8 @@ fn scraped(metrics: &Metrics, format: Format) -> String {
 
 fn is_name(name: &str) -> bool {
     let mut bytes = name.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_lowercase()) && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    bytes.next().is_some_and(|b| b.is_ascii_lowercase())
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 /// Splits `a="1",b="2"` and checks the quoting.
@@ -133,8 +134,9 @@ fn the_labels_are_exactly_the_contract() {
         .map(str::to_owned)
         .collect();
     for end in ["source", "destination"] {
-        for label in "workload canonical_service canonical_revision workload_namespace principal app version cluster"
-            .split_whitespace()
+        for label in
+            "workload canonical_service canonical_revision workload_namespace principal app version cluster"
+                .split_whitespace()
         {
             expected.push(format!("{end}_{label}"));
         }

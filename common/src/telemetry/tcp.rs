@@ -72,9 +72,8 @@ impl Edge {
 
     /// A connection that was opened is over; with the refusal that ended it, it counts as failed as well.
     pub fn closed(&self, refusal: Option<&Refusal>) {
-        let flag = refusal.map_or(0, |refusal| {
-            FLAGS.iter().position(|flag| *flag == refusal.flag()).unwrap_or(CATCH_ALL)
-        });
+        let flag = refusal
+            .map_or(0, |refusal| FLAGS.iter().position(|flag| *flag == refusal.flag()).unwrap_or(CATCH_ALL));
         self.closed[flag].fetch_add(1, Ordering::Relaxed);
     }
 

@@ -134,7 +134,8 @@ fn a_connection_is_counted_from_open_to_close() {
 
 #[test]
 fn every_flag_of_a_refusal_has_its_own_count() {
-    let flags = ["DENY", "TLS_FAILURE", "H2_HANDSHAKE_FAILURE", "NETWORK_POLICY", "IDENTITY_ERROR", "CONNECT"];
+    let flags =
+        ["DENY", "TLS_FAILURE", "H2_HANDSHAKE_FAILURE", "NETWORK_POLICY", "IDENTITY_ERROR", "CONNECT"];
     let refusals = [
         Refusal::NoAllowPolicyMatched,
         Refusal::TlsFailed("".into()),
@@ -192,7 +193,10 @@ fn overflow_is_a_series_of_its_own() {
     metrics.overflow(Reporter::Destination).opened();
     let text = scraped(&metrics);
     let line = text.lines().find(|line| line.starts_with("istio_tcp_connections_opened_total")).unwrap();
-    assert!(line.contains("reporter=\"destination\"") && line.contains("source_workload=\"overflow\""), "{line}");
+    assert!(
+        line.contains("reporter=\"destination\"") && line.contains("source_workload=\"overflow\""),
+        "{line}"
+    );
     assert!(line.contains("source_app=\"unknown\""), "{line}");
 }
 
