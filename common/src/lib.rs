@@ -8,6 +8,8 @@
 #![forbid(unsafe_code)]
 
 pub mod authz;
+pub mod certs;
 pub mod refusal;
 pub mod snapshot;
 pub mod spiffe;
+pub mod tls;
