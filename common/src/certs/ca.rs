@@ -41,7 +41,8 @@ pub enum CaError {
 }
 
 /// The chain a CA issued, leaf first, roots last or absent.
-pub type IssueFuture<'a> = Pin<Box<dyn Future<Output = Result<Vec<CertificateDer<'static>>, CaError>> + Send + 'a>>;
+pub type IssueFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<Vec<CertificateDer<'static>>, CaError>> + Send + 'a>>;
 
 /// A certificate authority. What it answers is checked by the caller (`validate`), never trusted.
 pub trait CaClient: fmt::Debug + Send + Sync {

@@ -7,9 +7,7 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData, SanTyp
 use rustls::crypto::aws_lc_rs::sign::any_ecdsa_type;
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::time_provider::TimeProvider;
-use rustls_pki_types::{
-    CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime,
-};
+use rustls_pki_types::{CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
@@ -68,9 +66,9 @@ impl Shared {
         count(&self.counters.requests);
         let key = LeafKey::generate(identity).map_err(|error| CaError::Local(error.to_string()))?;
         let request = SigningRequest { identity: identity.clone(), csr: key.csr, lifetime: self.lifetime };
-        let mut chain = timeout(ISSUE_DEADLINE, self.ca.issue(&request))
-            .await
-            .map_err(|_| CaError::Unreachable(format!("no answer within {} s", ISSUE_DEADLINE.as_secs())))??;
+        let mut chain = timeout(ISSUE_DEADLINE, self.ca.issue(&request)).await.map_err(|_| {
+            CaError::Unreachable(format!("no answer within {} s", ISSUE_DEADLINE.as_secs()))
+        })??;
 
         let roots = self.ca.roots().borrow().clone();
         let now = self.now();

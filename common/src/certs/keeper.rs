@@ -76,7 +76,8 @@ struct Memory {
 /// Keeps `entry` supplied until it is aborted. Cancel-safe: every change is published whole, between two awaits.
 pub(super) async fn keep(entry: Arc<Entry>, shared: Arc<Shared>) {
     let mut roots = shared.ca.roots();
-    let mut memory = Memory { failures: 0, last_request: None, jitter: rand::random(), issuer_retired: false };
+    let mut memory =
+        Memory { failures: 0, last_request: None, jitter: rand::random(), issuer_retired: false };
     loop {
         let known = roots.borrow_and_update().clone();
         adopt_roots(&entry, &shared, &mut memory, known);

@@ -215,7 +215,8 @@ mod tests {
     #[test]
     fn a_ca_whose_clock_is_behind_causes_no_storm() {
         // It backdates so far that more than half of the life is over on arrival.
-        let held = Held { received: at(NOON), not_before: at(NOON - 20 * HOUR), not_after: at(NOON + 4 * HOUR) };
+        let held =
+            Held { received: at(NOON), not_before: at(NOON - 20 * HOUR), not_after: at(NOON + 4 * HOUR) };
         let step = next_step(&Facts { held: Some(held), ..facts(NOON + 10) });
         assert_eq!(step, Step::Wait(LONGEST_NAP));
     }
@@ -231,7 +232,12 @@ mod tests {
     #[test]
     fn a_jitter_that_is_no_number_is_none() {
         for jitter in [f64::NAN, f64::INFINITY, -3.0, 7.0] {
-            next_step(&Facts { jitter, failures: 3, since_request: Some(Duration::ZERO), ..facts(NOON + DAY) });
+            next_step(&Facts {
+                jitter,
+                failures: 3,
+                since_request: Some(Duration::ZERO),
+                ..facts(NOON + DAY)
+            });
         }
     }
 }

@@ -44,7 +44,9 @@ pub(super) fn too_slow(deadline: Duration, side: Side) -> String {
 
 fn explain_tls(error: &Error, peer: &str) -> String {
     match error {
-        Error::NoCertificatesPresented => format!("{peer} is not accepted: {}", PeerCertificateError::Missing),
+        Error::NoCertificatesPresented => {
+            format!("{peer} is not accepted: {}", PeerCertificateError::Missing)
+        }
         Error::InvalidCertificate(CertificateError::Other(other)) => {
             format!("{peer} is not accepted: {}", other.0)
         }

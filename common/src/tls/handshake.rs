@@ -44,7 +44,11 @@ pub struct Accepted<IO> {
 ///
 /// # Errors
 /// [`Refusal::TlsFailed`] naming what failed and on which side. The socket is closed by then.
-pub async fn accept<IO>(io: IO, config: Arc<ServerConfig>, deadline: Duration) -> Result<Accepted<IO>, Refusal>
+pub async fn accept<IO>(
+    io: IO,
+    config: Arc<ServerConfig>,
+    deadline: Duration,
+) -> Result<Accepted<IO>, Refusal>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {

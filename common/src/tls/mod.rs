@@ -21,13 +21,15 @@ pub use admission::{
     HandshakeLimiter, HandshakePermit, MAX_HANDSHAKES_IN_FLIGHT, MAX_HANDSHAKES_IN_FLIGHT_PER_SOURCE,
 };
 pub use config::{Client, Credentials};
-pub use handshake::{ACCEPT_DEADLINE, Accepted, CONNECT_DEADLINE, ClientStream, ServerStream, accept, connect};
+pub use handshake::{
+    ACCEPT_DEADLINE, Accepted, CONNECT_DEADLINE, ClientStream, ServerStream, accept, connect,
+};
+pub(crate) use peer::parse_certificate;
 pub use peer::{
-    MAX_CHAIN_BYTES, MAX_CHAIN_CERTIFICATES, PeerCertificateError, identity_in_certificate, identity_in_uri_bytes,
-    peer_identity,
+    MAX_CHAIN_BYTES, MAX_CHAIN_CERTIFICATES, PeerCertificateError, identity_in_certificate,
+    identity_in_uri_bytes, peer_identity,
 };
 pub use provider::{ALPN_HTTP2, provider};
-pub(crate) use peer::parse_certificate;
 pub(crate) use roots::validity;
 pub use roots::{InvalidRoots, MAX_ROOTS, MAX_ROOTS_PEM_BYTES, TrustRoots};
 pub use verify::{PeerRole, PeerVerifier};

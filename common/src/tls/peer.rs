@@ -77,7 +77,9 @@ pub enum PeerCertificateError {
     #[error("its certificate was issued by a root certificate that is not valid now")]
     RootNotValid,
     /// It chains to no root this side knows.
-    #[error("its certificate was not issued by a root known here; is it of another mesh, or is a root missing?")]
+    #[error(
+        "its certificate was not issued by a root known here; is it of another mesh, or is a root missing?"
+    )]
     UnknownIssuer,
     /// Extended key usage forbids this use.
     #[error("its certificate may not be used by a {0} (extended key usage)")]
@@ -106,8 +108,10 @@ pub fn identity_in_certificate(der: &[u8]) -> Result<Identity, PeerCertificateEr
         return Err(PeerCertificateError::TooLarge { certificates: 1, bytes: der.len() });
     }
     let certificate = parse_certificate(der).ok_or(PeerCertificateError::Malformed)?;
-    let names =
-        certificate.subject_alternative_name().map_err(|_| PeerCertificateError::Malformed)?.map(|ext| ext.value);
+    let names = certificate
+        .subject_alternative_name()
+        .map_err(|_| PeerCertificateError::Malformed)?
+        .map(|ext| ext.value);
     let names = names.map_or(&[][..], |names| &names.general_names[..]);
     match names {
         [GeneralName::URI(uri)] => Ok(Identity::parse(uri)?),

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible,
+    SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 
@@ -101,7 +102,11 @@ fn chain_error(error: webpki::Error, role: PeerRole) -> PeerCertificateError {
         webpki::Error::CertNotValidYet { time, not_before } => {
             PeerCertificateError::NotYetValid { seconds: not_before.as_secs().saturating_sub(time.as_secs()) }
         }
-        webpki::Error::UnknownIssuer => PeerCertificateError::UnknownIssuer,
+        // Roots of two meshes often have the same name (Istio's is always the trust domain), and then it is the
+        // signature that tells them apart.
+        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
+            PeerCertificateError::UnknownIssuer
+        }
         webpki::Error::RequiredEkuNotFoundContext(_) | webpki::Error::EmptyEkuExtension => {
             PeerCertificateError::WrongPurpose(match role {
                 PeerRole::Client => "client",

@@ -136,7 +136,8 @@ fn require_key(paths: &Paths) -> Result<(), CaFileError> {
         return Ok(());
     }
     let certificate = paths.certificate.display();
-    let why = format!("missing beside {certificate}; restore it, or remove that certificate to begin a new root");
+    let why =
+        format!("missing beside {certificate}; restore it, or remove that certificate to begin a new root");
     Err(CaFileError::new(&paths.key, why))
 }
 
@@ -162,7 +163,8 @@ fn read_key(path: &Path) -> Result<KeyPair, CaFileError> {
     if pem.len() as u64 > MAX_KEY_BYTES {
         return Err(CaFileError::new(path, format!("larger than {MAX_KEY_BYTES} bytes")));
     }
-    KeyPair::from_pem(&pem).map_err(|error| CaFileError::new(path, format!("not a private key in PEM: {error}")))
+    KeyPair::from_pem(&pem)
+        .map_err(|error| CaFileError::new(path, format!("not a private key in PEM: {error}")))
 }
 
 fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, CaFileError> {

@@ -109,7 +109,9 @@ impl EmbeddedCa {
             let ca = self.clone();
             let Ok(outcome) = tokio::task::spawn_blocking(move || ca.reload()).await else { return };
             match outcome {
-                Ok(true) => tracing::info!(path = %self.paths.certificate.display(), "root certificates reloaded"),
+                Ok(true) => {
+                    tracing::info!(path = %self.paths.certificate.display(), "root certificates reloaded")
+                }
                 Ok(false) => {}
                 // The same sentence every ten seconds would drown the log.
                 Err(error) if last_error.as_ref() == Some(&error) => continue,
@@ -130,9 +132,11 @@ impl EmbeddedCa {
                 request.identity, self.trust_domain
             )));
         }
-        self.loaded.load().authority.sign(request, now(&*self.clock)).map_err(|why| {
-            CaError::Refused(format!("{}: {why}", self.paths.certificate.display()))
-        })
+        self.loaded
+            .load()
+            .authority
+            .sign(request, now(&*self.clock))
+            .map_err(|why| CaError::Refused(format!("{}: {why}", self.paths.certificate.display())))
     }
 }
 

@@ -34,7 +34,8 @@ impl Authority {
         let (not_before, not_after) = validity(&parsed);
         // The serialized copy is not needed any more; the signing key inside stays.
         key.zeroize();
-        let issuer = Issuer::from_ca_cert_der(root, key).map_err(|error| format!("cannot be used: {error}"))?;
+        let issuer =
+            Issuer::from_ca_cert_der(root, key).map_err(|error| format!("cannot be used: {error}"))?;
         Ok(Self { issuer, not_before, not_after })
     }
 
@@ -90,7 +91,9 @@ pub(super) fn new_root(
     let mut params = dated(begin, now.as_secs().saturating_add(ROOT_LIFETIME.as_secs()))?;
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, trust_domain);
-    params.distinguished_name.push(DnType::CommonName, "Ebb root");
+    // Told apart by name, two overlapping roots cost no second signature check.
+    let name = format!("Ebb root {:08x}", rand::random::<u32>());
+    params.distinguished_name.push(DnType::CommonName, name);
     // No intermediates below it: every certificate it signs is a workload's.
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

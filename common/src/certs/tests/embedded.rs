@@ -114,10 +114,13 @@ fn what_a_crash_leaves_behind_is_mended_and_what_a_person_removed_is_named() {
     assert!(!key.exists(), "no new key beside a certificate that others may already believe");
 }
 
+/// A name, what spoils a good directory, and words of the refusal.
+type Case<'a> = (&'a str, &'a dyn Fn(&Path), &'a str);
+
 #[test]
 fn unusable_files_are_refused_with_file_and_reason() {
     let other = rooted();
-    let cases: [(&str, &dyn Fn(&Path), &str); 6] = [
+    let cases: [Case; 6] = [
         (
             "a key of another root",
             &|d| {
@@ -142,7 +145,11 @@ fn unusable_files_are_refused_with_file_and_reason() {
             &|d| fs::write(d.join(ROOT_CERTIFICATE_FILE), "x".repeat(70_000)).unwrap(),
             "root-cert.pem: larger than 65536 bytes",
         ),
-        ("a certificate that is not a CA", &|d| replace(d, |_| Leaf::of(&workload("web"))), "not a certificate authority"),
+        (
+            "a certificate that is not a CA",
+            &|d| replace(d, |_| Leaf::of(&workload("web"))),
+            "not a certificate authority",
+        ),
         (
             "an expired root",
             &|d| replace(d, |leaf| authority(leaf).with(|p| p.not_after = moment(NOON - 50 * HOUR))),
@@ -184,14 +191,13 @@ async fn two_nodes_with_one_root_shake_hands() {
     let (near, far) = (node(), node());
     near.want(&workload("api")).unwrap();
     far.want(&workload("web")).unwrap();
-    let (api, web) =
-        (near.get(&workload("api")).await.unwrap(), far.get(&workload("web")).await.unwrap());
+    let (api, web) = (near.get(&workload("api")).await.unwrap(), far.get(&workload("web")).await.unwrap());
     assert_eq!(web.leaf.not_after.as_secs(), NOON + 3600, "the lifetime is settable");
     assert_eq!(web.leaf.not_before.as_secs(), NOON - 120, "and begins a little in the past");
     let (one, other) = tokio::io::duplex(64 * 1024);
     let (accepted, dialled) = tokio::join!(
         accept(other, web.server.clone(), ACCEPT_DEADLINE),
-        connect(one, &api.client, &workload("web"), CONNECT_DEADLINE)
+        connect(one, &api.client, &web.identity, CONNECT_DEADLINE)
     );
     dialled.unwrap();
     assert_eq!(accepted.unwrap().peer, workload("api"));

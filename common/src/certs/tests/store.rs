@@ -96,7 +96,10 @@ async fn no_jump_of_the_clock_makes_a_storm_or_lets_an_expired_certificate_be_us
         bench.clock.jump(jump);
         let now = bench.clock.current_time().unwrap();
         assert!(
-            accounts.iter().filter_map(|account| bench.store.try_get(account)).all(|c| c.leaf.not_after > now)
+            accounts
+                .iter()
+                .filter_map(|account| bench.store.try_get(account))
+                .all(|c| c.leaf.not_after > now)
         );
         for second in 0..400 {
             let before = bench.ca.requests();
@@ -140,7 +143,6 @@ async fn a_jump_is_noticed_at_once_when_a_connection_comes() {
 #[tokio::test(start_paused = true)]
 async fn a_root_is_replaced_with_overlap_without_a_failed_handshake() {
     let (near, far) = (Bench::new(Mode::Good), Bench::new(Mode::Good));
-    far.clock.jump(0);
     let old = near.ca.signer.lock().unwrap().clone();
     let new = Arc::new(TestCa::dated("next", 0, NOON + 100_000 * HOUR));
     for bench in [&near, &far] {
@@ -180,7 +182,8 @@ async fn a_certificate_whose_root_is_withdrawn_is_replaced_before_half_life() {
     bench.store.want(&workload("web")).unwrap();
     bench.store.get(&workload("web")).await.unwrap();
     pass(60).await;
-    let new = Arc::new(TestCa::dated("next", 0, NOON + 100_000 * HOUR));
+    // Of the same name, so that only the signature tells it from the old one.
+    let new = Arc::new(TestCa::dated("mesh", 0, NOON + 100_000 * HOUR));
     *bench.ca.signer.lock().unwrap() = new.clone();
     bench.ca.roots.send_replace(new.roots());
     pass(5).await;

@@ -143,14 +143,32 @@ async fn one_sick_identity_does_not_hold_up_the_others() {
     assert_eq!(bench.store.get(&workload("well")).await.unwrap().identity, workload("well"));
 }
 
+#[test]
+fn workers_with_runtimes_of_their_own_are_served_by_the_control_runtime() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let control = runtime();
+    let bench = control.block_on(async { Bench::new(Mode::Good) });
+    bench.store.want(&workload("web")).unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serials = std::thread::scope(|scope| {
+        scope.spawn(|| control.block_on(stopped));
+        let worker = || runtime().block_on(bench.store.get(&workload("web"))).unwrap().leaf.serial.clone();
+        let workers: Vec<_> = (0..4).map(|_| scope.spawn(worker)).collect();
+        let serials: std::collections::HashSet<_> =
+            workers.into_iter().map(|worker| worker.join().unwrap()).collect();
+        stop.send(()).unwrap();
+        serials
+    });
+    assert_eq!((serials.len(), bench.ca.requests()), (1, 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn waiters_are_bounded() {
     let bench = Bench::new(Mode::Hanging);
     let web = workload("web");
     bench.store.want(&web).unwrap();
     let answers = join_all((0..MAX_WAITERS + 3).map(|_| bench.store.get(&web))).await;
-    let turned_away =
-        answers.iter().filter(|answer| matches!(answer, Err(Refusal::LimitReached(_)))).count();
+    let turned_away = answers.iter().filter(|answer| matches!(answer, Err(Refusal::LimitReached(_)))).count();
     assert_eq!(turned_away, 3);
     bench.ca.set(Mode::Good);
     pass(60).await;

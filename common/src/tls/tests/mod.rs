@@ -9,7 +9,9 @@ use rustls::ServerConfig;
 use tokio::io::DuplexStream;
 
 use super::testing::{Leaf, StoppedClock, TestCa, workload};
-use super::{ACCEPT_DEADLINE, Accepted, CONNECT_DEADLINE, Client, ClientStream, Credentials, accept, connect};
+use super::{
+    ACCEPT_DEADLINE, Accepted, CONNECT_DEADLINE, Client, ClientStream, Credentials, accept, connect,
+};
 use crate::refusal::Refusal;
 use crate::spiffe::Identity;
 
@@ -23,10 +25,8 @@ struct Outcome {
 
 async fn shake_hands(server: Arc<ServerConfig>, client: &Client, expected: &Identity) -> Outcome {
     let (near, far) = tokio::io::duplex(PIPE_BYTES);
-    let (server, client) = tokio::join!(
-        accept(far, server, ACCEPT_DEADLINE),
-        connect(near, client, expected, CONNECT_DEADLINE)
-    );
+    let (server, client) =
+        tokio::join!(accept(far, server, ACCEPT_DEADLINE), connect(near, client, expected, CONNECT_DEADLINE));
     Outcome { server, client }
 }
 

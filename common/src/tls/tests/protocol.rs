@@ -86,7 +86,11 @@ async fn a_peer_with_only_aes256_is_served_and_one_with_only_chacha_is_not() {
 
     let chacha = only(aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256);
     let refused = plain_handshake(&mesh, plain_client(&mesh, chacha)).await;
-    assert!(reason(&refused).contains("the caller offers no TLS 1.3 with the ciphers"), "{}", reason(&refused));
+    assert!(
+        reason(&refused).contains("the caller offers no TLS 1.3 with the ciphers"),
+        "{}",
+        reason(&refused)
+    );
 }
 
 #[tokio::test]
