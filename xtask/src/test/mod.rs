@@ -159,12 +159,15 @@ fn namespaces(workspace: &Workspace, options: &Options, counts: &mut Counts) -> 
     let programs = build_tests(workspace)?;
     let programs: Vec<_> = programs.iter().filter(|program| program.needs_root()).collect();
     if programs.is_empty() {
-        bail!("there are no namespace tests: expected packages with a `tests` folder below tests/");
+        bail!("there are no namespace tests: none of the folders where they are expected has any");
     }
     let mut failures = Vec::new();
     for program in programs {
         let mut command = command(workspace, program, &arguments(options, &[NAMESPACE_TEST_THREADS]));
-        command.env("EBB_BIN_DIR", workspace.binaries(Profile::Dev)).env("EBB_EBPF_OBJECT", &object);
+        command
+            .env("EBB_BIN_DIR", workspace.binaries(Profile::Dev))
+            .env("EBB_EBPF_OBJECT", &object)
+            .env("CARGO_TARGET_DIR", &workspace.target);
         count(&program.name, &mut command, counts, &mut failures)?;
     }
     refuse(&failures)
