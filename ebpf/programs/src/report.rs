@@ -2,7 +2,7 @@
 //!
 //! Never waits and never fails: when nobody reads the ring it fills, and the counters still tell.
 
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::{EbpfContext as _, helpers::bpf_skb_load_bytes, programs::TcContext};
 use ebb_abi::{Address, DROP_SAMPLE, Drop, Hook, Verdict};
 
 use crate::maps::{self, DROPS};
@@ -15,20 +15,22 @@ pub fn sampled(ctx: &TcContext, hook: Hook, verdict: Verdict, seen: u64) {
     }
 }
 
+/// Written where it will be read from: a copy on the stack would not fit beside the parser's.
 #[inline(never)]
 fn report(ctx: &TcContext, hook: u32, verdict: u32, seen: u64) {
     let Some(mut entry) = DROPS.reserve::<Drop>(0) else { return };
-    let mut record = Drop {
-        pod_number: maps::config().map_or(0, |config| config.pod_number),
-        hook,
-        verdict,
-        // SAFETY: the context pointer is valid for the program's run.
-        interface: unsafe { (*ctx.skb.skb).ifindex },
-        seen,
-        ..Drop::default()
+    // SAFETY: all bytes zero is a valid record, and the entry is big and aligned enough for one.
+    let record = unsafe {
+        entry.as_mut_ptr().write_bytes(0, 1);
+        &mut *entry.as_mut_ptr()
     };
-    addresses(ctx, &mut record);
-    entry.write(record);
+    record.pod_number = maps::config().map_or(0, |config| config.pod_number);
+    record.hook = hook;
+    record.verdict = verdict;
+    // SAFETY: the context pointer is valid for the program's run.
+    record.interface = unsafe { (*ctx.skb.skb).ifindex };
+    record.seen = seen;
+    addresses(ctx, record);
     entry.submit(0);
 }
 
@@ -39,17 +41,18 @@ fn addresses(ctx: &TcContext, record: &mut Drop) {
     let Ok(ethertype) = ctx.load::<[u8; 2]>(12) else { return };
     let ports_at = match ethertype {
         [0x08, 0x00] => {
-            let (Ok(header), Ok(ends)) = (ctx.load::<u8>(14), ctx.load::<[[u8; 4]; 2]>(14 + 12)) else { return };
+            let Ok(header) = ctx.load::<u8>(14) else { return };
+            if !(read(ctx, 26, &mut record.source, 4) && read(ctx, 30, &mut record.destination, 4)) {
+                return;
+            }
             record.ip_version = 4;
-            record.source[..4].copy_from_slice(&ends[0]);
-            record.destination[..4].copy_from_slice(&ends[1]);
             14 + (header & 0x0f) as usize * 4
         }
         [0x86, 0xdd] => {
-            let Ok(ends) = ctx.load::<[Address; 2]>(14 + 8) else { return };
+            if !(read(ctx, 22, &mut record.source, 16) && read(ctx, 38, &mut record.destination, 16)) {
+                return;
+            }
             record.ip_version = 6;
-            record.source = ends[0];
-            record.destination = ends[1];
             14 + 40
         }
         _ => return,
@@ -57,4 +60,10 @@ fn addresses(ctx: &TcContext, record: &mut Drop) {
     let Ok(ports) = ctx.load::<[[u8; 2]; 2]>(ports_at) else { return };
     record.source_port = u16::from_be_bytes(ports[0]);
     record.destination_port = u16::from_be_bytes(ports[1]);
+}
+
+#[inline(always)]
+fn read(ctx: &TcContext, offset: u32, into: &mut Address, length: u32) -> bool {
+    // SAFETY: `length` is 4 or 16, and `into` has 16 bytes.
+    unsafe { bpf_skb_load_bytes(ctx.as_ptr(), offset, into.as_mut_ptr().cast(), length) == 0 }
 }

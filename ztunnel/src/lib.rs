@@ -1,0 +1,3 @@
+//! Ebb's node proxy, as a library so that its parts can be tested from outside.
+
+pub mod netns;

@@ -1,0 +1,132 @@
+//! Ztunnel's listening sockets in a pod.
+//!
+//! The kernel programs hand them connections directly, so they are bound to addresses nobody can reach: no
+//! process of the pod can talk to ztunnel by connecting to its ports, no port of the pod is taken, and two
+//! generations of ztunnel can listen at the same time. The numbers of the ports are Istio's, for people who look.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    os::fd::AsFd as _,
+};
+
+use ebb_abi::{HBONE_PORT, ListenerKind, MAX_WORKERS, ZTUNNEL_MARK};
+use ebb_loader::WorkerListeners;
+use nix::libc;
+use rand::Rng as _;
+use socket2::{Domain, Socket, Type};
+
+use super::{Netns, option};
+
+/// Connections that may wait to be accepted, per listener; the kernel lowers it to `net.core.somaxconn`.
+pub const BACKLOG: i32 = 4096;
+
+/// A random unique local prefix (RFC 4193) that is nobody's.
+const UNREACHABLE: [u16; 3] = [0xfd6f, 0x5a1c, 0xeb10];
+/// Attempts at an address that is not taken, where there is only IPv4 to choose from.
+const ATTEMPTS: usize = 16;
+
+/// One worker's listeners in one pod: nonblocking, transparent, marked as ztunnel's.
+#[derive(Debug)]
+pub struct PodListeners {
+    /// Takes what the pod opens.
+    pub outbound: TcpListener,
+    /// Takes what arrives for the pod outside a tunnel.
+    pub plaintext: TcpListener,
+    /// Takes the tunnels that arrive for the pod.
+    pub hbone: TcpListener,
+}
+
+impl PodListeners {
+    /// Opens a worker's listeners in the pod. `worker` is below [`MAX_WORKERS`].
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered or a socket cannot be opened.
+    pub fn open(netns: &Netns, worker: u32) -> io::Result<Self> {
+        if worker >= MAX_WORKERS {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("there are at most {MAX_WORKERS} workers")));
+        }
+        netns.enter(|| {
+            Ok(Self {
+                outbound: listener(ListenerKind::Outbound, worker)?,
+                plaintext: listener(ListenerKind::Plaintext, worker)?,
+                hbone: listener(ListenerKind::Hbone, worker)?,
+            })
+        })?
+    }
+
+    /// The listeners as the loader takes them.
+    pub fn as_worker(&self) -> WorkerListeners<'_> {
+        WorkerListeners {
+            outbound: self.outbound.as_fd(),
+            plaintext: self.plaintext.as_fd(),
+            hbone: self.hbone.as_fd(),
+        }
+    }
+}
+
+/// Who connected to whom, on a connection that one of these listeners accepted: the true source, and the
+/// destination the client asked for. IPv4 addresses are plain, though the socket wraps them.
+///
+/// # Errors
+/// When the connection is gone already.
+pub fn ends(accepted: &TcpStream) -> io::Result<(SocketAddr, SocketAddr)> {
+    Ok((canonical(accepted.peer_addr()?), canonical(accepted.local_addr()?)))
+}
+
+/// An IPv4 address as itself, when a dual-stack socket wrapped it.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+fn listener(kind: ListenerKind, worker: u32) -> io::Result<TcpListener> {
+    match dual_stack(kind, worker) {
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => ipv4_only(kind),
+        opened => opened,
+    }
+}
+
+fn port(kind: ListenerKind) -> u16 {
+    match kind {
+        ListenerKind::Outbound => 15001,
+        ListenerKind::Plaintext => 15006,
+        ListenerKind::Hbone => HBONE_PORT,
+    }
+}
+
+fn dual_stack(kind: ListenerKind, worker: u32) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
+    socket.set_only_v6(false)?;
+    option::set_transparent_v6(&socket)?;
+    let [a, b, c] = UNREACHABLE;
+    let [d, e, f]: [u16; 3] = rand::rng().random();
+    let place = (kind as u16) << 8 | u16::try_from(worker).unwrap_or(u16::MAX);
+    listen(&socket, SocketAddr::new(Ipv6Addr::new(a, b, c, place, 0, d, e, f).into(), port(kind)))?;
+    Ok(socket.into())
+}
+
+/// For kernels without IPv6. The addresses are those reserved for ever (RFC 1112, class E), which Linux will
+/// not route.
+fn ipv4_only(kind: ListenerKind) -> io::Result<TcpListener> {
+    let mut outcome = Err(io::Error::from(io::ErrorKind::AddrInUse));
+    for _ in 0..ATTEMPTS {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_ip_transparent_v4(true)?;
+        let [a, b, c]: [u8; 3] = rand::rng().random();
+        outcome = listen(&socket, SocketAddr::new(Ipv4Addr::new(240, a, b, c).into(), port(kind)));
+        match &outcome {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(_) => break,
+            Ok(()) => return Ok(socket.into()),
+        }
+    }
+    Err(outcome.err().unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
+}
+
+fn listen(socket: &Socket, at: SocketAddr) -> io::Result<()> {
+    // Accepted connections inherit the mark, so that their packets are known as ztunnel's from the SYN-ACK on.
+    socket.set_mark(ZTUNNEL_MARK)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&at.into())?;
+    socket.listen(BACKLOG)
+}

@@ -1,0 +1,1 @@
+//! In real namespaces, as root.
