@@ -21,4 +21,5 @@ pub mod prometheus;
 pub mod report;
 pub mod root;
 pub mod run;
+pub mod wire;
 pub mod ztunnel;

@@ -27,10 +27,10 @@ fn of_kind(directory: &Path, kind: &str) -> Vec<Value> {
 }
 
 fn two_nodes() -> (Cluster, Kubelet) {
-    let cluster = Cluster::two_nodes().unwrap();
-    let mut kubelet = Kubelet::start(&cluster).unwrap();
+    let cluster = Cluster::two_nodes().expect("a cluster");
+    let mut kubelet = Kubelet::start(&cluster).expect("a kubelet");
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples/two-nodes");
-    kubelet.apply_path(&examples).unwrap();
+    kubelet.apply_path(&examples).expect("the examples apply");
     (cluster, kubelet)
 }
 
