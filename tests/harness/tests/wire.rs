@@ -1,0 +1,95 @@
+//! What the capture promises: it sees what is readable on the wire, and only claims what it can know.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::Result;
+use harness::{
+    binaries,
+    cluster::{Cluster, Pod},
+    process::{Process, Spawn},
+    wire::{Capture, Transport},
+};
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn serve(pod: &Pod) -> Result<Process> {
+    let app = pod.spawn(Spawn::new(pod.name(), binaries::find("ebb-app")?).args(["http"]))?;
+    app.wait_for_log("ready:", SOON)?;
+    Ok(app)
+}
+
+fn ask(from: &Pod, to: &Pod, path: &str) {
+    for address in to.addresses().both() {
+        let answer = from.namespace().http_get(SocketAddr::new(address, 8080), path, SOON);
+        let (status, _) = answer.expect("an answer");
+        assert_eq!(status, 200);
+    }
+}
+
+#[test]
+fn plaintext_between_nodes_is_seen_and_within_a_node_is_not() {
+    let cluster = Cluster::two_nodes().unwrap();
+    let server = cluster.node(0).add_pod("server").unwrap();
+    let near = cluster.node(0).add_pod("near").unwrap();
+    let far = cluster.node(1).add_pod("far").unwrap();
+    let _app = serve(&server).unwrap();
+    let mut capture = Capture::start(&cluster).unwrap();
+    ask(&near, &server, "/marker-near");
+    ask(&far, &server, "/marker-far");
+    assert_eq!(capture.find("marker-near").unwrap(), None);
+    let sighting = capture.find("marker-far").unwrap().expect("plaintext can be read");
+    assert_eq!(sighting.flow.unwrap().1, SocketAddr::new(server.addresses().v4.into(), 8080), "{sighting}");
+    let counts = capture.counts().unwrap();
+    assert!(counts[&(Transport::Tcp, 8080)] >= 8, "{counts:?}");
+    assert_eq!(capture.tcp_packets_to(15008).unwrap(), 0);
+    assert_eq!(capture.tls_records(8080).unwrap().application_data, 0);
+    capture.forget().unwrap();
+    assert!(!capture.contains("marker-far").unwrap(), "what was forgotten is not found again");
+}
+
+#[test]
+fn a_bulk_transfer_is_captured_whole_with_every_packet_once() {
+    for nodes in [2, 3] {
+        let cluster = Cluster::start(nodes).unwrap();
+        let server = cluster.node(0).add_pod("server").unwrap();
+        let far = cluster.node(1).add_pod("far").unwrap();
+        let _app = serve(&server).unwrap();
+        let capture = Capture::start(&cluster).unwrap();
+        let length = 30_000_000_u64;
+        let to = SocketAddr::new(server.addresses().v4.into(), 8080);
+        let (_, body) = far.namespace().http_get(to, &format!("/bytes/{length}"), SOON).unwrap();
+        assert_eq!(body.len() as u64, length);
+        let mut seen = 0;
+        capture
+            .each(|packet| seen += packet.payload.iter().filter(|byte| **byte == b'x').count() as u64)
+            .unwrap();
+        assert!((length..length + length / 50).contains(&seen), "{nodes} nodes: {seen} of {length} bytes");
+    }
+}
+
+#[test]
+fn tls_records_are_told_by_their_first_bytes() {
+    let cluster = Cluster::two_nodes().unwrap();
+    let server = cluster.node(0).add_pod("server").unwrap();
+    let far = cluster.node(1).add_pod("far").unwrap();
+    let to = SocketAddr::new(server.addresses().v4.into(), 15008);
+    let listener = server.namespace().within(|| Ok(std::net::TcpListener::bind(to)?)).unwrap();
+    let capture = Capture::start(&cluster).unwrap();
+    let mut stream = far.namespace().connect(to, SOON).unwrap();
+    let (mut accepted, _) = listener.accept().unwrap();
+    std::io::Write::write_all(&mut stream, &[0x16, 3, 1, 0, 1, 0]).unwrap();
+    let mut hello = [0; 6];
+    std::io::Read::read_exact(&mut accepted, &mut hello).unwrap();
+    std::io::Write::write_all(&mut accepted, &[0x17, 3, 3, 0, 1, 0]).unwrap();
+    std::io::Read::read_exact(&mut stream, &mut hello).unwrap();
+    let records = capture.tls_records(15008).unwrap();
+    assert_eq!((records.handshake, records.application_data), (1, 1));
+}
+
+#[test]
+fn a_cut_wire_is_an_error_and_not_an_empty_answer() {
+    let cluster = Cluster::two_nodes().unwrap();
+    let capture = Capture::start(&cluster).unwrap();
+    cluster.node(0).namespace().ip(&["link set wire0 down".into()]).unwrap();
+    assert!(capture.contains("anything").is_err());
+}
