@@ -84,13 +84,18 @@ impl<'a> Line<'a> {
         self
     }
 
-    /// An address or another value without blanks or quotes: bare in text, quoted in JSON.
+    /// An address or the like: bare in text, quoted in JSON. A value with blanks is quoted in text as well.
     pub fn bare(&mut self, key: &str, value: &dyn fmt::Display) -> &mut Self {
         if self.format == LogFormat::Json {
             return self.display(key, value);
         }
         self.key(key);
+        let start = self.out.len();
         escape(self.out, value);
+        if self.out[start..].iter().any(|byte| matches!(byte, b' ' | b'"')) {
+            self.out.insert(start, b'"');
+            self.out.push(b'"');
+        }
         self
     }
 
@@ -220,6 +225,11 @@ mod tests {
         let text = line(LogFormat::Plain, evil);
         assert_eq!(text.matches('\n').count(), 1, "{text:?}");
         assert!(!text.contains("x\" dst"), "{text:?}");
+        let mut out = Vec::new();
+        let mut bare = Line::begin(&mut out, LogFormat::Plain, (UNIX_EPOCH, Level::WARN, "pods"), &"hello");
+        bare.bare("dst.hbone_addr", &"1.2.3.4:5 dst.identity=x");
+        bare.end();
+        assert!(out.ends_with(b"\tdst.hbone_addr=\"1.2.3.4:5 dst.identity=x\"\n"));
         let json: serde_json::Value = serde_json::from_str(&line(LogFormat::Json, evil)).unwrap();
         assert_eq!(json["a"], evil);
         assert_eq!(json["d"], evil);

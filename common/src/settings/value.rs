@@ -1,0 +1,92 @@
+//! Values that are more than a number or a text, and how they are read.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+/// The most worker threads.
+pub(super) const MAX_WORKERS: usize = 256;
+/// The fewest worker threads when their number is not given.
+const FEWEST_BY_DEFAULT: usize = 2;
+
+/// How many worker threads carry traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// That many.
+    Count(usize),
+    /// That share of the processors, in percent, rounded up.
+    Percent(usize),
+}
+
+impl Workers {
+    /// The number of threads on a machine with `processors`.
+    pub fn threads(self, processors: usize) -> usize {
+        match self {
+            Self::Count(count) => count,
+            Self::Percent(percent) => (processors * percent).div_ceil(100).clamp(1, MAX_WORKERS),
+        }
+    }
+
+    /// The number when none is given: a quarter of the processors, two at least (Istio's default).
+    pub fn default_threads(processors: usize) -> usize {
+        Self::Percent(25).threads(processors).max(FEWEST_BY_DEFAULT)
+    }
+}
+
+impl FromStr for Workers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (number, most, make): (_, _, fn(usize) -> Self) = match text.strip_suffix('%') {
+            Some(percent) => (percent, 100, Self::Percent),
+            None => (text, MAX_WORKERS, Self::Count),
+        };
+        match number.parse() {
+            Ok(number) if (1..=most).contains(&number) => Ok(make(number)),
+            _ => Err(format!(
+                "write a number of threads from 1 to {MAX_WORKERS}, or a share of the processors such as 50%"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(count) => write!(f, "{count}"),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+/// Reads a packet mark, decimal or hexadecimal. Zero is no mark: the proxy's own packets would be captured again.
+pub(super) fn packet_mark(text: &str) -> Result<u32, String> {
+    let mark = match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    match mark {
+        Ok(mark) if mark != 0 => Ok(mark),
+        _ => Err("write a number other than 0 such as 1337 or 0x539".into()),
+    }
+}
+
+/// Reads an address to listen on.
+pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an address and a port such as 127.0.0.1:15000 or [::]:15020".into())
+}
+
+/// Reads an address that only processes of this node's own network namespace reach.
+pub(super) fn loopback_address(text: &str) -> Result<SocketAddr, String> {
+    let address = listen_address(text)?;
+    let is_loopback = match address.ip() {
+        IpAddr::V4(ip) => ip.is_loopback(),
+        IpAddr::V6(ip) => ip.is_loopback(),
+    };
+    if is_loopback {
+        return Ok(address);
+    }
+    Err("the admin server can stop the proxy and shows its configuration: write a loopback address such as \
+         127.0.0.1:15000"
+        .into())
+}
