@@ -77,15 +77,7 @@ mod tests {
         assert!(value("process_virtual_memory_bytes") > value("process_resident_memory_bytes"));
         assert!(value("process_threads") >= 1.0);
         assert!(value("process_cpu_seconds_total") >= 0.0);
-        assert!(value("process_max_fds") >= value("process_open_fds"));
-    }
-
-    #[test]
-    fn an_open_file_is_counted() {
-        // Other tests open files meanwhile, so many are opened here.
-        let before = value("process_open_fds");
-        let held: Vec<_> = (0..200).map(|_| fs::File::open("/proc/self/status").unwrap()).collect();
-        assert!(value("process_open_fds") >= before + 100.0);
-        drop(held);
+        let (open, most) = (value("process_open_fds"), value("process_max_fds"));
+        assert!((3.0..=most).contains(&open), "{open} of {most}");
     }
 }
