@@ -1,9 +1,10 @@
 //! The TCP sockets of a pod, as inet_diag shows them, and the end of those that policy no longer admits.
 //!
-//! Tells ztunnel's own sockets by their mark, accepted ones included, and never destroys one of them. Sockets
-//! still in a handshake or in TIME_WAIT have no mark to show; they are listed without one and left alone.
+//! Tells ztunnel's own sockets by their mark, accepted ones included, and never destroys one of them. Sockets in
+//! TIME_WAIT have no mark to show; they are listed without one and left alone.
 
 use std::{
+    collections::HashSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
@@ -64,7 +65,7 @@ pub struct TcpSocketInfo {
     pub remote: SocketAddr,
     /// State of the connection.
     pub state: State,
-    /// SO_MARK; none for the short-lived kinds.
+    /// SO_MARK; none in TIME_WAIT.
     pub mark: Option<u32>,
     /// Inode, zero when no process holds it any more.
     pub inode: u32,
@@ -97,6 +98,28 @@ pub fn list(netns: &Netns) -> io::Result<Vec<TcpSocketInfo>> {
         found.extend(dump(libc::AF_INET6)?);
         Ok(found)
     })?
+}
+
+/// The connections that do not run through ztunnel, so those older than enrolment: neither ztunnel's, nor mirrored by
+/// one of ztunnel's with the ends exchanged, nor within the pod.
+///
+/// # Errors
+/// As for [`list`].
+pub fn older_than_enrolment(netns: &Netns) -> io::Result<Vec<TcpSocketInfo>> {
+    // A connection made while the kernel was listing can show one end without the other. Those that lack a
+    // mirror in two listings are old.
+    let (first, second) = (list(netns)?, list(netns)?);
+    let mut old = unmirrored(second);
+    let suspects: HashSet<[u8; 48]> = unmirrored(first).iter().map(|socket| socket.id).collect();
+    old.retain(|socket| suspects.contains(&socket.id));
+    Ok(old)
+}
+
+fn unmirrored(mut sockets: Vec<TcpSocketInfo>) -> Vec<TcpSocketInfo> {
+    let ends: HashSet<(SocketAddr, SocketAddr)> =
+        sockets.iter().map(|socket| (socket.local, socket.remote)).collect();
+    sockets.retain(|socket| is_destroyable(socket) && !ends.contains(&(socket.remote, socket.local)));
+    sockets
 }
 
 /// The connection with exactly these ends, if the pod has it.
@@ -139,7 +162,8 @@ pub fn destroy(netns: &Netns, sockets: &[TcpSocketInfo]) -> io::Result<usize> {
 }
 
 fn is_destroyable(socket: &TcpSocketInfo) -> bool {
-    !socket.is_ztunnels() && !socket.is_loopback() && matches!(socket.state, State::Established | State::SynSent | State::Closing(_))
+    // What shows no mark might be ztunnel's.
+    socket.mark.is_some() && !socket.is_ztunnels() && !socket.is_loopback() && socket.state != State::TimeWait
 }
 
 fn dump(family: i32) -> io::Result<Vec<TcpSocketInfo>> {
