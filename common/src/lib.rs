@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod authz;
+pub mod config;
 pub mod refusal;
 pub mod snapshot;
 pub mod spiffe;
