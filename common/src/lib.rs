@@ -10,6 +10,7 @@
 pub mod admin;
 pub mod authz;
 pub mod certs;
+pub mod config;
 pub mod hbone;
 pub mod lifecycle;
 pub mod net;
