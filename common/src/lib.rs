@@ -9,6 +9,7 @@
 
 pub mod admin;
 pub mod authz;
+pub mod balance;
 pub mod certs;
 pub mod config;
 pub mod hbone;

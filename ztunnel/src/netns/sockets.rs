@@ -22,8 +22,9 @@ const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
 /// INET_DIAG_MARK (linux/inet_diag.h).
 const INET_DIAG_MARK: u16 = 15;
-/// Every state but LISTEN.
-const CONNECTIONS: u32 = 0xfff & !(1 << 10);
+/// LISTEN, and every other state.
+const LISTENERS: u32 = 1 << 10;
+const CONNECTIONS: u32 = 0xfff & !LISTENERS;
 
 const HEADER: usize = 16;
 const REQUEST: usize = 56;
@@ -94,8 +95,8 @@ impl TcpSocketInfo {
 /// When inet_diag is not there or refuses.
 pub fn list(netns: &Netns) -> io::Result<Vec<TcpSocketInfo>> {
     netns.run(|| {
-        let mut found = dump(libc::AF_INET)?;
-        found.extend(dump(libc::AF_INET6)?);
+        let mut found = dump(libc::AF_INET, CONNECTIONS)?;
+        found.extend(dump(libc::AF_INET6, CONNECTIONS)?);
         Ok(found)
     })?
 }
@@ -122,6 +123,18 @@ fn unmirrored(mut sockets: Vec<TcpSocketInfo>) -> Vec<TcpSocketInfo> {
     sockets
 }
 
+/// The ports on which somebody in the pod listens, ztunnel excepted.
+///
+/// # Errors
+/// As for [`list`].
+pub fn listening_ports(netns: &Netns) -> io::Result<HashSet<u16>> {
+    netns.run(|| {
+        let mut found = dump(libc::AF_INET, LISTENERS)?;
+        found.extend(dump(libc::AF_INET6, LISTENERS)?);
+        Ok(found.iter().filter(|socket| !socket.is_ztunnels()).map(|socket| socket.local.port()).collect())
+    })?
+}
+
 /// The connection with exactly these ends, if the pod has it.
 ///
 /// # Errors
@@ -129,10 +142,10 @@ fn unmirrored(mut sockets: Vec<TcpSocketInfo>) -> Vec<TcpSocketInfo> {
 pub fn find(netns: &Netns, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<TcpSocketInfo>> {
     netns.run(|| {
         let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-        let mut found = dump(family)?;
+        let mut found = dump(family, CONNECTIONS)?;
         if local.is_ipv4() {
             // A dual-stack socket's IPv4 connection is listed with the IPv6 ones.
-            found.extend(dump(libc::AF_INET6)?);
+            found.extend(dump(libc::AF_INET6, CONNECTIONS)?);
         }
         Ok(found.into_iter().find(|socket| socket.local == local && socket.remote == remote))
     })?
@@ -166,9 +179,13 @@ fn is_destroyable(socket: &TcpSocketInfo) -> bool {
     socket.mark.is_some() && !socket.is_ztunnels() && !socket.is_loopback() && socket.state != State::TimeWait
 }
 
-fn dump(family: i32) -> io::Result<Vec<TcpSocketInfo>> {
+fn dump(family: i32, states: u32) -> io::Result<Vec<TcpSocketInfo>> {
     let netlink = open()?;
-    netlink.send_to(&request(SOCK_DIAG_BY_FAMILY, dump_flags(), family as u8, None), &NetlinkAddr::new(0, 0), 0)?;
+    netlink.send_to(
+        &request(SOCK_DIAG_BY_FAMILY, dump_flags(), family as u8, (states, None)),
+        &NetlinkAddr::new(0, 0),
+        0,
+    )?;
     let mut found = Vec::new();
     loop {
         let (datagram, _) = netlink.recv_from_full()?;
@@ -192,7 +209,11 @@ fn dump(family: i32) -> io::Result<Vec<TcpSocketInfo>> {
 fn destroy_one(socket: &TcpSocketInfo) -> io::Result<()> {
     let netlink = open()?;
     let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
-    netlink.send_to(&request(SOCK_DESTROY, flags, socket.family, Some(&socket.id)), &NetlinkAddr::new(0, 0), 0)?;
+    netlink.send_to(
+        &request(SOCK_DESTROY, flags, socket.family, (CONNECTIONS, Some(&socket.id))),
+        &NetlinkAddr::new(0, 0),
+        0,
+    )?;
     let (datagram, _) = netlink.recv_from_full()?;
     match message(&datagram) {
         Some((kind, body, _)) if i32::from(kind) == libc::NLMSG_ERROR => refusal(body).map_or(Ok(()), Err),
@@ -211,14 +232,14 @@ fn dump_flags() -> u16 {
 }
 
 /// `struct inet_diag_req_v2` behind its netlink header.
-fn request(kind: u16, flags: u16, family: u8, id: Option<&[u8; 48]>) -> Vec<u8> {
+fn request(kind: u16, flags: u16, family: u8, (states, id): (u32, Option<&[u8; 48]>)) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + REQUEST);
     bytes.extend(((HEADER + REQUEST) as u32).to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(flags.to_ne_bytes());
     bytes.extend([0; 8]);
     bytes.extend([family, libc::IPPROTO_TCP as u8, 0, 0]);
-    bytes.extend(CONNECTIONS.to_ne_bytes());
+    bytes.extend(states.to_ne_bytes());
     bytes.extend(id.unwrap_or(&[0; 48]));
     bytes
 }
@@ -242,7 +263,9 @@ fn socket(body: &[u8]) -> Option<TcpSocketInfo> {
     let family = fixed[0];
     let port = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
     let word = |at: usize| u32::from_ne_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
-    let end = |address: usize, port: u16| canonical(SocketAddr::new(ip(family, &fixed[address..address + 16]), port));
+    let end = |address: usize, port: u16| {
+        canonical(SocketAddr::new(ip(family, &fixed[address..address + 16]), port))
+    };
     Some(TcpSocketInfo {
         state: State::of(fixed[1]),
         local: end(8, port(4)),
