@@ -4,6 +4,8 @@
 #![expect(dead_code, reason = "each test file uses its own part of the rig")]
 
 pub mod frames;
+pub mod raw;
+pub mod ways;
 
 use std::{
     collections::HashSet,
