@@ -168,7 +168,11 @@ fn is_destroyable(socket: &TcpSocketInfo) -> bool {
 
 fn dump(family: i32) -> io::Result<Vec<TcpSocketInfo>> {
     let netlink = open()?;
-    netlink.send_to(&request(SOCK_DIAG_BY_FAMILY, dump_flags(), family as u8, None), &NetlinkAddr::new(0, 0), 0)?;
+    netlink.send_to(
+        &request(SOCK_DIAG_BY_FAMILY, dump_flags(), family as u8, None),
+        &NetlinkAddr::new(0, 0),
+        0,
+    )?;
     let mut found = Vec::new();
     loop {
         let (datagram, _) = netlink.recv_from_full()?;
@@ -192,7 +196,11 @@ fn dump(family: i32) -> io::Result<Vec<TcpSocketInfo>> {
 fn destroy_one(socket: &TcpSocketInfo) -> io::Result<()> {
     let netlink = open()?;
     let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
-    netlink.send_to(&request(SOCK_DESTROY, flags, socket.family, Some(&socket.id)), &NetlinkAddr::new(0, 0), 0)?;
+    netlink.send_to(
+        &request(SOCK_DESTROY, flags, socket.family, Some(&socket.id)),
+        &NetlinkAddr::new(0, 0),
+        0,
+    )?;
     let (datagram, _) = netlink.recv_from_full()?;
     match message(&datagram) {
         Some((kind, body, _)) if i32::from(kind) == libc::NLMSG_ERROR => refusal(body).map_or(Ok(()), Err),
@@ -242,7 +250,9 @@ fn socket(body: &[u8]) -> Option<TcpSocketInfo> {
     let family = fixed[0];
     let port = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
     let word = |at: usize| u32::from_ne_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
-    let end = |address: usize, port: u16| canonical(SocketAddr::new(ip(family, &fixed[address..address + 16]), port));
+    let end = |address: usize, port: u16| {
+        canonical(SocketAddr::new(ip(family, &fixed[address..address + 16]), port))
+    };
     Some(TcpSocketInfo {
         state: State::of(fixed[1]),
         local: end(8, port(4)),

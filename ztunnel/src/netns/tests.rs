@@ -80,9 +80,14 @@ impl Enrolled {
         let target = std::env::var_os("CARGO_TARGET_DIR")
             .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")), PathBuf::from);
         let object = target.join("ebpf/ebb-redirect.o");
-        assert!(object.exists(), "refused: {} is missing; build it with `cargo xtask ebpf`", object.display());
+        assert!(
+            object.exists(),
+            "refused: {} is missing; build it with `cargo xtask ebpf`",
+            object.display()
+        );
         let bpffs = PathBuf::from("/sys/fs/bpf");
-        let settings = Settings { object, bpffs: bpffs.clone(), node: node.clone(), attach: AttachMode::Auto };
+        let settings =
+            Settings { object, bpffs: bpffs.clone(), node: node.clone(), attach: AttachMode::Auto };
         let redirector = Redirector::open(settings).unwrap();
         let enrolment = Enrolment {
             uid: "pod",
@@ -165,7 +170,9 @@ fn steering_can_be_installed_twice_and_leaves_nothing_when_removed() {
         seen += &run(&netns, "ip -4 route show table all");
         seen += &run(&netns, "ip -6 route show table all");
         for name in ["conf/lo/accept_local", "conf/lo/rp_filter", "conf/all/rp_filter", "tcp_syncookies"] {
-            seen += &netns.run(|| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap()).unwrap();
+            seen += &netns
+                .run(|| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap())
+                .unwrap();
         }
         seen
     };
@@ -176,7 +183,10 @@ fn steering_can_be_installed_twice_and_leaves_nothing_when_removed() {
     steer::install(&netns).unwrap();
     assert_eq!(look(), installed);
     for family in ["-4", "-6"] {
-        assert_eq!(run(&netns, &format!("ip {family} rule show fwmark 0x111 table 15001")).lines().count(), 1);
+        assert_eq!(
+            run(&netns, &format!("ip {family} rule show fwmark 0x111 table 15001")).lines().count(),
+            1
+        );
         assert!(run(&netns, &format!("ip {family} route show table 15001")).contains("local default dev lo"));
     }
     steer::remove(&netns, Some(&before)).unwrap();
@@ -250,7 +260,8 @@ fn a_dial_from_the_clients_own_port_cannot_disturb_its_connection() {
     let mut accepted = accept(&listeners.plaintext);
     let (from, to) = ends(&accepted).unwrap();
     let runtime = runtime();
-    let colliding = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(1), dial(&pod, to, Some(from))).await });
+    let colliding = runtime
+        .block_on(async { tokio::time::timeout(Duration::from_secs(1), dial(&pod, to, Some(from))).await });
     assert!(colliding.is_err(), "a connection with the client's own port must not come about");
     assert!(enrolled.count(Verdict::DropCollision) >= 4, "each attempt is dropped");
     client.write_all(b"alive").unwrap();
@@ -282,7 +293,10 @@ fn old_connections_are_destroyed_and_ztunnels_are_not() {
     assert_eq!(of_ztunnel[0].local, at("10.7.0.1", 80));
     let new_end = new.local_addr().unwrap();
     let old = sockets::older_than_enrolment(&pod).unwrap();
-    assert!(old.iter().all(|socket| socket.state == State::Established && socket.local != new_end), "{old:?}");
+    assert!(
+        old.iter().all(|socket| socket.state == State::Established && socket.local != new_end),
+        "{old:?}"
+    );
     assert_eq!(sockets::destroy(&pod, &old).unwrap(), 2);
 
     assert!(old_out.write_all(b"gone").is_err());

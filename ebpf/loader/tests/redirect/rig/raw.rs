@@ -14,16 +14,17 @@ use super::Namespace;
 const ETH_P_ALL: u16 = 3;
 
 /// A packet socket on one interface.
-pub struct Raw(OwnedFd);
+pub(crate) struct Raw(OwnedFd);
 
 impl Raw {
-    pub fn open(namespace: &Namespace, interface: &str) -> Self {
+    pub(crate) fn open(namespace: &Namespace, interface: &str) -> Self {
         let opened = namespace.inside(|| {
             let index = nix::net::if_::if_nametoindex(interface)? as i32;
             let protocol = ETH_P_ALL.to_be();
             // SAFETY: plain system calls; the address is a sockaddr_ll of the length given.
             unsafe {
-                let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_NONBLOCK, i32::from(protocol));
+                let fd =
+                    libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_NONBLOCK, i32::from(protocol));
                 if fd < 0 {
                     return Err(io::Error::last_os_error());
                 }
@@ -43,7 +44,7 @@ impl Raw {
     }
 
     /// Sends a frame; one that the programs drop on its way out is no failure.
-    pub fn send(&self, frame: &[u8]) {
+    pub(crate) fn send(&self, frame: &[u8]) {
         // SAFETY: the buffer is valid for the length given.
         let sent = unsafe { libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
         if sent < 0 {
@@ -53,13 +54,14 @@ impl Raw {
     }
 
     /// Every frame that comes by until `time` has passed.
-    pub fn receive_for(&self, time: Duration) -> Vec<Vec<u8>> {
+    pub(crate) fn receive_for(&self, time: Duration) -> Vec<Vec<u8>> {
         let until = Instant::now() + time;
         let mut frames = Vec::new();
         while Instant::now() < until {
             let mut frame = vec![0; 4096];
             // SAFETY: the buffer is valid for the length given.
-            let received = unsafe { libc::recv(self.0.as_raw_fd(), frame.as_mut_ptr().cast(), frame.len(), 0) };
+            let received =
+                unsafe { libc::recv(self.0.as_raw_fd(), frame.as_mut_ptr().cast(), frame.len(), 0) };
             match usize::try_from(received) {
                 Ok(length) => {
                     frame.truncate(length);
@@ -73,9 +75,10 @@ impl Raw {
 }
 
 /// The hardware address of an interface.
-pub fn mac(namespace: &Namespace, interface: &str) -> [u8; 6] {
+pub(crate) fn mac(namespace: &Namespace, interface: &str) -> [u8; 6] {
     let shown = namespace.run(&format!("ip -o link show {interface}"));
-    let text = shown.split("link/ether ").nth(1).expect("address").split_whitespace().next().expect("address");
+    let text =
+        shown.split("link/ether ").nth(1).expect("address").split_whitespace().next().expect("address");
     let mut mac = [0; 6];
     for (byte, part) in mac.iter_mut().zip(text.split(':')) {
         *byte = u8::from_str_radix(part, 16).expect("hex");

@@ -1,21 +1,19 @@
 //! The programs' verdicts on frames that no ordinary socket sends, run by the kernel without a wire.
 
-mod model;
-mod rig;
-
 use std::collections::BTreeSet;
 
+use crate::model;
+use crate::rig::{
+    PEER4, POD4,
+    frames::{ACK, DESTINATION, Frame, SYN},
+    ways::{out4, out6, ways_round},
+};
 use aya::{
     Ebpf,
     maps::{Array, PerCpuArray},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
 use ebb_loader::abi::{Hook, LAYOUT_VERSION, PodConfig, Verdict, counter_index, flag, map, program};
-use rig::{
-    PEER4, POD4,
-    frames::{ACK, DESTINATION, Frame, SYN},
-    ways::{out4, out6, ways_round},
-};
 
 #[repr(transparent)]
 #[derive(Clone, Copy)]
@@ -32,21 +30,24 @@ impl Bench {
     }
 
     fn with_flags(flags: u32) -> Self {
-        rig::require_root();
-        let mut ebpf = Ebpf::load_file(rig::object()).expect("load");
+        crate::rig::require_root();
+        let mut ebpf = Ebpf::load_file(crate::rig::object()).expect("load");
         for name in program::CLASSIFIERS {
             let program: &mut SchedClassifier = ebpf.program_mut(name).expect(name).try_into().expect(name);
             program.load().expect(name);
         }
-        let mut config: Array<_, Entry> = ebpf.map_mut(map::CONFIG).expect("config").try_into().expect("config");
+        let mut config: Array<_, Entry> =
+            ebpf.map_mut(map::CONFIG).expect("config").try_into().expect("config");
         let entry = PodConfig { layout_version: LAYOUT_VERSION, workers: 1, flags, ..PodConfig::default() };
         config.set(0, Entry(entry), 0).expect("configure");
         Self(ebpf)
     }
 
     fn seen(&self, hook: Hook) -> Vec<u64> {
-        let map: PerCpuArray<_, u64> = self.0.map(map::COUNTERS).expect("counters").try_into().expect("counters");
-        let count = |verdict: &Verdict| map.get(&counter_index(hook, *verdict), 0).expect("count").iter().sum();
+        let map: PerCpuArray<_, u64> =
+            self.0.map(map::COUNTERS).expect("counters").try_into().expect("counters");
+        let count =
+            |verdict: &Verdict| map.get(&counter_index(hook, *verdict), 0).expect("count").iter().sum();
         Verdict::ALL.iter().map(count).collect()
     }
 
@@ -93,7 +94,10 @@ fn headers_that_contradict_themselves_are_dropped() {
         ("IPv6 payload within TCP's header", changed(&v6, 19, 19)),
         ("frame that ends in TCP's header", v4[..40].to_vec()),
         // With a tag, because the kernel's test run refuses to make a packet of less than its IP header.
-        ("frame that ends in the IPv6 header", out6(SYN).with(|f| f.tags = vec![(0x8100, 7)]).bytes()[..40].to_vec()),
+        (
+            "frame that ends in the IPv6 header",
+            out6(SYN).with(|f| f.tags = vec![(0x8100, 7)]).bytes()[..40].to_vec(),
+        ),
         ("extension header that runs off the frame", {
             out6(SYN).with(|f| f.extensions = vec![(DESTINATION, vec![200, 1, 4, 0, 0, 0, 0])]).bytes()
         }),
@@ -120,7 +124,11 @@ fn flags_decide_what_becomes_of_new_and_old_connections() {
         assert_eq!(bench.run(Hook::CaptureOutbound, &out4(SYN).bytes()), out, "SYN out, flags {flags}");
         assert_eq!(bench.run(Hook::AssignInbound, &out4(SYN).bytes()), inbound, "SYN in, flags {flags}");
         assert_eq!(bench.run(Hook::AssignInbound, &hbone.bytes()), tunnel, "tunnel in, flags {flags}");
-        assert_eq!(bench.run(Hook::CaptureOutbound, &out4(ACK).bytes()), old_out, "segment out, flags {flags}");
+        assert_eq!(
+            bench.run(Hook::CaptureOutbound, &out4(ACK).bytes()),
+            old_out,
+            "segment out, flags {flags}"
+        );
         assert_eq!(bench.run(Hook::AssignInbound, &out4(ACK).bytes()), old_in, "segment in, flags {flags}");
     }
 }
@@ -129,7 +137,13 @@ fn flags_decide_what_becomes_of_new_and_old_connections() {
 fn without_a_configuration_of_this_layout_no_tcp_passes() {
     let mut bench = Bench::new();
     let mut config: Array<_, Entry> = bench.0.map_mut(map::CONFIG).unwrap().try_into().unwrap();
-    config.set(0, Entry(PodConfig { layout_version: LAYOUT_VERSION + 1, workers: 1, ..PodConfig::default() }), 0).unwrap();
+    config
+        .set(
+            0,
+            Entry(PodConfig { layout_version: LAYOUT_VERSION + 1, workers: 1, ..PodConfig::default() }),
+            0,
+        )
+        .unwrap();
     for hook in [Hook::CaptureOutbound, Hook::AssignInbound] {
         assert_eq!(bench.run(hook, &out4(SYN).bytes()), Verdict::DropNoConfig);
         assert_eq!(bench.run(hook, &out4(SYN).with(|f| f.protocol = 17).bytes()), Verdict::PassNotTcp);

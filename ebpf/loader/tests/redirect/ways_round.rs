@@ -1,18 +1,16 @@
 //! The ways round redirection, on a real wire: frames that reach the pod's interface past its sockets.
 
-mod rig;
-
 use std::{io::ErrorKind, time::Duration};
 
-use ebb_loader::{
-    PodFlags,
-    abi::{Hook, Verdict},
-};
-use rig::{
+use crate::rig::{
     Namespace, Node, PEER4, POD4, SILENCE, Wire, Ztunnel, address, enrolled,
     frames::{ACK, Frame, SYN},
     raw::{Raw, mac},
     ways::ways_round,
+};
+use ebb_loader::{
+    PodFlags,
+    abi::{Hook, Verdict},
 };
 use socket2::{Domain, Socket, Type};
 
@@ -151,7 +149,7 @@ fn a_tunnel_to_the_own_pod_finds_the_hbone_listener_through_lo() {
     let stream = rig.wire.pod.inside(|| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_mark(ebb_loader::abi::ZTUNNEL_MARK).unwrap();
-        socket.connect_timeout(&address(POD4, 15008).into(), rig::PATIENCE).unwrap();
+        socket.connect_timeout(&address(POD4, 15008).into(), crate::rig::PATIENCE).unwrap();
         socket
     });
     let accepted = rig.ztunnel.accept();
@@ -167,7 +165,7 @@ fn what_carries_ztunnels_mark_goes_out_as_it_is() {
     let stream = rig.wire.pod.inside(|| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_mark(ebb_loader::abi::ZTUNNEL_MARK).unwrap();
-        socket.connect_timeout(&address(PEER4, 80).into(), rig::PATIENCE).unwrap();
+        socket.connect_timeout(&address(PEER4, 80).into(), crate::rig::PATIENCE).unwrap();
         socket
     });
     assert_eq!(server.accept().unwrap().1, stream.local_addr().unwrap().as_socket().unwrap());
@@ -188,12 +186,12 @@ fn an_interface_without_ethernet_header_is_redirected_both_ways() {
     let mut client = wire.pod.connect(address("10.8.0.1", 80)).unwrap();
     let mut accepted = ztunnel.accept();
     assert_eq!(accepted.local, address("10.8.0.1", 80));
-    rig::assert_joined(&mut client, &mut accepted.stream);
+    crate::rig::assert_joined(&mut client, &mut accepted.stream);
 
     let syn = Frame::tcp(("10.8.0.1", 4000), ("10.8.0.2", 80), SYN, b"");
     nix::unistd::write(&tun, &syn.packet()).unwrap();
     let counted = || pod.counters().unwrap().get(Hook::AssignInbound, Verdict::AssignPlaintext);
-    let until = std::time::Instant::now() + rig::PATIENCE;
+    let until = std::time::Instant::now() + crate::rig::PATIENCE;
     while counted() == 0 && std::time::Instant::now() < until {
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -214,10 +212,14 @@ fn an_interface_of_unknown_framing_is_refused_by_name_or_let_nothing_through() {
 
     wire.pod.run("ip link set odd0 up");
     let (workers, netns) = (ztunnel.workers(), wire.pod.fd());
-    let enrolment = ebb_loader::Enrolment { uid: "pod-1", netns, listeners: &workers, flags: PodFlags::default() };
+    let enrolment =
+        ebb_loader::Enrolment { uid: "pod-1", netns, listeners: &workers, flags: PodFlags::default() };
     let refused = node.redirector.enrol(enrolment).err().expect("refused").to_string();
     assert!(refused.contains("odd0") && refused.contains("Infiniband"), "{refused}");
-    assert!(node.redirector.leftovers(&Default::default()).unwrap().is_empty(), "half an enrolment was left behind");
+    assert!(
+        node.redirector.leftovers(&Default::default()).unwrap().is_empty(),
+        "half an enrolment was left behind"
+    );
 }
 
 /// A tun interface of the pod, with a link type of its own if wanted.
@@ -228,7 +230,8 @@ fn tun(pod: &Namespace, name: &str, link_type: Option<u16>) -> std::os::fd::Owne
     const TUNSETLINK: libc::c_ulong = 0x4004_54cd;
     const IFF_TUN_NO_PI: i16 = 0x1001;
     pod.inside(|| {
-        let file = std::fs::File::options().read(true).write(true).open("/dev/net/tun").expect("/dev/net/tun");
+        let file =
+            std::fs::File::options().read(true).write(true).open("/dev/net/tun").expect("/dev/net/tun");
         // SAFETY: an ifreq of zeros is valid, and lives across the calls.
         unsafe {
             let mut request: libc::ifreq = std::mem::zeroed();
