@@ -166,6 +166,10 @@ pub(crate) struct Ztunnel {
     pub(crate) listeners: Vec<[TcpListener; 3]>,
 }
 
+fn worker([outbound, plaintext, hbone]: &[TcpListener; 3]) -> WorkerListeners<'_> {
+    WorkerListeners { outbound: outbound.as_fd(), plaintext: plaintext.as_fd(), hbone: hbone.as_fd() }
+}
+
 /// A connection as one of the listeners got it.
 #[derive(Debug)]
 pub(crate) struct Accepted {
@@ -188,11 +192,6 @@ impl Ztunnel {
     }
 
     pub(crate) fn workers(&self) -> Vec<WorkerListeners<'_>> {
-        let worker = |[outbound, plaintext, hbone]: &'_ [TcpListener; 3]| WorkerListeners {
-            outbound: outbound.as_fd(),
-            plaintext: plaintext.as_fd(),
-            hbone: hbone.as_fd(),
-        };
         self.listeners.iter().map(worker).collect()
     }
 
