@@ -7,7 +7,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod authz;
+pub mod hbone;
+pub mod lifecycle;
+pub mod net;
 pub mod refusal;
+pub mod settings;
 pub mod snapshot;
 pub mod spiffe;
+pub mod telemetry;

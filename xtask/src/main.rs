@@ -1,2 +1,90 @@
-//! Placeholder.
-fn main() {}
+//! The project's own commands: `cargo xtask <command>`.
+//!
+//! Depends on none of the crates it builds and runs, so that it works when they do not compile.
+
+#![forbid(unsafe_code)]
+
+mod cargo;
+mod child;
+mod deny;
+mod ebpf;
+mod fuzz;
+mod harness;
+mod licences;
+mod progress;
+mod setup;
+mod test;
+mod tidy;
+mod toolchain;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use workspace::Workspace;
+
+/// Ebb's own commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install what building, testing and the demo need, where it is missing.
+    Setup,
+    /// Build the kernel programs.
+    Ebpf,
+    /// Check the rules of the house: layers, unsafe islands, names, sizes, the map.
+    Tidy,
+    /// Run every check and every test; what continuous integration runs.
+    Test(test::Options),
+    /// Show two nodes, their pods and the mesh between them on this machine (root).
+    Demo {
+        /// Passed to the demo, such as --keep.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Measure, such as `bench l4` (root).
+    Bench {
+        /// What to measure, and its own options.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Feed the parsers random input.
+    Fuzz(fuzz::Options),
+    /// Check dependencies for advisories, bans, licences and sources with cargo-deny.
+    Deny,
+    /// Remove what crashed runs of the demo and the tests left on this machine (root).
+    Clean,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    let workspace = Workspace::find()?;
+    child::forward_signals()?;
+    match command {
+        Command::Setup => setup::run(),
+        Command::Ebpf => ebpf::run(),
+        Command::Tidy => tidy::run(&workspace),
+        Command::Test(options) => test::run(&workspace, &options),
+        Command::Demo { arguments } => harness::become_program(&workspace, "ebb-demo", &arguments),
+        Command::Bench { arguments } => harness::become_program(&workspace, "ebb-bench", &arguments),
+        Command::Fuzz(options) => fuzz::run(&workspace, &options),
+        Command::Deny => deny::run(&workspace),
+        Command::Clean => harness::clean(&workspace),
+    }
+}

@@ -1,0 +1,1 @@
+//! Who shares a connection, and what happens when it goes away.

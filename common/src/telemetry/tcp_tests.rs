@@ -1,0 +1,270 @@
+use super::*;
+use crate::snapshot::model::Workload;
+use crate::spiffe::Identity;
+use crate::telemetry::labels::Security;
+use crate::telemetry::test_mesh::{service, workload};
+
+fn labels<'a>(source: &'a Workload, destination: &'a Workload) -> EdgeLabels<'a> {
+    EdgeLabels {
+        reporter: Reporter::Source,
+        source: Some(source),
+        destination: Some(destination),
+        service: None,
+        source_identity: Some(&source.identity),
+        destination_identity: Some(&destination.identity),
+        security: Security::MutualTls,
+    }
+}
+
+fn scraped(metrics: &TcpMetrics) -> String {
+    metrics.scrape(Format::Text).map(|chunk| String::from_utf8(chunk.to_vec()).unwrap()).collect()
+}
+
+/// The samples of `metric`, each as (response flag, value).
+fn samples(text: &str, metric: &str) -> Vec<(String, u64)> {
+    let of_metric = text.lines().filter_map(|line| line.strip_prefix(metric)?.strip_prefix('{'));
+    of_metric
+        .map(|line| {
+            let (labels, value) = line.rsplit_once("} ").unwrap();
+            let (_, flag) = labels.rsplit_once("response_flags=").unwrap();
+            (flag.trim_matches('"').to_owned(), value.parse().unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn every_common_label_is_there_and_mapped_from_the_model() {
+    let (mut web, cart, service) = (workload("web"), workload("cart"), service("cart"));
+    web.app = "frontend".into();
+    web.version = "blue".into();
+    let labels = EdgeLabels { service: Some(&service), ..labels(&web, &cart) };
+    assert_eq!(
+        labels.text(),
+        "reporter=\"source\",request_protocol=\"tcp\",connection_security_policy=\"mutual_tls\",\
+         source_workload=\"web\",source_canonical_service=\"web\",source_canonical_revision=\"v2\",\
+         source_workload_namespace=\"shop\",source_app=\"frontend\",source_version=\"blue\",\
+         source_cluster=\"Kubernetes\",destination_service=\"cart.shop.svc.cluster.local\",\
+         destination_service_namespace=\"shop\",destination_service_name=\"cart\",destination_workload=\"cart\",\
+         destination_canonical_service=\"cart\",destination_canonical_revision=\"v2\",\
+         destination_workload_namespace=\"shop\",destination_app=\"cart\",destination_version=\"v2\",\
+         destination_cluster=\"Kubernetes\",source_principal=\"spiffe://cluster.local/ns/shop/sa/web\",\
+         destination_principal=\"spiffe://cluster.local/ns/shop/sa/cart\""
+    );
+}
+
+#[test]
+fn what_is_not_known_is_called_unknown() {
+    let stranger = Identity::new("other.mesh", "far", "someone");
+    let labels = EdgeLabels {
+        reporter: Reporter::Destination,
+        source: None,
+        destination: None,
+        service: None,
+        source_identity: Some(&stranger),
+        destination_identity: None,
+        security: Security::None,
+    };
+    let text = labels.text();
+    assert!(text.contains("source_workload=\"unknown\"") && text.contains("destination_service=\"unknown\""));
+    assert!(text.contains("source_workload_namespace=\"far\""), "the proven namespace is known: {text}");
+    assert!(text.contains("destination_principal=\"unknown\""));
+    assert!(text.contains("connection_security_policy=\"none\""));
+    assert!(!text.contains("=\"\""), "an empty value in {text}");
+}
+
+#[test]
+fn labels_are_recognised_only_when_they_are_the_same() {
+    let (web, cart, other) = (workload("web"), workload("cart"), workload("cart2"));
+    let state = RandomState::new();
+    let first = labels(&web, &cart);
+    let text = first.text();
+    assert!(first.are(&text));
+    let cart_service = service("cart");
+    for different in [
+        labels(&web, &other),
+        labels(&cart, &web),
+        EdgeLabels { reporter: Reporter::Destination, ..first },
+        EdgeLabels { security: Security::Unknown, ..first },
+        EdgeLabels { source_identity: None, ..first },
+        EdgeLabels { service: Some(&cart_service), ..first },
+    ] {
+        assert!(!different.are(&text));
+        assert_ne!(different.hash(&state), first.hash(&state));
+    }
+    assert!(!first.are(&text[..text.len() - 1]) && !first.are(&format!("{text}x")));
+}
+
+#[test]
+fn a_label_value_cannot_end_its_quotes() {
+    let (mut web, cart) = (workload("web"), workload("cart"));
+    web.app = "a\"b\\c\nd".into();
+    let labels = labels(&web, &cart);
+    assert!(labels.text().contains("source_app=\"a\\\"b\\\\c\\nd\""), "{}", labels.text());
+    assert!(labels.are(&labels.text()));
+}
+
+#[test]
+fn a_connection_is_counted_from_open_to_close() {
+    let metrics = Arc::new(TcpMetrics::default());
+    let cache = EdgeCache::new(metrics.clone());
+    let (web, cart) = (workload("web"), workload("cart"));
+    let edge = cache.edge(&labels(&web, &cart));
+    edge.opened();
+    edge.request_bytes(10);
+    edge.response_bytes(2000);
+    edge.closed(None);
+    let again = cache.edge(&labels(&web, &cart));
+    assert!(Arc::ptr_eq(&edge, &again), "the same labels gave two edges");
+    again.opened();
+    again.closed(Some(&Refusal::DeniedByPolicy("shop/p".into())));
+    again.opened();
+    again.closed(Some(&Refusal::PodGone));
+
+    let text = scraped(&metrics);
+    let one = |flag: &str, value| (flag.to_owned(), value);
+    assert_eq!(samples(&text, "istio_tcp_connections_opened_total"), [one("-", 3)]);
+    assert_eq!(
+        samples(&text, "istio_tcp_connections_closed_total"),
+        [one("-", 1), one("DENY", 1), one("CONNECT", 1)]
+    );
+    assert_eq!(samples(&text, "istio_tcp_connections_failed_total"), [one("DENY", 1), one("CONNECT", 1)]);
+    assert_eq!(samples(&text, "istio_tcp_received_bytes_total"), [one("-", 10)]);
+    assert_eq!(samples(&text, "istio_tcp_sent_bytes_total"), [one("-", 2000)]);
+}
+
+#[test]
+fn every_flag_of_a_refusal_has_its_own_count() {
+    let flags =
+        ["DENY", "TLS_FAILURE", "H2_HANDSHAKE_FAILURE", "NETWORK_POLICY", "IDENTITY_ERROR", "CONNECT"];
+    let refusals = [
+        Refusal::NoAllowPolicyMatched,
+        Refusal::TlsFailed("".into()),
+        Refusal::Http2Failed("".into()),
+        Refusal::TunnelUnreachable("".into()),
+        Refusal::IdentityUnavailable("".into()),
+        Refusal::Draining,
+    ];
+    for (flag, refusal) in flags.iter().zip(refusals) {
+        assert_eq!(refusal.flag(), *flag);
+        let edge = Edge::new("".into());
+        edge.closed(Some(&refusal));
+        let at = FLAGS.iter().position(|known| known == flag).unwrap();
+        assert_eq!(edge.closed[at].load(Ordering::Relaxed), 1, "{flag}");
+    }
+}
+
+/// Resident memory now, in bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn fifty_thousand_short_lived_peers_cost_a_bounded_number_of_series_and_bytes() {
+    let metrics = Arc::new(TcpMetrics::default());
+    let cache = EdgeCache::new(metrics.clone());
+    let cart = workload("cart");
+    let before = resident();
+    for peer in 0..50_000 {
+        let peer = workload(&format!("job-{peer}"));
+        let edge = cache.edge(&labels(&peer, &cart));
+        edge.opened();
+        edge.closed(None);
+    }
+    assert_eq!(metrics.edges(), MAX_EDGES);
+    let (mut chunks, mut largest, mut opened) = (0, 0, 0);
+    for chunk in metrics.scrape(Format::Text) {
+        chunks += 1;
+        largest = largest.max(chunk.len());
+        let text = std::str::from_utf8(&chunk).unwrap();
+        opened += samples(text, "istio_tcp_connections_opened_total").iter().map(|(_, n)| n).sum::<u64>();
+    }
+    assert_eq!(opened, 50_000, "connections beyond the bound are counted as overflow, not lost");
+    assert!(chunks > 100 && largest < 2 * CHUNK_BYTES, "{chunks} chunks, the largest of {largest} bytes");
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 50 << 20, "memory grew by {grown} bytes");
+}
+
+#[test]
+fn overflow_is_a_series_of_its_own() {
+    let metrics = TcpMetrics::default();
+    assert!(!scraped(&metrics).contains("overflow"), "shown before it was needed");
+    metrics.overflow(Reporter::Destination).opened();
+    let text = scraped(&metrics);
+    let line = text.lines().find(|line| line.starts_with("istio_tcp_connections_opened_total")).unwrap();
+    assert!(
+        line.contains("reporter=\"destination\"") && line.contains("source_workload=\"overflow\""),
+        "{line}"
+    );
+    assert!(line.contains("source_app=\"unknown\""), "{line}");
+}
+
+#[test]
+fn an_edge_expires_only_when_no_connection_holds_it() {
+    let metrics = Arc::new(TcpMetrics::default());
+    let cache = EdgeCache::new(metrics.clone());
+    let (web, cart, held) = (workload("web"), workload("cart"), workload("held"));
+    cache.edge(&labels(&web, &cart)).opened();
+    let open = cache.edge(&labels(&held, &cart));
+    open.opened();
+
+    let start = Instant::now();
+    let sweep = |at| metrics.lock().sweep(at);
+    sweep(start);
+    sweep(start + EDGE_IDLE_EXPIRY - Duration::from_secs(1));
+    assert_eq!(metrics.edges(), 2, "expired too early");
+    sweep(start + EDGE_IDLE_EXPIRY);
+    assert_eq!(metrics.edges(), 1, "the idle edge stayed");
+
+    // A count through the held edge is not lost, and the dropped one starts again.
+    open.request_bytes(7);
+    cache.edge(&labels(&web, &cart)).opened();
+    assert_eq!(metrics.edges(), 2);
+    let text = scraped(&metrics);
+    let received = samples(&text, "istio_tcp_received_bytes_total");
+    assert_eq!(received.iter().map(|(_, bytes)| bytes).sum::<u64>(), 7);
+    let opened = samples(&text, "istio_tcp_connections_opened_total");
+    assert_eq!(opened, [("-".to_owned(), 1), ("-".to_owned(), 1)]);
+}
+
+#[test]
+fn an_edge_that_is_met_again_stays() {
+    let metrics = Arc::new(TcpMetrics::default());
+    let cache = EdgeCache::new(metrics.clone());
+    let (web, cart) = (workload("web"), workload("cart"));
+    let start = Instant::now();
+    for hour in 0..4 {
+        cache.edge(&labels(&web, &cart)).opened();
+        metrics.lock().sweep(start + EDGE_IDLE_EXPIRY * hour);
+    }
+    let text = scraped(&metrics);
+    assert_eq!(samples(&text, "istio_tcp_connections_opened_total"), [("-".to_owned(), 4)]);
+}
+
+#[test]
+fn a_workers_cache_is_bounded() {
+    let metrics = Arc::new(TcpMetrics::default());
+    let cache = EdgeCache::new(metrics.clone());
+    let cart = workload("cart");
+    for peer in 0..EDGE_CACHE_ENTRIES + 10 {
+        cache.edge(&labels(&workload(&format!("p{peer}")), &cart)).opened();
+        assert!(cache.known.borrow().len() <= EDGE_CACHE_ENTRIES);
+    }
+    assert_eq!(metrics.edges(), EDGE_CACHE_ENTRIES + 10);
+}
+
+#[test]
+#[ignore = "prints a measurement; run in release mode when the labels change"]
+fn cost_of_an_edge() {
+    let metrics = Arc::new(TcpMetrics::default());
+    let cache = EdgeCache::new(metrics);
+    let (web, cart, service) = (workload("web"), workload("cart"), service("cart"));
+    let labels = EdgeLabels { service: Some(&service), ..labels(&web, &cart) };
+    let rounds = 200_000u32;
+    let started = Instant::now();
+    for _ in 0..rounds {
+        std::hint::black_box(cache.edge(&labels)).opened();
+    }
+    println!("{:?} to find an edge", started.elapsed() / rounds);
+}

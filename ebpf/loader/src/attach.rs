@@ -1,0 +1,248 @@
+//! Attaches programs to interfaces, in the calling thread's namespace, and looks whether they still are.
+//!
+//! Two ways: TCX links, pinned, updated in place; and clsact filters on older kernels, which the interface itself
+//! keeps. Both replace a program without a moment in which none runs.
+
+use std::{fs, io};
+
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, SchedClassifier, TcAttachType,
+        links::{FdLink, Link as _, PinnedLink},
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
+    },
+};
+use ebb_abi::program;
+use nix::libc;
+use rtnetlink::packet_route::{RouteNetlinkMessage, tc::TcMessage};
+
+use crate::{
+    interfaces::{Framing, Interface},
+    netlink, object,
+    pins::PodPins,
+    probe::Attachment,
+};
+
+/// Priority of our filter under clsact: ahead of everyone else's.
+const CLSACT_PRIORITY: u16 = 1;
+/// Handle of our filter under clsact, by which a later process knows it.
+const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0x0ebb);
+
+/// Handles of the clsact qdisc and its two ends (linux/pkt_sched.h).
+const TC_H_CLSACT: u32 = 0xffff_0000;
+const TC_H_MIN_INGRESS: u32 = 0xfff2;
+const TC_H_MIN_EGRESS: u32 = 0xfff3;
+
+/// Which packets of an interface a program sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Direction {
+    Ingress,
+    Egress,
+}
+
+impl Direction {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        [Self::Ingress, Self::Egress].into_iter().find(|direction| direction.name() == name)
+    }
+
+    fn attach_type(self) -> TcAttachType {
+        match self {
+            Self::Ingress => TcAttachType::Ingress,
+            Self::Egress => TcAttachType::Egress,
+        }
+    }
+
+    fn clsact_parent(self) -> rtnetlink::packet_route::tc::TcHandle {
+        let minor = match self {
+            Self::Ingress => TC_H_MIN_INGRESS,
+            Self::Egress => TC_H_MIN_EGRESS,
+        };
+        (TC_H_CLSACT | minor).into()
+    }
+}
+
+/// What belongs on an interface. Order matters where it is attached: what catches comes before what steers.
+pub(crate) fn programs_for(framing: &Framing) -> &'static [(Direction, &'static str)] {
+    match framing {
+        Framing::Loopback => &[(Direction::Ingress, program::ASSIGN_OUTBOUND)],
+        Framing::Ethernet => {
+            &[(Direction::Ingress, program::ASSIGN_INBOUND), (Direction::Egress, program::CAPTURE_OUTBOUND)]
+        }
+        Framing::Bare => {
+            &[(Direction::Ingress, program::ASSIGN_INBOUND_L3), (Direction::Egress, program::CAPTURE_OUTBOUND_L3)]
+        }
+        Framing::Unknown(_) => &[(Direction::Ingress, program::REFUSE_ALL), (Direction::Egress, program::REFUSE_ALL)],
+    }
+}
+
+/// Where a program stands among those of its hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    First,
+    /// Behind the program with this number, which can let packets past it.
+    Behind(u32),
+    Absent,
+}
+
+/// Attaches the programs of one interface where they are not, replacing an earlier generation's in place.
+///
+/// # Errors
+/// The kernel's words, with the hook.
+pub(crate) fn ensure(
+    ebpf: &mut Ebpf,
+    interface: &Interface,
+    how: Attachment,
+    pins: &PodPins,
+) -> Result<(), String> {
+    for &(direction, name) in programs_for(&interface.framing) {
+        let attached = match how {
+            Attachment::Tcx => ensure_tcx(ebpf, interface, direction, name, pins),
+            Attachment::Clsact => ensure_clsact(ebpf, interface, direction, name),
+        };
+        attached.map_err(|reason| format!("{} {}: {reason}", interface.name, direction.name()))?;
+    }
+    Ok(())
+}
+
+fn ensure_tcx(
+    ebpf: &mut Ebpf,
+    interface: &Interface,
+    direction: Direction,
+    name: &str,
+    pins: &PodPins,
+) -> Result<(), String> {
+    let running = running(interface, direction)?;
+    let program = object::classifier(ebpf, name).map_err(text)?;
+    let own = program.info().map_err(text)?.id();
+    if running.contains(&own) {
+        return Ok(());
+    }
+    let pin = pins.link(interface.index, direction);
+    if let Ok(pinned) = PinnedLink::from_pin(&pin) {
+        let link = FdLink::from(pinned);
+        // A link of another namespace, or of an interface that is gone, has the same name but is not here.
+        let here = link.info().is_ok_and(|info| running.first() == Some(&info.program_id()));
+        if here {
+            let link = SchedClassifierLink::try_from(link).map_err(text)?;
+            let id = program.attach_to_link(link).map_err(text)?;
+            // Dropping the link only closes it: the pin keeps it attached.
+            drop(program.take_link(id).map_err(text)?);
+            return Ok(());
+        }
+    }
+    attach_first(program, interface, direction, pins)
+}
+
+/// Attaches ahead of everyone else. The pin is renamed into place, so that there is no moment in which
+/// neither the old link nor the new one is pinned.
+fn attach_first(
+    program: &mut SchedClassifier,
+    interface: &Interface,
+    direction: Direction,
+    pins: &PodPins,
+) -> Result<(), String> {
+    let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = program.attach_with_options(&interface.name, direction.attach_type(), order).map_err(text)?;
+    let link = FdLink::try_from(program.take_link(id).map_err(text)?).map_err(text)?;
+    let staging = pins.map("link-staging");
+    let _stale = fs::remove_file(&staging);
+    let pinned = link.pin(&staging).map_err(text)?;
+    fs::rename(&staging, pins.link(interface.index, direction)).map_err(text)?;
+    drop(pinned);
+    Ok(())
+}
+
+fn ensure_clsact(ebpf: &mut Ebpf, interface: &Interface, direction: Direction, name: &str) -> Result<(), String> {
+    let program = object::classifier(ebpf, name).map_err(text)?;
+    // Fails when the qdisc is there already, which is as good; a real failure shows at the next step.
+    let _there = tc::qdisc_add_clsact(&interface.name);
+    let kind = direction.attach_type();
+    let present = clsact_filter_present(interface, direction).map_err(text)?;
+    let id = if present {
+        program.attach_to_link(clsact_link(&interface.name, direction).map_err(text)?).map_err(text)?
+    } else {
+        let options = NlOptions { priority: CLSACT_PRIORITY, handle: CLSACT_HANDLE, classid: None };
+        program.attach_with_options(&interface.name, kind, TcAttachOptions::Netlink(options)).map_err(text)?
+    };
+    // aya would detach the filter when the link is dropped; the interface is to keep it.
+    std::mem::forget(program.take_link(id).map_err(text)?);
+    Ok(())
+}
+
+fn clsact_link(interface: &str, direction: Direction) -> io::Result<SchedClassifierLink> {
+    SchedClassifierLink::attached(interface, direction.attach_type(), CLSACT_PRIORITY, CLSACT_HANDLE, None)
+}
+
+/// Removes our filter from an interface, if it is there.
+///
+/// # Errors
+/// The kernel's words.
+pub(crate) fn remove_clsact(interface: &Interface, direction: Direction) -> Result<(), String> {
+    if !clsact_filter_present(interface, direction).map_err(text)? {
+        return Ok(());
+    }
+    clsact_link(&interface.name, direction).map_err(text)?.detach().map_err(text)
+}
+
+/// Where the program that belongs there stands.
+///
+/// # Errors
+/// The kernel's words.
+pub(crate) fn standing(
+    ebpf: &mut Ebpf,
+    interface: &Interface,
+    how: Attachment,
+    (direction, name): (Direction, &str),
+) -> Result<Standing, String> {
+    if how == Attachment::Clsact {
+        let present = clsact_filter_present(interface, direction).map_err(text)?;
+        return Ok(if present { Standing::First } else { Standing::Absent });
+    }
+    let own = object::classifier(ebpf, name).and_then(|program| program.info()).map_err(text)?.id();
+    let running = running(interface, direction)?;
+    Ok(match running.iter().position(|id| *id == own) {
+        Some(0) => Standing::First,
+        Some(position) => Standing::Behind(running[position - 1]),
+        None => Standing::Absent,
+    })
+}
+
+/// Numbers of the programs attached by TCX, in the order they run.
+fn running(interface: &Interface, direction: Direction) -> Result<Vec<u32>, String> {
+    let (_, programs) = SchedClassifier::query_tcx(&interface.name, direction.attach_type()).map_err(text)?;
+    Ok(programs.iter().map(aya::programs::ProgramInfo::id).collect())
+}
+
+fn clsact_filter_present(interface: &Interface, direction: Direction) -> io::Result<bool> {
+    let mut question = TcMessage::default();
+    question.header.index = i32::try_from(interface.index).map_err(io::Error::other)?;
+    question.header.parent = direction.clsact_parent();
+    let answers = match netlink::dump(RouteNetlinkMessage::GetTrafficFilter(question)) {
+        // No clsact qdisc at all.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(false),
+        answers => answers?,
+    };
+    Ok(answers.iter().any(|answer| match answer {
+        RouteNetlinkMessage::NewTrafficFilter(filter) => {
+            filter.header.info >> 16 == u32::from(CLSACT_PRIORITY)
+                && u32::from(filter.header.handle) == u32::from(CLSACT_HANDLE)
+        }
+        _ => false,
+    }))
+}
+
+fn text(error: impl std::fmt::Display + std::error::Error) -> String {
+    // Errors of aya often hide the errno one level down.
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

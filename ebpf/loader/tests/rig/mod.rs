@@ -1,0 +1,335 @@
+//! A pod, a peer and a stand-in for ztunnel, in namespaces without names that vanish with the test.
+//!
+//! Shares nothing with ztunnel's own code, so that both sides of the contract are written down twice.
+#![expect(dead_code, reason = "each test file uses its own part of the rig")]
+
+pub mod frames;
+
+use std::{
+    collections::HashSet,
+    fs::File,
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use ebb_loader::{
+    AttachMode, EnrolledPod, Enrolment, PodFlags, Redirector, Settings, WorkerListeners,
+    abi::{ListenerKind, ZTUNNEL_MARK},
+};
+use nix::sched::{CloneFlags, setns, unshare};
+use socket2::{Domain, Socket, Type};
+
+pub const POD4: &str = "10.9.0.2";
+pub const PEER4: &str = "10.9.0.1";
+pub const POD6: &str = "fd09::2";
+pub const PEER6: &str = "fd09::1";
+/// Long enough for a SYN to be sent a second and a third time.
+pub const PATIENCE: Duration = Duration::from_secs(8);
+/// How long nothing must happen for it to count as not happening.
+pub const SILENCE: Duration = Duration::from_millis(300);
+
+static SERIAL: AtomicU32 = AtomicU32::new(0);
+
+/// A name no other test, in this process or another, uses at the same time.
+pub fn unique(what: &str) -> String {
+    format!("{what}-{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Fails, and says why, where the real thing cannot be tested.
+pub fn require_root() {
+    assert!(nix::unistd::geteuid().is_root(), "refused: this test makes network namespaces and needs root");
+}
+
+/// A network namespace without a name.
+pub struct Namespace(pub File);
+
+impl Namespace {
+    pub fn new() -> Self {
+        require_root();
+        let made = thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("unshare");
+            File::open("/proc/thread-self/ns/net").expect("open own namespace")
+        });
+        let this = Self(made.join().expect("namespace thread"));
+        this.run("ip link set lo up");
+        this
+    }
+
+    /// Does something inside, on a thread of its own.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                setns(&self.0, CloneFlags::CLONE_NEWNET).expect("setns");
+                work()
+            });
+            inside.join().expect("work in the namespace panicked")
+        })
+    }
+
+    /// Runs a command inside; panics unless it succeeds.
+    pub fn run(&self, command: &str) -> String {
+        let (ok, output) = self.try_run(command);
+        assert!(ok, "{command}: {output}");
+        output
+    }
+
+    pub fn try_run(&self, command: &str) -> (bool, String) {
+        let mut words = command.split_whitespace();
+        let mut child = Command::new(words.next().expect("a command"));
+        child.args(words);
+        let output = self.inside(move || child.output().expect("start command"));
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        (output.status.success(), text.into_owned())
+    }
+
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
+    }
+
+    pub fn fd(&self) -> OwnedFd {
+        self.0.try_clone().expect("dup").into()
+    }
+
+    pub fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        self.inside(|| {
+            let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            Ok(stream)
+        })
+    }
+
+    pub fn listen(&self, at: SocketAddr) -> TcpListener {
+        self.inside(|| TcpListener::bind(at)).expect("listen")
+    }
+}
+
+pub fn address(ip: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(ip.parse::<IpAddr>().expect("address"), port)
+}
+
+/// Two namespaces joined by a veth pair, `eth0` on either side.
+pub struct Wire {
+    pub pod: Namespace,
+    pub peer: Namespace,
+}
+
+impl Wire {
+    pub fn new() -> Self {
+        let wire = Self { pod: Namespace::new(), peer: Namespace::new() };
+        wire.join("eth0", "10.9.0", "fd09:");
+        wire.pod.run(&format!("ip route add default via {PEER4}"));
+        wire.pod.run(&format!("ip -6 route add default via {PEER6}"));
+        wire.peer.run(&format!("ip route add default via {POD4}"));
+        steer(&wire.pod);
+        wire
+    }
+
+    /// Adds a veth pair with addresses `.2` in the pod and `.1` at the peer.
+    pub fn join(&self, name: &str, four: &str, six: &str) {
+        let peer = self.peer.path();
+        self.pod.run(&format!("ip link add {name} type veth peer name {name} netns {peer}"));
+        for (namespace, host) in [(&self.pod, 2), (&self.peer, 1)] {
+            namespace.run(&format!("ip addr add {four}.{host}/24 dev {name}"));
+            namespace.run(&format!("ip addr add {six}:{host}/64 dev {name} nodad"));
+            namespace.run(&format!("ip link set {name} up"));
+        }
+    }
+}
+
+/// What a pod's namespace needs besides the programs.
+fn steer(pod: &Namespace) {
+    for family in ["-4", "-6"] {
+        pod.run(&format!("ip {family} rule add fwmark 0x111 lookup 4321"));
+        pod.run(&format!("ip {family} route add local default dev lo table 4321"));
+    }
+    pod.inside(|| {
+        for (name, value) in
+            [("conf/lo/accept_local", "1"), ("conf/lo/rp_filter", "0"), ("conf/all/rp_filter", "0"), ("tcp_syncookies", "0")]
+        {
+            std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value).expect("sysctl");
+        }
+    });
+}
+
+/// Ztunnel's listeners: `workers` of each kind, and an accept that finds out which of them was chosen.
+pub struct Ztunnel {
+    pub listeners: Vec<[TcpListener; 3]>,
+}
+
+/// A connection as one of the listeners got it.
+#[derive(Debug)]
+pub struct Accepted {
+    pub kind: ListenerKind,
+    pub worker: usize,
+    pub stream: TcpStream,
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+}
+
+impl Ztunnel {
+    pub fn start(pod: &Namespace, workers: usize) -> Self {
+        let make = |kind: ListenerKind, worker: usize| {
+            let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+            pod.inside(|| listener(kind, worker, serial)).expect("listener")
+        };
+        Self { listeners: (0..workers).map(|worker| ListenerKind::ALL.map(|kind| make(kind, worker))).collect() }
+    }
+
+    pub fn workers(&self) -> Vec<WorkerListeners<'_>> {
+        let borrow = |set: &'_ [TcpListener; 3], i: usize| -> BorrowedFd<'_> {
+            // The borrow lives as long as `self`, which owns the listener.
+            unsafe { BorrowedFd::borrow_raw(set[i].as_raw_fd()) }
+        };
+        self.listeners
+            .iter()
+            .map(|set| WorkerListeners { outbound: borrow(set, 0), plaintext: borrow(set, 1), hbone: borrow(set, 2) })
+            .collect()
+    }
+
+    /// The next connection any listener gets within `time`.
+    pub fn accept_within(&self, time: Duration) -> Option<Accepted> {
+        let until = Instant::now() + time;
+        loop {
+            for (worker, set) in self.listeners.iter().enumerate() {
+                for (kind, listener) in ListenerKind::ALL.into_iter().zip(set) {
+                    if let Ok((stream, peer)) = listener.accept() {
+                        stream.set_nonblocking(false).expect("blocking");
+                        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+                        let local = plain(stream.local_addr().expect("local"));
+                        return Some(Accepted { kind, worker, stream, peer: plain(peer), local });
+                    }
+                }
+            }
+            if Instant::now() >= until {
+                return None;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn accept(&self) -> Accepted {
+        self.accept_within(PATIENCE).expect("no listener of ztunnel got a connection")
+    }
+}
+
+/// An IPv4 address as itself, when a dual-stack socket wrapped it.
+pub fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+fn listener(kind: ListenerKind, worker: usize, serial: u32) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
+    socket.set_only_v6(false)?;
+    socket.set_mark(ZTUNNEL_MARK)?;
+    transparent_v6(&socket)?;
+    let [high, low] = [(serial >> 16) as u16, serial as u16];
+    let ip = Ipv6Addr::new(0xfd6f, 0x5a1c, 0xeb10, kind as u16, worker as u16, 0, high, low);
+    socket.bind(&SocketAddr::V6(SocketAddrV6::new(ip, 15001, 0, 0)).into())?;
+    socket.listen(128)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+pub fn transparent_v6(socket: &impl AsFd) -> io::Result<()> {
+    use nix::libc;
+    let on: libc::c_int = 1;
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_IPV6,
+            libc::IPV6_TRANSPARENT,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as u32,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sends a line one way, and back.
+pub fn assert_joined(one: &mut TcpStream, other: &mut TcpStream) {
+    for _ in 0..2 {
+        one.write_all(b"ping").expect("write");
+        let mut buffer = [0; 4];
+        other.read_exact(&mut buffer).expect("read");
+        assert_eq!(&buffer, b"ping");
+        other.write_all(b"pong").expect("write");
+        one.read_exact(&mut buffer).expect("read");
+        assert_eq!(&buffer, b"pong");
+    }
+}
+
+/// A redirector with a folder of pins of its own, removed with it.
+pub struct Node {
+    pub redirector: Redirector,
+    pub name: String,
+}
+
+pub fn object() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target")), PathBuf::from);
+    let object = target.join("ebpf/ebb-redirect.o");
+    assert!(object.exists(), "refused: {} is missing; build it with `cargo xtask ebpf`", object.display());
+    object
+}
+
+pub fn settings(name: &str, attach: AttachMode) -> Settings {
+    Settings { object: object(), bpffs: "/sys/fs/bpf".into(), node: name.to_owned(), attach }
+}
+
+impl Node {
+    pub fn start() -> Self {
+        Self::with(AttachMode::Auto)
+    }
+
+    pub fn with(attach: AttachMode) -> Self {
+        require_root();
+        let name = unique("ebb-test");
+        let redirector = Redirector::open(settings(&name, attach)).expect("open");
+        Self { redirector, name }
+    }
+
+    pub fn pins(&self) -> PathBuf {
+        PathBuf::from("/sys/fs/bpf").join(&self.name)
+    }
+
+    pub fn enrol(&self, pod: &Namespace, ztunnel: &Ztunnel) -> EnrolledPod {
+        self.enrol_with(pod, ztunnel, PodFlags::default())
+    }
+
+    pub fn enrol_with(&self, pod: &Namespace, ztunnel: &Ztunnel, flags: PodFlags) -> EnrolledPod {
+        let enrolment = Enrolment { uid: "pod-1", netns: pod.fd(), listeners: &ztunnel.workers(), flags };
+        self.redirector.enrol(enrolment).expect("enrol")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        for uid in self.redirector.leftovers(&HashSet::new()).unwrap_or_default() {
+            let _best_effort = self.redirector.remove_leftover(&uid);
+        }
+        let _best_effort = std::fs::remove_file(self.pins().join("DROPS"));
+        let _best_effort = std::fs::remove_dir(self.pins());
+    }
+}
+
+/// A wire, its node, ztunnel's listeners and the enrolled pod: what most tests begin with.
+pub struct Enrolled {
+    pub pod: EnrolledPod,
+    pub ztunnel: Ztunnel,
+    pub node: Node,
+    pub wire: Wire,
+}
+
+pub fn enrolled(workers: usize) -> Enrolled {
+    let wire = Wire::new();
+    let node = Node::start();
+    let ztunnel = Ztunnel::start(&wire.pod, workers);
+    let pod = node.enrol(&wire.pod, &ztunnel);
+    Enrolled { pod, ztunnel, node, wire }
+}

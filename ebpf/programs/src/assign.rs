@@ -1,0 +1,150 @@
+//! Ingress: gives every new connection to one of ztunnel's listeners before the kernel looks for a socket.
+//!
+//! Does not trust the socket tables to keep a SYN from the application: a SYN leaves here with a socket
+//! attached or not at all, save where the pod's configuration says otherwise.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::bpf_sock,
+    helpers::{bpf_sk_assign, bpf_sk_fullsock, bpf_sk_release, bpf_skc_lookup_tcp},
+    programs::TcContext,
+};
+use ebb_abi::{HBONE_PORT, ListenerKind, STEER_MARK, Verdict, ZTUNNEL_MARK, flag};
+
+use crate::{
+    maps,
+    parse::{self, Link, Segment},
+};
+
+const TUPLE_IPV4: u32 = 12;
+const TUPLE_IPV6: u32 = 36;
+/// BPF_F_CURRENT_NETNS.
+const THIS_NETNS: u64 = u64::MAX;
+
+const TCP_SYN_SENT: u32 = 2;
+const TCP_TIME_WAIT: u32 = 6;
+const TCP_LISTEN: u32 = 10;
+const TCP_NEW_SYN_RECV: u32 = 12;
+
+/// Who, in this namespace, holds the connection a packet would arrive at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    Nobody,
+    /// A socket of ztunnel's, or one too short-lived to say whose it is.
+    Ztunnel,
+    /// Some other process.
+    Application,
+}
+
+/// Ingress of `lo`.
+#[inline(always)]
+pub fn outbound(ctx: &TcContext) -> Verdict {
+    // SAFETY: the context pointer is valid for the program's run.
+    let mark = unsafe { (*ctx.skb.skb).mark };
+    if mark != STEER_MARK && mark != ZTUNNEL_MARK {
+        return Verdict::PassLocal;
+    }
+    let segment = match parse::segment(ctx, Link::Ethernet) {
+        Ok(segment) => segment,
+        Err(verdict) => return verdict,
+    };
+    if !segment.opens {
+        return Verdict::PassLocal;
+    }
+    if mark == STEER_MARK {
+        return to_listener(ctx, &segment, ListenerKind::Outbound);
+    }
+    // A tunnel from ztunnel to the very pod it serves never leaves the pod; without this it would find no
+    // listener, because ours are bound to addresses nobody can reach.
+    if segment.destination_port() == HBONE_PORT {
+        return to_listener(ctx, &segment, ListenerKind::Hbone);
+    }
+    Verdict::PassLocal
+}
+
+/// Ingress of an interface.
+#[inline(always)]
+pub fn inbound(ctx: &TcContext, link: Link) -> Verdict {
+    let segment = match parse::segment(ctx, link) {
+        Ok(segment) => segment,
+        Err(verdict) => return verdict,
+    };
+    let Some(config) = maps::config() else { return Verdict::DropNoConfig };
+    if !segment.opens {
+        let cut = config.flags & (flag::CUT_OLD | flag::BYPASS_INBOUND) == flag::CUT_OLD;
+        return if cut && holder(ctx, &segment) == Holder::Application { Verdict::DropOld } else { Verdict::PassSegment };
+    }
+    if config.flags & flag::RELEASE != 0 {
+        return Verdict::PassReleased;
+    }
+    if segment.destination_port() == HBONE_PORT {
+        return to_listener(ctx, &segment, ListenerKind::Hbone);
+    }
+    if config.flags & flag::BYPASS_INBOUND != 0 {
+        return Verdict::PassBypass;
+    }
+    to_listener(ctx, &segment, ListenerKind::Plaintext)
+}
+
+/// Gives a SYN to a listener, unless its connection already has a socket.
+#[inline(always)]
+fn to_listener(ctx: &TcContext, segment: &Segment, kind: ListenerKind) -> Verdict {
+    match on_existing(ctx, segment) {
+        Some(verdict) => verdict,
+        None => maps::give_to_listener(ctx, kind, segment.hash()),
+    }
+}
+
+/// What becomes of a SYN for whose very tuple a socket exists; none when it opens a connection.
+#[inline(always)]
+fn on_existing(ctx: &TcContext, segment: &Segment) -> Option<Verdict> {
+    let socket = lookup(ctx, segment);
+    if socket.is_null() {
+        return None;
+    }
+    // SAFETY: not null, and the reference is released once, on every path, before the pointer is forgotten.
+    unsafe {
+        let verdict = match (*socket).state {
+            TCP_LISTEN | TCP_TIME_WAIT => None,
+            // Both ends opened at once. The kernel would join them directly, past ztunnel.
+            TCP_SYN_SENT => Some(Verdict::DropSimultaneousOpen),
+            // If the listener behind it has gone, the kernel would look for another and find the
+            // application's. The handshake's own timer repeats the SYN-ACK.
+            TCP_NEW_SYN_RECV => Some(Verdict::DropRepeatedSyn),
+            // Assigned rather than passed: the socket may close before the kernel looks it up, and the SYN
+            // would then be anybody's.
+            _ if bpf_sk_assign(ctx.as_ptr(), socket.cast(), 0) == 0 => Some(Verdict::PassKnown),
+            _ => Some(Verdict::DropAssignFailed),
+        };
+        bpf_sk_release(socket.cast());
+        verdict
+    }
+}
+
+/// Whose socket the segment would arrive at if it came from outside.
+#[inline(always)]
+pub fn holder(ctx: &TcContext, segment: &Segment) -> Holder {
+    let socket = lookup(ctx, segment);
+    if socket.is_null() {
+        return Holder::Nobody;
+    }
+    // SAFETY: not null, and the reference is released once before the pointer is forgotten.
+    unsafe {
+        let holder = if (*socket).state == TCP_LISTEN {
+            Holder::Nobody
+        } else {
+            let full = bpf_sk_fullsock(socket);
+            if full.is_null() || (*full).mark == ZTUNNEL_MARK { Holder::Ztunnel } else { Holder::Application }
+        };
+        bpf_sk_release(socket.cast());
+        holder
+    }
+}
+
+#[inline(always)]
+fn lookup(ctx: &TcContext, segment: &Segment) -> *mut bpf_sock {
+    let mut tuple = segment.tuple;
+    let size = if segment.ipv6 { TUPLE_IPV6 } else { TUPLE_IPV4 };
+    // SAFETY: the tuple is initialised whole, and `size` is that of the side that was written.
+    unsafe { bpf_skc_lookup_tcp(ctx.as_ptr(), core::ptr::addr_of_mut!(tuple), size, THIS_NETNS, 0) }
+}

@@ -1,0 +1,82 @@
+//! Egress of the pod's interfaces: what the pod's processes open is turned round to ztunnel.
+//!
+//! Nothing here knows whether ztunnel is alive; that is found out where the packet comes round, on `lo`.
+
+use aya_ebpf::{
+    bindings::BPF_F_INGRESS,
+    helpers::{bpf_redirect, bpf_skb_change_head},
+    programs::TcContext,
+};
+use ebb_abi::{STEER_MARK, Verdict, ZTUNNEL_MARK, flag};
+
+use crate::{
+    assign::{self, Holder},
+    maps,
+    parse::{self, Link, Segment},
+};
+
+/// Index of `lo`, the same in every network namespace.
+const LOOPBACK: u32 = 1;
+const TC_ACT_REDIRECT: i64 = 7;
+const ETHERNET_HEADER: u32 = 14;
+
+#[inline(always)]
+pub fn outbound(ctx: &TcContext, link: Link) -> Verdict {
+    // SAFETY: the context pointer is valid for the program's run.
+    if unsafe { (*ctx.skb.skb).mark } == ZTUNNEL_MARK {
+        return Verdict::PassOwn;
+    }
+    let segment = match parse::segment(ctx, link) {
+        Ok(segment) => segment,
+        Err(verdict) => return verdict,
+    };
+    let Some(config) = maps::config() else { return Verdict::DropNoConfig };
+    if segment.opens {
+        if config.flags & flag::RELEASE != 0 {
+            return Verdict::PassReleased;
+        }
+        return steer(ctx, link, &segment, Verdict::SteerSyn);
+    }
+    match assign::holder(ctx, &segment) {
+        Holder::Nobody => {
+            let cut = config.flags & (flag::CUT_OLD | flag::BYPASS_INBOUND) == flag::CUT_OLD;
+            if cut { Verdict::DropOld } else { Verdict::PassOld }
+        }
+        _ => steer(ctx, link, &segment, Verdict::SteerSegment),
+    }
+}
+
+/// Turns the packet round through `lo`, with the address no loopback frame is without: one for another
+/// host's address would be discarded there.
+#[inline(always)]
+fn steer(ctx: &TcContext, link: Link, segment: &Segment, verdict: Verdict) -> Verdict {
+    // What a VLAN interface sends was captured on that interface, before the tag. A tagged packet that still
+    // needs steering is a raw frame, and `lo` would not take it.
+    if segment.tagged {
+        return Verdict::DropTagged;
+    }
+    let prepared = match link {
+        Link::Ethernet => ctx.store(0, &[0u8; 6], 0).is_ok(),
+        Link::Bare => push_header(ctx, segment),
+    };
+    if !prepared {
+        return Verdict::DropSteerFailed;
+    }
+    ctx.set_mark(STEER_MARK);
+    // SAFETY: takes no pointers.
+    if unsafe { bpf_redirect(LOOPBACK, BPF_F_INGRESS as u64) } == TC_ACT_REDIRECT {
+        verdict
+    } else {
+        Verdict::DropSteerFailed
+    }
+}
+
+#[inline(always)]
+fn push_header(ctx: &TcContext, segment: &Segment) -> bool {
+    // SAFETY: the context pointer is valid for the program's run.
+    if unsafe { bpf_skb_change_head(ctx.skb.skb, ETHERNET_HEADER, 0) } != 0 {
+        return false;
+    }
+    let ethertype: [u8; 2] = if segment.ipv6 { [0x86, 0xdd] } else { [0x08, 0x00] };
+    ctx.store(0, &[0u8; 12], 0).is_ok() && ctx.store(12, &ethertype, 0).is_ok()
+}

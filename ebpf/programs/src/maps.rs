@@ -1,0 +1,99 @@
+//! The maps of one pod, and the few things done with them.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::{bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release},
+    macros::map,
+    maps::{Array, PerCpuArray, RingBuf, SockMap},
+    programs::TcContext,
+};
+use ebb_abi::{
+    COUNTER_SLOTS, Hook, LAYOUT_VERSION, LISTENER_SLOTS, ListenerKind, MAX_WORKERS, PodConfig, REPORT_RING_BYTES,
+    Verdict, counter_index, listener_index,
+};
+
+#[map]
+static LISTENERS: SockMap = SockMap::with_max_entries(LISTENER_SLOTS, 0);
+#[map]
+static CONFIG: Array<PodConfig> = Array::with_max_entries(1, 0);
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
+#[map]
+pub static DROPS: RingBuf = RingBuf::with_byte_size(REPORT_RING_BYTES, 0);
+
+/// The pod's configuration, or none when it is absent or of a layout this program does not know.
+#[inline(always)]
+pub fn config() -> Option<&'static PodConfig> {
+    let config = CONFIG.get_ptr(0)?;
+    // SAFETY: the element of an array map lives as long as the map, which the program holds; user space
+    // replaces it by a plain copy, and each field read is one aligned word.
+    let config = unsafe { &*config };
+    if config.layout_version == LAYOUT_VERSION { Some(config) } else { None }
+}
+
+/// Counts a verdict on this cpu and says how often it was seen before.
+#[inline(always)]
+pub fn count(hook: Hook, verdict: Verdict) -> u64 {
+    let Some(slot) = COUNTERS.get_ptr_mut(counter_index(hook, verdict)) else { return 0 };
+    // SAFETY: the slot belongs to this cpu, and a tc program is not preempted by another of its kind.
+    unsafe {
+        let before = *slot;
+        *slot = before + 1;
+        before
+    }
+}
+
+/// Hands the packet to a listener of `kind`, the worker chosen by `hash`; another worker's when that one
+/// has none, so that a worker which died alone costs nobody a connection.
+#[inline(always)]
+pub fn give_to_listener(ctx: &TcContext, kind: ListenerKind, hash: u32) -> Verdict {
+    let Some(config) = config() else { return Verdict::DropNoConfig };
+    let workers = config.workers;
+    if workers == 0 || workers > MAX_WORKERS {
+        return Verdict::DropNoListener;
+    }
+    let mut failed = false;
+    let mut worker = hash % workers;
+    for _ in 0..MAX_WORKERS {
+        match assign(ctx, listener_index(kind, worker & (MAX_WORKERS - 1))) {
+            Assigned::Yes => return given_to(kind),
+            Assigned::Failed => failed = true,
+            Assigned::Empty => {}
+        }
+        worker += 1;
+        if worker >= workers {
+            worker = 0;
+        }
+    }
+    if failed { Verdict::DropAssignFailed } else { Verdict::DropNoListener }
+}
+
+enum Assigned {
+    Yes,
+    Empty,
+    Failed,
+}
+
+#[inline(always)]
+fn assign(ctx: &TcContext, mut index: u32) -> Assigned {
+    // SAFETY: both pointers are valid for the call; a sockmap lookup returns null or a socket whose reference
+    // is released on every path below, as the verifier insists.
+    unsafe {
+        let socket = bpf_map_lookup_elem(core::ptr::addr_of!(LISTENERS) as *mut _, core::ptr::addr_of_mut!(index).cast());
+        if socket.is_null() {
+            return Assigned::Empty;
+        }
+        let result = bpf_sk_assign(ctx.as_ptr(), socket, 0);
+        bpf_sk_release(socket);
+        if result == 0 { Assigned::Yes } else { Assigned::Failed }
+    }
+}
+
+#[inline(always)]
+fn given_to(kind: ListenerKind) -> Verdict {
+    match kind {
+        ListenerKind::Outbound => Verdict::AssignOutbound,
+        ListenerKind::Plaintext => Verdict::AssignPlaintext,
+        ListenerKind::Hbone => Verdict::AssignHbone,
+    }
+}

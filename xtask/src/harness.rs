@@ -1,0 +1,76 @@
+//! `cargo xtask demo`, `bench` and `clean`: build, then hand over to the harness's own programs.
+//!
+//! The demo and the benchmarks replace this process, so that a Ctrl-C and the exit code are theirs and their clean-up
+//! cannot be cut short from here.
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cargo::{build_kernel_programs, cargo};
+use crate::workspace::{Profile, Workspace};
+use crate::{child, setup};
+
+/// Removing what crashed runs left is quick; more means that something hangs.
+const CLEAN_LIMIT: Duration = Duration::from_secs(120);
+
+/// Builds what is shipped with optimisations and the kernel programs, and becomes `program`.
+pub(crate) fn become_program(workspace: &Workspace, program: &str, arguments: &[String]) -> Result<()> {
+    require_root(program)?;
+    setup::run()?;
+    let object = build_kernel_programs(workspace)?;
+    let mut build = cargo(
+        workspace,
+        &["build", "--release", "--package", "ztunnel", "--package", "ebb-harness", "--bins"],
+    );
+    child::run_quietly(workspace, "build ztunnel and the harness", build.arg("--quiet"))?;
+    let binaries = workspace.binaries(Profile::Release);
+    let path = binaries.join(program);
+    let error = Command::new(&path)
+        .args(arguments)
+        .env("EBB_BIN_DIR", &binaries)
+        .env("EBB_EBPF_OBJECT", &object)
+        .exec();
+    Err(error).with_context(|| format!("start {}", path.display()))
+}
+
+/// Removes what crashed runs left behind (namespaces, links, pinned kernel programs) and says what that was.
+pub(crate) fn clean(workspace: &Workspace) -> Result<()> {
+    require_root("clean")?;
+    let Some(demo) = built(workspace, "ebb-demo") else {
+        println!("clean: ebb-demo was never built here, so there is nothing of its making to remove");
+        return Ok(());
+    };
+    let mut removed = 0_usize;
+    let status = child::run_reading(Command::new(&demo).arg("clean"), CLEAN_LIMIT, |line| {
+        println!("{line}");
+        removed += usize::from(!line.trim().is_empty());
+    })?;
+    if !status.success() {
+        bail!("`{} clean` failed; what it could not remove is named above", demo.display());
+    }
+    match removed {
+        0 => println!("clean: nothing was left behind"),
+        _ => println!("clean: removed what is named above"),
+    }
+    Ok(())
+}
+
+fn built(workspace: &Workspace, program: &str) -> Option<PathBuf> {
+    [Profile::Release, Profile::Dev]
+        .into_iter()
+        .map(|profile| workspace.binaries(profile).join(program))
+        .find(|path| path.is_file())
+}
+
+fn require_root(what: &str) -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    bail!(
+        "{what} needs root for network namespaces and kernel programs: put `sudo -E env \"PATH=$PATH\"` before it"
+    )
+}

@@ -1,0 +1,211 @@
+//! `cargo xtask test`: everything that must hold before a change is merged, in stages, cheapest first.
+//!
+//! A stage that cannot run is a failure, never a silent pass: without root the namespace tests are `refused`, unless
+//! the caller says `--without-root` and sees them counted as skipped.
+
+mod summary;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::cargo::{TestProgram, build_kernel_programs, build_tests, cargo};
+use crate::workspace::{Profile, Workspace};
+use crate::{child, fuzz, licences, setup, tidy};
+use summary::{Counts, Outcome, Report, table, total};
+
+/// The longest one test program may take before it counts as hanging.
+const PROGRAM_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// How many namespace tests run at once. They measure times and share two cores, so one after the other.
+const NAMESPACE_TEST_THREADS: &str = "--test-threads=1";
+
+/// What a test run consists of, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Stage {
+    /// Installs what is missing.
+    Setup,
+    /// Formatting.
+    Format,
+    /// Lints, as errors.
+    Clippy,
+    /// The rules of the house.
+    Tidy,
+    /// Licences and origin of dependencies.
+    Licences,
+    /// Tests that need no privilege, documentation tests among them.
+    Unit,
+    /// Builds the kernel programs.
+    Ebpf,
+    /// Tests in network namespaces with real kernel programs; needs root.
+    Namespaces,
+    /// A short run of every fuzz target from its seeds.
+    Fuzz,
+}
+
+/// Options of `cargo xtask test`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Run only this stage; may be given more than once.
+    #[arg(long, value_enum)]
+    only: Vec<Stage>,
+    /// Run the later stages although one failed.
+    #[arg(long)]
+    keep_going: bool,
+    /// Leave out what needs root, and say so in the table.
+    #[arg(long)]
+    without_root: bool,
+    /// Run only tests whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+}
+
+/// Runs the stages and prints the table.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    let mut reports = Vec::new();
+    for stage in Stage::value_variants() {
+        if !options.only.is_empty() && !options.only.contains(stage) {
+            continue;
+        }
+        let report = run_stage(*stage, workspace, options);
+        let failed = matches!(report.outcome, Outcome::Failed(_));
+        reports.push(report);
+        if child::interrupted() || failed && !options.keep_going {
+            break;
+        }
+    }
+    let total = total(&reports);
+    println!("\n{}", table(&reports));
+    println!("{} passed, {} failed", total.passed, total.failed);
+    if child::interrupted() {
+        bail!("interrupted");
+    }
+    if total.failed > 0 {
+        bail!("the test run failed");
+    }
+    Ok(())
+}
+
+fn run_stage(stage: Stage, workspace: &Workspace, options: &Options) -> Report {
+    println!("== {}", name(stage));
+    let started = Instant::now();
+    let mut counts = Counts::default();
+    let outcome = match stage_outcome(stage, workspace, options, &mut counts) {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            println!("{} failed: {error:#}", name(stage));
+            Outcome::Failed(format!("{error:#}").lines().next().unwrap_or_default().to_owned())
+        }
+    };
+    Report { stage: name(stage), outcome, counts, took: started.elapsed() }
+}
+
+fn name(stage: Stage) -> String {
+    stage.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+fn stage_outcome(
+    stage: Stage,
+    workspace: &Workspace,
+    options: &Options,
+    counts: &mut Counts,
+) -> Result<Outcome> {
+    let quietly = |name: &str, arguments: &[&str]| {
+        child::run_quietly(workspace, name, &mut cargo(workspace, arguments))
+    };
+    match stage {
+        Stage::Setup => setup::run()?,
+        Stage::Format => quietly("cargo fmt", &["fmt", "--all", "--check"])?,
+        Stage::Clippy => quietly(
+            "cargo clippy",
+            &["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"],
+        )?,
+        Stage::Tidy => tidy::run(workspace)?,
+        Stage::Licences => licences::check(workspace)?,
+        Stage::Unit => unit(workspace, options, counts)?,
+        Stage::Ebpf => drop(build_kernel_programs(workspace)?),
+        Stage::Namespaces if options.without_root => {
+            return Ok(Outcome::Skipped("--without-root was given".to_owned()));
+        }
+        Stage::Namespaces => namespaces(workspace, options, counts)?,
+        Stage::Fuzz => fuzz::short(workspace)?,
+    }
+    Ok(Outcome::Passed)
+}
+
+fn unit(workspace: &Workspace, options: &Options, counts: &mut Counts) -> Result<()> {
+    let programs = build_tests(workspace)?;
+    let mut failures = Vec::new();
+    for program in programs.iter().filter(|program| !program.needs_root()) {
+        let name = format!("{} {}", program.folder.display(), program.name);
+        count(&name, &mut command(workspace, program, &arguments(options, &[])), counts, &mut failures)?;
+    }
+    if options.filter.is_none() {
+        let mut doc = cargo(workspace, &["test", "--workspace", "--doc", "--quiet", "--no-fail-fast"]);
+        count("documentation tests", &mut doc, counts, &mut failures)?;
+    }
+    refuse(&failures)
+}
+
+fn namespaces(workspace: &Workspace, options: &Options, counts: &mut Counts) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!(
+            "refused: namespace tests need root; run `sudo -E env \"PATH=$PATH\" cargo xtask test`, or leave them \
+             out with --without-root"
+        );
+    }
+    let object = build_kernel_programs(workspace)?;
+    let programs = build_tests(workspace)?;
+    let programs: Vec<_> = programs.iter().filter(|program| program.needs_root()).collect();
+    if programs.is_empty() {
+        bail!("there are no namespace tests: expected packages with a `tests` folder below tests/");
+    }
+    let mut failures = Vec::new();
+    for program in programs {
+        let mut command = command(workspace, program, &arguments(options, &[NAMESPACE_TEST_THREADS]));
+        command.env("EBB_BIN_DIR", workspace.binaries(Profile::Dev)).env("EBB_EBPF_OBJECT", &object);
+        count(&program.name, &mut command, counts, &mut failures)?;
+    }
+    refuse(&failures)
+}
+
+/// Arguments for a test program.
+fn arguments<'a>(options: &'a Options, fixed: &[&'a str]) -> Vec<&'a str> {
+    options.filter.as_deref().into_iter().chain(fixed.iter().copied()).collect()
+}
+
+/// The test program as cargo would run it: in its package's folder.
+fn command(workspace: &Workspace, program: &TestProgram, arguments: &[&str]) -> Command {
+    let folder = workspace.root.join(&program.folder);
+    let mut command = Command::new(&program.executable);
+    command.args(arguments).current_dir(&folder).env("CARGO_MANIFEST_DIR", &folder);
+    command
+}
+
+/// Runs tests, shows what they print, adds up their summaries and notes the program if anything failed.
+fn count(name: &str, command: &mut Command, counts: &mut Counts, failures: &mut Vec<String>) -> Result<()> {
+    println!("-- {name}");
+    let mut summaries = 0;
+    let status = child::run_reading(command, PROGRAM_LIMIT, |line| {
+        println!("{line}");
+        if let Some(found) = Counts::of_line(line) {
+            counts.add(found);
+            summaries += 1;
+        }
+    })
+    .with_context(|| name.to_owned())?;
+    if !status.success() {
+        failures.push(name.to_owned());
+    } else if summaries == 0 {
+        failures.push(format!("{name} (it ran no tests at all)"));
+    }
+    Ok(())
+}
+
+fn refuse(failures: &[String]) -> Result<()> {
+    if failures.is_empty() {
+        return Ok(());
+    }
+    bail!("failed: {}", failures.join(", "))
+}
