@@ -24,7 +24,7 @@ pub(crate) fn become_program(workspace: &Workspace, program: &str, arguments: &[
     let object = build_kernel_programs(workspace)?;
     let mut build = cargo(
         workspace,
-        &["build", "--release", "--package", "ztunnel", "--package", "ebb-harness", "--bins"],
+        &["build", "--release", "--bins", "-p", "ztunnel", "-p", "ebb-harness", "-p", "ebb-bench"],
     );
     child::run_quietly(workspace, "build ztunnel and the harness", build.arg("--quiet"))?;
     let binaries = workspace.binaries(Profile::Release);

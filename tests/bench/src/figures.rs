@@ -11,7 +11,7 @@ use crate::scenarios::Scenario;
 /// What Ebb must reach in one figure.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", content = "bound")]
-pub enum Target {
+pub(crate) enum Target {
     /// At least this many times the yardstick, within a round.
     RatioAtLeast(f64),
     /// At most this many times the yardstick, within a round.
@@ -27,7 +27,7 @@ pub enum Target {
 /// Which way is better; the better of two yardsticks is the one to beat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Better {
+pub(crate) enum Better {
     /// Such as throughput.
     Higher,
     /// Such as CPU time.
@@ -36,20 +36,20 @@ pub enum Better {
 
 /// One line of the report.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Figure {
+pub(crate) struct Figure {
     /// Stable name, used in the JSON file.
-    pub id: &'static str,
+    pub(crate) id: &'static str,
     /// The scenario that yields it.
     #[serde(skip)]
-    pub scenario: Scenario,
+    pub(crate) scenario: Scenario,
     /// What it is, for the reader.
-    pub label: &'static str,
+    pub(crate) label: &'static str,
     /// Its unit.
-    pub unit: &'static str,
+    pub(crate) unit: &'static str,
     /// Which way is better.
-    pub better: Better,
+    pub(crate) better: Better,
     /// What Ebb must reach.
-    pub target: Target,
+    pub(crate) target: Target,
 }
 
 const fn figure(scenario: Scenario, id: &'static str, label: &'static str, unit: &'static str) -> Figure {
@@ -72,7 +72,7 @@ use Scenario::{Bulk, Connect, Http1, Http16, Http64, Memory, PingPong, Ready};
 use Target::{AddedRatioAtMost, AtMost, RatioAtLeast, RatioAtMost};
 
 /// Every figure, in the order of the report.
-pub const FIGURES: &[Figure] = &[
+pub(crate) const FIGURES: &[Figure] = &[
     figure(Bulk, "bulk.throughput", "bulk stream", "Gbit/s").more_is_better().must(RatioAtLeast(1.0)),
     figure(Bulk, "bulk.cpu", "bulk stream, CPU", "s/GB").must(RatioAtMost(1.0)),
     figure(Bulk, "bulk.cpu_total", "bulk stream, total CPU", "s/GB"),
@@ -97,11 +97,6 @@ pub const FIGURES: &[Figure] = &[
     figure(Ready, "ready.peak", "10,000 workloads: peak resident", "MB").must(AtMost(60.0)),
 ];
 
-/// The figures that `scenario` yields.
-pub fn of(scenario: Scenario) -> impl Iterator<Item = &'static Figure> {
-    FIGURES.iter().filter(move |figure| figure.scenario == scenario)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -113,7 +108,7 @@ mod tests {
         let ids: BTreeSet<_> = FIGURES.iter().map(|figure| figure.id).collect();
         assert_eq!(ids.len(), FIGURES.len());
         for scenario in Scenario::ALL {
-            assert!(of(*scenario).count() > 0, "{scenario:?}");
+            assert!(FIGURES.iter().any(|figure| figure.scenario == *scenario), "{scenario:?}");
         }
     }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 /// CPU time of the whole machine since it booted, in ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CpuTime {
+pub(crate) struct CpuTime {
     total: u64,
     stolen: u64,
 }
@@ -17,7 +17,7 @@ impl CpuTime {
     ///
     /// # Errors
     /// It cannot be read or has no line for all CPUs.
-    pub fn now() -> Result<Self> {
+    pub(crate) fn now() -> Result<Self> {
         let text = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
         Self::parse(&text).context("no line for all CPUs in /proc/stat")
     }
@@ -25,13 +25,14 @@ impl CpuTime {
     /// The first eight numbers of the `cpu` line; the guest times after them are already in user time.
     fn parse(text: &str) -> Option<Self> {
         let fields = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
-        let ticks: Vec<u64> = fields.split_whitespace().take(8).map_while(|field| field.parse().ok()).collect();
+        let ticks: Vec<u64> =
+            fields.split_whitespace().take(8).map_while(|field| field.parse().ok()).collect();
         Some(Self { total: ticks.iter().sum(), stolen: *ticks.get(7)? })
     }
 
     /// The share of all CPU time since `earlier` that the hypervisor gave to others, 0 to 1.
     #[must_use]
-    pub fn stolen_since(&self, earlier: &Self) -> f64 {
+    pub(crate) fn stolen_since(&self, earlier: &Self) -> f64 {
         let total = self.total.saturating_sub(earlier.total);
         if total == 0 { 0.0 } else { self.stolen.saturating_sub(earlier.stolen) as f64 / total as f64 }
     }
@@ -39,26 +40,27 @@ impl CpuTime {
 
 /// Facts about the machine for the report.
 #[derive(Clone, Debug, Serialize)]
-pub struct Machine {
+pub(crate) struct Machine {
     /// Kernel release.
-    pub kernel: String,
+    pub(crate) kernel: String,
     /// CPUs this process may use.
-    pub cpus: usize,
+    pub(crate) cpus: usize,
     /// The model name of the first CPU.
-    pub model: String,
+    pub(crate) model: String,
     /// What every namespace of the measurement uses.
-    pub congestion_control: &'static str,
+    pub(crate) congestion_control: &'static str,
 }
 
 impl Machine {
     /// Looks at this machine.
     #[must_use]
-    pub fn describe() -> Self {
+    pub(crate) fn describe() -> Self {
         let unknown = || "unknown".to_owned();
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         Self {
-            kernel: fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| unknown(), |text| text.trim().into()),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+                .map_or_else(|_| unknown(), |text| text.trim().into()),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             model: model.map_or_else(unknown, |(_, model)| model.to_owned()),
             congestion_control: "cubic",

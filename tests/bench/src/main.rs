@@ -91,8 +91,14 @@ fn l4(flags: Flags) -> Result<()> {
 }
 
 fn print(machine: &Machine, plan: &Plan, results: &results::Results) {
-    println!("\n{} x {}, Linux {}, {}", machine.cpus, machine.model, machine.kernel, machine.congestion_control);
-    println!("medians of {} rounds, ± half the distance between the quartiles; CPU is the proxies'", plan.rounds);
+    println!(
+        "\n{} x {}, Linux {}, {}",
+        machine.cpus, machine.model, machine.kernel, machine.congestion_control
+    );
+    println!(
+        "medians of {} rounds, ± half the distance between the quartiles; CPU is the proxies'",
+        plan.rounds
+    );
     for system in &results.systems {
         println!("  {}: {}", system.name, system.about);
     }
@@ -111,9 +117,14 @@ fn print(machine: &Machine, plan: &Plan, results: &results::Results) {
 fn chosen(names: &[String]) -> Result<Vec<&'static dyn Candidate>> {
     let known = || systems::ALL.iter().map(|candidate| candidate.name());
     for name in names {
-        ensure!(known().any(|known| known == name), "no system {name}; there are {}", known().collect::<Vec<_>>().join(", "));
+        ensure!(
+            known().any(|known| known == name),
+            "no system {name}; there are {}",
+            known().collect::<Vec<_>>().join(", ")
+        );
     }
-    let wanted = |candidate: &&&dyn Candidate| names.is_empty() || names.iter().any(|name| name == candidate.name());
+    let wanted =
+        |candidate: &&&dyn Candidate| names.is_empty() || names.iter().any(|name| name == candidate.name());
     Ok(systems::ALL.iter().filter(wanted).copied().collect())
 }
 

@@ -9,32 +9,32 @@ use serde::Serialize;
 use crate::scenarios::Scenario;
 
 /// Rounds below which a claim under 20 % does not hold on a shared machine.
-pub const ROUNDS: usize = 8;
+pub(crate) const ROUNDS: usize = 8;
 
 /// Rounds of `--quick`.
-pub const QUICK_ROUNDS: usize = 3;
+pub(crate) const QUICK_ROUNDS: usize = 3;
 
 /// What to measure and for how long.
 #[derive(Clone, Debug, Serialize)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// How often each system is measured in each scenario, but for those that are measured once.
-    pub rounds: usize,
+    pub(crate) rounds: usize,
     /// The scenarios, in order.
-    pub scenarios: Vec<Scenario>,
+    pub(crate) scenarios: Vec<Scenario>,
     /// The length of one sample of traffic, in seconds.
-    pub sample_seconds: u64,
+    pub(crate) sample_seconds: u64,
     /// Idle connections held to see what one costs.
-    pub connections_held: u32,
+    pub(crate) connections_held: u32,
     /// Workloads in the mesh of the scenario `ready`.
-    pub workloads: u32,
+    pub(crate) workloads: u32,
     /// Share of stolen CPU time, 0 to 1, above which a sample is taken a second time.
-    pub stolen_limit: f64,
+    pub(crate) stolen_limit: f64,
 }
 
 impl Plan {
     /// A plan with these rounds and scenarios.
     #[must_use]
-    pub fn new(rounds: Option<usize>, scenarios: Vec<Scenario>, quick: bool) -> Self {
+    pub(crate) fn new(rounds: Option<usize>, scenarios: Vec<Scenario>, quick: bool) -> Self {
         let default = if quick { QUICK_ROUNDS } else { ROUNDS };
         Self {
             rounds: rounds.unwrap_or(default),
@@ -48,7 +48,7 @@ impl Plan {
 
     /// How often a system is measured in `scenario`.
     #[must_use]
-    pub fn rounds_of(&self, scenario: Scenario) -> usize {
+    pub(crate) fn rounds_of(&self, scenario: Scenario) -> usize {
         match scenario {
             // A process that held connections once keeps some of their memory: only the first time is true.
             Scenario::Memory => 1,
@@ -58,7 +58,7 @@ impl Plan {
 
     /// How long one sample of `scenario` is expected to take, with what surrounds it.
     #[must_use]
-    pub fn expected(&self, scenario: Scenario) -> Duration {
+    pub(crate) fn expected(&self, scenario: Scenario) -> Duration {
         let sample = Duration::from_secs(self.sample_seconds);
         match scenario {
             Scenario::Memory => Duration::from_secs(2) + Duration::from_millis(3) * self.connections_held,
@@ -69,8 +69,10 @@ impl Plan {
 
     /// How long the whole run is expected to take for `systems` systems.
     #[must_use]
-    pub fn expected_in_all(&self, systems: usize) -> Duration {
-        let one = |scenario: &Scenario| self.expected(*scenario).mul_f64((self.rounds_of(*scenario) * systems) as f64);
+    pub(crate) fn expected_in_all(&self, systems: usize) -> Duration {
+        let one = |scenario: &Scenario| {
+            self.expected(*scenario).mul_f64((self.rounds_of(*scenario) * systems) as f64)
+        };
         self.scenarios.iter().map(one).sum()
     }
 }

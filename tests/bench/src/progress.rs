@@ -21,7 +21,7 @@ fn remaining(planned_left: Duration, planned_done: Duration, elapsed: Duration) 
 
 /// The progress of a run whose steps have planned durations.
 #[derive(Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     started: Instant,
     planned: Duration,
     done: Duration,
@@ -31,13 +31,13 @@ pub struct Progress {
 impl Progress {
     /// Starts the clock of a run that is planned to take `planned`.
     #[must_use]
-    pub fn start(planned: Duration) -> Self {
+    pub(crate) fn start(planned: Duration) -> Self {
         let live = std::io::stderr().is_terminal();
         Self { started: Instant::now(), planned, done: Duration::ZERO, live }
     }
 
     /// Says what is being done now.
-    pub fn now(&self, what: &str) {
+    pub(crate) fn now(&self, what: &str) {
         if self.live {
             let left = remaining(self.planned.saturating_sub(self.done), self.done, self.started.elapsed());
             eprint!("\r\x1b[2K  ...  {what}; about {} left", human(left));
@@ -47,12 +47,12 @@ impl Progress {
     }
 
     /// A step that was planned to take `planned` has ended.
-    pub fn step_done(&mut self, planned: Duration) {
+    pub(crate) fn step_done(&mut self, planned: Duration) {
         self.done += planned;
     }
 
     /// Leaves a line that stays.
-    pub fn note(&self, line: &str) {
+    pub(crate) fn note(&self, line: &str) {
         let clear = if self.live { "\r\x1b[2K" } else { "" };
         let left = remaining(self.planned.saturating_sub(self.done), self.done, self.started.elapsed());
         eprintln!("{clear}  {line}; about {} left", human(left));
@@ -63,12 +63,16 @@ impl Progress {
 ///
 /// # Errors
 /// It cannot be run, or fails.
-pub fn command(name: &str, command: &mut Command) -> Result<()> {
+pub(crate) fn command(name: &str, command: &mut Command) -> Result<()> {
     let started = Instant::now();
     eprintln!("  ...  {name}");
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("{name}: run {command:?}"))?;
     if !output.status.success() {
-        bail!("{name} failed:\n{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "{name} failed:\n{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     eprintln!("  ok   {name} ({})", human(started.elapsed()));
     Ok(())
@@ -76,7 +80,7 @@ pub fn command(name: &str, command: &mut Command) -> Result<()> {
 
 /// A duration as people read it: `7s`, `2m05s`.
 #[must_use]
-pub fn human(duration: Duration) -> String {
+pub(crate) fn human(duration: Duration) -> String {
     let seconds = duration.as_secs();
     if seconds < 60 { format!("{seconds}s") } else { format!("{}m{:02}s", seconds / 60, seconds % 60) }
 }
@@ -89,7 +93,11 @@ mod tests {
     fn what_is_left_is_corrected_by_how_the_run_went_so_far() {
         let seconds = Duration::from_secs;
         assert_eq!(remaining(seconds(60), seconds(0), seconds(0)), seconds(60), "nothing learnt yet");
-        assert_eq!(remaining(seconds(60), seconds(10), seconds(20)), seconds(120), "twice as slow as planned");
+        assert_eq!(
+            remaining(seconds(60), seconds(10), seconds(20)),
+            seconds(120),
+            "twice as slow as planned"
+        );
         assert_eq!(remaining(seconds(0), seconds(10), seconds(20)), seconds(0));
     }
 
@@ -101,7 +109,8 @@ mod tests {
 
     #[test]
     fn a_failing_command_shows_what_it_said() {
-        let error = command("try", Command::new("sh").args(["-c", "echo out; echo err >&2; exit 1"])).unwrap_err();
+        let error =
+            command("try", Command::new("sh").args(["-c", "echo out; echo err >&2; exit 1"])).unwrap_err();
         assert_eq!(error.to_string(), "try failed:\nout\nerr\n");
     }
 }

@@ -9,46 +9,46 @@ use serde::Serialize;
 use crate::{figures::Figure, statistics::Summary};
 
 /// What one sample yielded, by the figures' names.
-pub type Sample = BTreeMap<&'static str, f64>;
+pub(crate) type Sample = BTreeMap<&'static str, f64>;
 
 /// One system that took part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Contestant {
+pub(crate) struct Contestant {
     /// Such as `envoy-2`.
-    pub name: String,
+    pub(crate) name: String,
     /// What it is and which settings it ran with.
-    pub about: String,
+    pub(crate) about: String,
     /// Whether it is what the others are measured against.
-    pub yardstick: bool,
+    pub(crate) yardstick: bool,
 }
 
 /// A sample that could not be taken or was not good.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Mishap {
+pub(crate) struct Mishap {
     /// Where it happened.
-    pub system: String,
+    pub(crate) system: String,
     /// In which scenario.
-    pub scenario: &'static str,
+    pub(crate) scenario: &'static str,
     /// In which round, counted from 1.
-    pub round: usize,
+    pub(crate) round: usize,
     /// What happened.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// Everything a run measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Results {
+pub(crate) struct Results {
     /// The systems in the order in which the rounds went.
-    pub systems: Vec<Contestant>,
+    pub(crate) systems: Vec<Contestant>,
     /// System, then figure, then one value a round.
-    pub samples: BTreeMap<String, BTreeMap<&'static str, Vec<Option<f64>>>>,
+    pub(crate) samples: BTreeMap<String, BTreeMap<&'static str, Vec<Option<f64>>>>,
     /// What went wrong.
-    pub mishaps: Vec<Mishap>,
+    pub(crate) mishaps: Vec<Mishap>,
 }
 
 impl Results {
     /// Takes in the sample of `system` in `round`, counted from 0. A later sample replaces an earlier one.
-    pub fn record(&mut self, system: &str, round: usize, sample: &Sample) {
+    pub(crate) fn record(&mut self, system: &str, round: usize, sample: &Sample) {
         let figures = self.samples.entry(system.to_owned()).or_default();
         for (figure, value) in sample {
             let series = figures.entry(*figure).or_default();
@@ -61,13 +61,13 @@ impl Results {
 
     /// The values of `figure` for `system`, one a round; empty when it was not measured.
     #[must_use]
-    pub fn series(&self, system: &str, figure: &Figure) -> &[Option<f64>] {
+    pub(crate) fn series(&self, system: &str, figure: &Figure) -> &[Option<f64>] {
         self.samples.get(system).and_then(|figures| figures.get(figure.id)).map_or(&[], Vec::as_slice)
     }
 
     /// The median and spread of `figure` for `system`.
     #[must_use]
-    pub fn summary(&self, system: &str, figure: &Figure) -> Option<Summary> {
+    pub(crate) fn summary(&self, system: &str, figure: &Figure) -> Option<Summary> {
         Summary::of(self.series(system, figure).iter().copied().flatten())
     }
 }

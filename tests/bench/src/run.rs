@@ -27,7 +27,7 @@ struct Field<'a> {
 ///
 /// # Errors
 /// A system cannot be started.
-pub fn measure(candidates: &[&dyn Candidate], tools: &Tools, plan: &Plan) -> Result<Results> {
+pub(crate) fn measure(candidates: &[&dyn Candidate], tools: &Tools, plan: &Plan) -> Result<Results> {
     let mut systems = Vec::new();
     for candidate in candidates {
         eprintln!("  ...  start {}", candidate.name());
@@ -36,7 +36,8 @@ pub fn measure(candidates: &[&dyn Candidate], tools: &Tools, plan: &Plan) -> Res
         systems.push((*candidate, running));
     }
     let progress = Progress::start(plan.expected_in_all(candidates.len()));
-    let results = Results { systems: candidates.iter().map(|one| contestant(*one)).collect(), ..Results::default() };
+    let results =
+        Results { systems: candidates.iter().map(|one| contestant(*one)).collect(), ..Results::default() };
     let mut field = Field { systems, plan, progress, results };
     for scenario in &plan.scenarios {
         for round in 0..plan.rounds_of(*scenario) {
@@ -65,9 +66,18 @@ impl Field<'_> {
                 self.results.record(candidate.name(), round, &sample);
             }
             for reason in mishaps {
-                self.progress.note(&format!("{place}, {}: {}", candidate.name(), reason.lines().next().unwrap_or("")));
+                self.progress.note(&format!(
+                    "{place}, {}: {}",
+                    candidate.name(),
+                    reason.lines().next().unwrap_or("")
+                ));
                 let system = candidate.name().to_owned();
-                self.results.mishaps.push(Mishap { system, scenario: scenario.name(), round: round + 1, reason });
+                self.results.mishaps.push(Mishap {
+                    system,
+                    scenario: scenario.name(),
+                    round: round + 1,
+                    reason,
+                });
             }
             self.progress.step_done(self.plan.expected(scenario));
         }
@@ -77,10 +87,7 @@ impl Field<'_> {
 
 /// Takes a sample, and once more if the hypervisor stole too much of it or it failed. Of two disturbed samples the less
 /// disturbed one counts: without it the round would be lost for every comparison with this system.
-fn undisturbed(
-    limit: f64,
-    mut take: impl FnMut() -> Result<(Sample, f64)>,
-) -> (Option<Sample>, Vec<String>) {
+fn undisturbed(limit: f64, mut take: impl FnMut() -> Result<(Sample, f64)>) -> (Option<Sample>, Vec<String>) {
     let mut mishaps = Vec::new();
     let mut best: Option<(Sample, f64)> = None;
     for _ in 0..2 {

@@ -7,30 +7,35 @@ use serde::Serialize;
 
 /// What a set of samples looks like. Quartiles rather than extremes: one burst of stolen CPU must not widen the spread.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// How many samples there were.
-    pub count: usize,
+    pub(crate) count: usize,
     /// The middle sample, or the mean of the two in the middle.
-    pub median: f64,
+    pub(crate) median: f64,
     /// A quarter of the samples lies below this.
-    pub lower: f64,
+    pub(crate) lower: f64,
     /// A quarter of the samples lies above this.
-    pub upper: f64,
+    pub(crate) upper: f64,
 }
 
 impl Summary {
     /// Summarizes `samples`; nothing comes of none. Values that are not finite are left out.
     #[must_use]
-    pub fn of(samples: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub(crate) fn of(samples: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = samples.into_iter().filter(|value| value.is_finite()).collect();
         sorted.sort_by(f64::total_cmp);
         let quantile = |share| quantile(&sorted, share);
-        Some(Self { count: sorted.len(), median: quantile(0.5)?, lower: quantile(0.25)?, upper: quantile(0.75)? })
+        Some(Self {
+            count: sorted.len(),
+            median: quantile(0.5)?,
+            lower: quantile(0.25)?,
+            upper: quantile(0.75)?,
+        })
     }
 
     /// Half the distance between the quartiles, as a share of the median; 0 for a median of 0.
     #[must_use]
-    pub fn spread(&self) -> f64 {
+    pub(crate) fn spread(&self) -> f64 {
         if self.median == 0.0 { 0.0 } else { (self.upper - self.lower) / 2.0 / self.median.abs() }
     }
 }
@@ -45,17 +50,17 @@ fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
 }
 
 /// One value for each round, where the sample of that round was good.
-pub type Series = [Option<f64>];
+pub(crate) type Series = [Option<f64>];
 
 /// `subject / yardstick` in each round that has both.
 #[must_use]
-pub fn ratios(subject: &Series, yardstick: &Series) -> Vec<f64> {
+pub(crate) fn ratios(subject: &Series, yardstick: &Series) -> Vec<f64> {
     paired(subject, yardstick).filter(|(_, base)| *base != 0.0).map(|(value, base)| value / base).collect()
 }
 
 /// What each round's sample has over the same round's `floor`.
 #[must_use]
-pub fn added(samples: &Series, floor: &Series) -> Vec<Option<f64>> {
+pub(crate) fn added(samples: &Series, floor: &Series) -> Vec<Option<f64>> {
     let rounds = samples.len().max(floor.len());
     let at = |series: &Series, round: usize| series.get(round).copied().flatten();
     (0..rounds).map(|round| Some(at(samples, round)? - at(floor, round)?)).collect()

@@ -8,8 +8,8 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+pub(crate) use self::table::{missed, table};
 use self::verdict::{Judgement, judge};
-pub use self::table::{missed, table};
 use crate::{
     figures::{FIGURES, Figure},
     machine::Machine,
@@ -39,7 +39,7 @@ struct Judged {
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write_json(path: &Path, machine: &Machine, plan: &Plan, results: &Results) -> Result<()> {
+pub(crate) fn write_json(path: &Path, machine: &Machine, plan: &Plan, results: &Results) -> Result<()> {
     let figures = FIGURES.iter().map(|figure| Judged { figure, judgement: judge(results, figure) }).collect();
     let document = Document { machine, plan, figures, results };
     let text = serde_json::to_string_pretty(&document).context("put the results into JSON")?;

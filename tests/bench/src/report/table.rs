@@ -14,20 +14,28 @@ const NONE: &str = "-";
 
 /// The table of every figure that has at least one sample.
 #[must_use]
-pub fn table(results: &Results) -> String {
+pub(crate) fn table(results: &Results) -> String {
     let mut rows = vec![head(results)];
-    rows.extend(measured(results).map(|figure| row(results, figure)));
+    let mut scenario = None;
+    for figure in measured(results) {
+        // An empty line between scenarios.
+        if scenario.replace(figure.scenario).is_some_and(|last| last != figure.scenario) {
+            rows.push(Vec::new());
+        }
+        rows.push(row(results, figure));
+    }
     lay_out(&rows)
 }
 
 /// One line a missed target, for the end of the report; empty when none was missed.
 #[must_use]
-pub fn missed(results: &Results) -> Vec<String> {
+pub(crate) fn missed(results: &Results) -> Vec<String> {
     let judged = measured(results).map(|figure| (figure, judge(results, figure)));
     judged
         .filter(|(_, judgement)| judgement.verdict == Verdict::Missed)
         .map(|(figure, judgement)| {
-            let value = results.summary(SUBJECT, figure).map_or(NONE.into(), |summary| number(summary.median));
+            let value =
+                results.summary(SUBJECT, figure).map_or(NONE.into(), |summary| number(summary.median));
             let against = match (judgement.ratio, judgement.yardstick, figure.target) {
                 (Some(ratio), Some(name), target) if !matches!(target, Target::AtMost(_)) => {
                     format!(", {:.2}x {name}", ratio.median)
@@ -40,9 +48,9 @@ pub fn missed(results: &Results) -> Vec<String> {
 }
 
 fn measured(results: &Results) -> impl Iterator<Item = &'static Figure> {
-    FIGURES
-        .iter()
-        .filter(|figure| results.systems.iter().any(|system| !results.series(&system.name, figure).is_empty()))
+    FIGURES.iter().filter(|figure| {
+        results.systems.iter().any(|system| !results.series(&system.name, figure).is_empty())
+    })
 }
 
 fn head(results: &Results) -> Vec<String> {
@@ -56,7 +64,11 @@ fn row(results: &Results, figure: &'static Figure) -> Vec<String> {
     let judgement = judge(results, figure);
     let mut cells = vec![figure.label.to_owned(), figure.unit.to_owned()];
     cells.extend(results.systems.iter().map(|system| value(results.summary(&system.name, figure))));
-    cells.extend([comparison(&judgement, figure), target(figure.target), verdict(judgement.verdict).to_owned()]);
+    cells.extend([
+        comparison(&judgement, figure),
+        target(figure.target),
+        verdict(judgement.verdict).to_owned(),
+    ]);
     cells
 }
 
@@ -108,7 +120,8 @@ fn number(value: f64) -> String {
         size if size < 99.95 => format!("{value:.1}"),
         _ => {
             let digits = format!("{:.0}", value.abs());
-            let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|group| str::from_utf8(group).ok()).collect();
+            let groups: Vec<&str> =
+                digits.as_bytes().rchunks(3).rev().filter_map(|group| str::from_utf8(group).ok()).collect();
             format!("{}{}", if value < 0.0 { "-" } else { "" }, groups.join(","))
         }
     }
@@ -116,7 +129,8 @@ fn number(value: f64) -> String {
 
 fn lay_out(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();
     for row in rows {
@@ -143,7 +157,8 @@ mod tests {
             about: String::new(),
             yardstick: name.starts_with("envoy"),
         };
-        let mut results = Results { systems: ["direct", "envoy-1", "ebb"].map(contestant).into(), ..Results::default() };
+        let mut results =
+            Results { systems: ["direct", "envoy-1", "ebb"].map(contestant).into(), ..Results::default() };
         for round in 0..3 {
             results.record("direct", round, &Sample::from([("bulk.throughput", 35.1)]));
             results.record("envoy-1", round, &Sample::from([("bulk.throughput", 6.6), ("bulk.cpu", 2.0)]));
@@ -155,7 +170,14 @@ mod tests {
 
     #[test]
     fn numbers_have_three_digits_that_matter() {
-        let cases = [(0.53, "0.53"), (6.612, "6.61"), (9.996, "10.0"), (28.14, "28.1"), (584.6, "585"), (21_000.0, "21,000")];
+        let cases = [
+            (0.53, "0.53"),
+            (6.612, "6.61"),
+            (9.996, "10.0"),
+            (28.14, "28.1"),
+            (584.6, "585"),
+            (21_000.0, "21,000"),
+        ];
         for (value, expected) in cases {
             assert_eq!(number(value), expected);
         }
@@ -173,18 +195,17 @@ bulk stream                  Gbit/s  35.1 ±0%  6.60 ±0%  9.90 ±0%  1.50x (1.5
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(squeeze(&lines[..2].join("\n")), squeeze(expected), "{text}");
         assert!(lines[2].ends_with("<= 1.00x  MISSED"), "{text}");
-        assert_eq!(lines.len(), 4, "figures without a sample have no line: {text}");
+        assert_eq!(lines[3], "", "scenarios are set apart: {text}");
+        assert_eq!(lines.len(), 5, "figures without a sample have no line: {text}");
     }
 
     #[test]
     fn columns_stand_under_each_other() {
         let text = table(&results());
-        let ends: Vec<usize> = text.lines().filter_map(|line| line.find("x  ").or(line.find("target  "))).collect();
-        assert!(!ends.is_empty());
-        let unit = text.lines().map(|line| line.chars().position(|c| c == ' ').unwrap_or(0)).max();
-        assert!(unit.is_some());
-        let starts: Vec<_> = text.lines().skip(1).filter_map(|line| line.find("Gbit/s").or(line.find("s/GB"))).collect();
-        assert!(starts.windows(2).all(|pair| pair[0] == pair[1]), "{text}");
+        let place = |line: &str| line.find("Gbit/s").or(line.find("s/GB")).or(line.find("MB"));
+        let units: Vec<usize> = text.lines().skip(1).filter_map(place).collect();
+        assert_eq!(units.len(), 3, "{text}");
+        assert!(units.iter().all(|place| *place == units[0]), "{text}");
     }
 
     #[test]

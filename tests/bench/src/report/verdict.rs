@@ -12,15 +12,15 @@ use crate::{
 };
 
 /// The system whose figures are judged.
-pub const SUBJECT: &str = "ebb";
+pub(crate) const SUBJECT: &str = "ebb";
 
 /// The system without any mesh, over which latency is added.
-pub const FLOOR: &str = "direct";
+pub(crate) const FLOOR: &str = "direct";
 
 /// How a figure ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// The target was reached.
     Met,
     /// It was not.
@@ -33,25 +33,27 @@ pub enum Verdict {
 
 /// What came out of one figure.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Judgement {
+pub(crate) struct Judgement {
     /// The system that Ebb was measured against.
-    pub yardstick: Option<String>,
+    pub(crate) yardstick: Option<String>,
     /// Ebb's ratio to it within rounds.
-    pub ratio: Option<Summary>,
+    pub(crate) ratio: Option<Summary>,
     /// Whether that, or the value itself, is good enough.
-    pub verdict: Verdict,
+    pub(crate) verdict: Verdict,
 }
 
 /// Judges `figure`.
 #[must_use]
-pub fn judge(results: &Results, figure: &Figure) -> Judgement {
+pub(crate) fn judge(results: &Results, figure: &Figure) -> Judgement {
     let yardstick = yardstick(results, figure);
     let ratio = yardstick.as_deref().and_then(|name| ratio(results, figure, SUBJECT, name));
     let median = ratio.map(|summary| summary.median);
     let verdict = match figure.target {
         Target::Shown => Verdict::Shown,
         Target::RatioAtLeast(bound) => reached(median, |ratio| ratio >= bound),
-        Target::RatioAtMost(bound) | Target::AddedRatioAtMost(bound) => reached(median, |ratio| ratio <= bound),
+        Target::RatioAtMost(bound) | Target::AddedRatioAtMost(bound) => {
+            reached(median, |ratio| ratio <= bound)
+        }
         Target::AtMost(bound) => {
             reached(results.summary(SUBJECT, figure).map(|summary| summary.median), |value| value <= bound)
         }
@@ -124,13 +126,15 @@ mod tests {
     #[test]
     fn the_better_envoy_is_the_one_to_beat() {
         let cpu = figure("http-16.cpu");
-        let judged = judge(&results(cpu, &[("envoy-1", &[80.0]), ("envoy-2", &[100.0]), ("ebb", &[60.0])]), cpu);
+        let judged =
+            judge(&results(cpu, &[("envoy-1", &[80.0]), ("envoy-2", &[100.0]), ("ebb", &[60.0])]), cpu);
         assert_eq!(judged.yardstick.as_deref(), Some("envoy-1"));
         assert_eq!(judged.ratio.map(|ratio| ratio.median), Some(0.75));
         assert_eq!(judged.verdict, Verdict::Met, "the bound itself is good enough");
 
         let rate = figure("bulk.throughput");
-        let judged = judge(&results(rate, &[("envoy-1", &[5.0]), ("envoy-2", &[6.0]), ("ebb", &[5.5])]), rate);
+        let judged =
+            judge(&results(rate, &[("envoy-1", &[5.0]), ("envoy-2", &[6.0]), ("ebb", &[5.5])]), rate);
         assert_eq!(judged.yardstick.as_deref(), Some("envoy-2"));
         assert_eq!(judged.verdict, Verdict::Missed);
     }

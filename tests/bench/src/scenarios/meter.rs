@@ -32,15 +32,14 @@ impl Meter {
             Ok((account, cpu))
         };
         let others = [crate::systems::CLIENT, crate::systems::SERVER].map(read);
-        Ok(Self {
-            proxies: read(crate::systems::PROXY)?,
-            others: others.into_iter().collect::<Result<_>>()?,
-        })
+        Ok(Self { proxies: read(crate::systems::PROXY)?, others: others.into_iter().collect::<Result<_>>()? })
     }
 
     /// Reads them again.
     pub(super) fn stop(&self) -> Result<Spent> {
-        let since = |(account, before): &(Cgroup, Duration)| Ok::<_, anyhow::Error>(account.cpu()?.saturating_sub(*before));
+        let since = |(account, before): &(Cgroup, Duration)| {
+            Ok::<_, anyhow::Error>(account.cpu()?.saturating_sub(*before))
+        };
         let proxies = since(&self.proxies)?;
         let others = self.others.iter().map(since).sum::<Result<Duration>>()?;
         Ok(Spent { proxies, total: proxies + others })

@@ -1,7 +1,7 @@
 //! Owns the kinds of work that systems are compared in, one file each; here is the list and who takes which sample.
 
-mod meter;
 mod memory;
+mod meter;
 mod ready;
 mod traffic;
 
@@ -19,7 +19,7 @@ use crate::{
 /// needs a quiet machine, since the sockets they leave in TIME_WAIT were seen to add 16 ms to what came after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub enum Scenario {
+pub(crate) enum Scenario {
     /// Resident memory, idle and with idle connections
     Memory,
     /// One byte there and back on one connection
@@ -48,7 +48,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// All of them, in the order of a run.
-    pub const ALL: &[Self] = &[
+    pub(crate) const ALL: &[Self] = &[
         Self::Memory,
         Self::PingPong,
         Self::Bulk,
@@ -61,7 +61,7 @@ impl Scenario {
 
     /// Its name on the command line and in the JSON file.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
             Self::PingPong => "ping",
@@ -79,7 +79,12 @@ impl Scenario {
 ///
 /// # Errors
 /// A program failed, or carried no traffic.
-pub fn take(scenario: Scenario, candidate: &dyn Candidate, running: &Running, plan: &Plan) -> Result<Sample> {
+pub(crate) fn take(
+    scenario: Scenario,
+    candidate: &dyn Candidate,
+    running: &Running,
+    plan: &Plan,
+) -> Result<Sample> {
     match scenario {
         Scenario::Memory => memory::take(running, plan),
         Scenario::PingPong => traffic::ping(running, plan),

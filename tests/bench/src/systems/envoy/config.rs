@@ -141,11 +141,15 @@ mod tests {
     fn plaintext_is_only_between_an_application_and_its_own_sidecar() {
         let (client, server) = (config(Side::Client), config(Side::Server));
         for index in 0..2 {
-            let chain = |config: &Value| config["static_resources"]["listeners"][0]["filter_chains"][index].clone();
+            let chain =
+                |config: &Value| config["static_resources"]["listeners"][0]["filter_chains"][index].clone();
             let cluster = |config: &Value| config["static_resources"]["clusters"][index].clone();
             assert!(chain(&client).get("transport_socket").is_none());
             assert!(cluster(&client).get("transport_socket").is_some());
-            assert_eq!(chain(&server)["transport_socket"]["typed_config"]["require_client_certificate"], true);
+            assert_eq!(
+                chain(&server)["transport_socket"]["typed_config"]["require_client_certificate"],
+                true
+            );
             assert!(cluster(&server).get("transport_socket").is_none());
         }
     }

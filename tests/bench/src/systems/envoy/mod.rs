@@ -9,10 +9,20 @@ mod certificates;
 mod config;
 mod redirect;
 
-use std::{fs, net::SocketAddrV4, path::Path, time::Duration};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::SocketAddrV4,
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
-use harness::{cluster::Pod, interrupt::wait_for, process::{Process, Spawn}};
+use harness::{
+    cluster::Pod,
+    interrupt::wait_for,
+    process::{Process, Spawn},
+};
 
 use self::{certificates::Certificates, config::Side};
 use super::{Candidate, PROXY, Running, Stage, Tools};
@@ -20,18 +30,24 @@ use super::{Candidate, PROXY, Running, Stage, Tools};
 /// How long a sidecar may take to be live.
 const LIVE_WITHIN: Duration = Duration::from_secs(20);
 
+/// How long its admin port may take to answer.
+const ASK_WITHIN: Duration = Duration::from_secs(1);
+
+/// Longest answer of the admin port that is read, in bytes.
+const ANSWER_MAX: u64 = 64 * 1024;
+
 /// Envoy with a number of worker threads. Which number is better depends on the work, so both take part.
 #[derive(Clone, Copy, Debug)]
-pub struct Envoy {
+pub(crate) struct Envoy {
     name: &'static str,
     concurrency: u32,
 }
 
 impl Envoy {
     /// One worker thread each.
-    pub const ONE: Self = Self { name: "envoy-1", concurrency: 1 };
+    pub(crate) const ONE: Self = Self { name: "envoy-1", concurrency: 1 };
     /// Two worker threads each.
-    pub const TWO: Self = Self { name: "envoy-2", concurrency: 2 };
+    pub(crate) const TWO: Self = Self { name: "envoy-2", concurrency: 2 };
 
     fn spawn(&self, program: &Path, pod: &Pod, side: Side, config: &Path) -> Result<Process> {
         let name = match side {
@@ -48,15 +64,24 @@ impl Envoy {
             .args(["--config-path"])
             .args([config]);
         let process = pod.spawn(sidecar)?;
-        let admin = ([127, 0, 0, 1], config::ADMIN).into();
         wait_for(&format!("live {name}"), LIVE_WITHIN, || {
             anyhow::ensure!(process.is_alive(), "{name} ended");
-            let answer = pod.namespace().http_get(admin, "/ready", Duration::from_secs(1));
-            Ok(answer.ok().filter(|(status, _)| *status == 200))
+            Ok(is_live(pod).ok().filter(|live| *live))
         })
         .with_context(|| process.tail())?;
         Ok(process)
     }
+}
+
+/// Asks the sidecar in `pod`. By HTTP/1.1, since Envoy's admin port refuses 1.0, which is what the harness speaks.
+fn is_live(pod: &Pod) -> Result<bool> {
+    let admin = ([127, 0, 0, 1], config::ADMIN).into();
+    let mut stream = pod.namespace().connect(admin, ASK_WITHIN)?;
+    stream.set_read_timeout(Some(ASK_WITHIN))?;
+    stream.write_all(b"GET /ready HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
+    Ok(answer.starts_with("HTTP/1.1 200 "))
 }
 
 impl Candidate for Envoy {

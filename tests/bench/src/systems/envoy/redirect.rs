@@ -18,9 +18,17 @@ pub(super) const GROUP: u32 = 1337;
 
 /// What the rules need of the machine: the program `nft`, installed from the distribution when there is none.
 pub(super) fn prepare() -> Result<()> {
-    if Command::new("nft").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
+    if Command::new("nft")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+    {
         return Ok(());
     }
+    let mut update = Command::new("apt-get");
+    // An old list is often good enough, and what is wrong with a new one the installation will say.
+    drop(progress::command("look up nftables", update.args(["update", "-qq"])));
     let mut install = Command::new("apt-get");
     install.args(["install", "-y", "--no-install-recommends", "nftables"]);
     progress::command("install nftables", &mut install)
