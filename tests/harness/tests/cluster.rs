@@ -37,7 +37,7 @@ fn traces_of(prefix: &str) -> Vec<String> {
     let entries = places.iter().filter_map(|place| fs::read_dir(place).ok()).flatten().flatten();
     let names = entries.map(|entry| entry.path().display().to_string());
     let mut found: Vec<_> = names.filter(|name| name.contains(prefix)).collect();
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     found.extend(mounts.lines().filter(|line| line.contains(prefix)).map(str::to_owned));
     found
 }

@@ -1,0 +1,194 @@
+//! What a Deployment asks for, as far as a kubelet made of namespaces can give it. Pure.
+//!
+//! Images are names for programs of `ebb-app`; nothing is pulled. What cannot be honoured is refused rather than ignored.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+
+use super::manifest::Object;
+
+/// Replicas a Deployment may have, so that a typing error does not fill the machine.
+const REPLICAS_MAX: u32 = 500;
+
+/// A Deployment with its template read.
+#[derive(Clone, Debug)]
+pub(super) struct Deployment {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) replicas: u32,
+    pub(super) template: Template,
+    /// Differs when the template does, as `pod-template-hash`.
+    pub(super) hash: String,
+}
+
+/// `spec.template` of a Deployment.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Template {
+    #[serde(default)]
+    pub(super) metadata: TemplateMetadata,
+    pub(super) spec: PodSpec,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct TemplateMetadata {
+    #[serde(default)]
+    pub(super) labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) annotations: BTreeMap<String, String>,
+}
+
+/// The fields of a pod's `spec` that mean something here.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PodSpec {
+    #[serde(default = "default_account")]
+    pub(super) service_account_name: String,
+    pub(super) node_name: Option<String>,
+    pub(super) containers: Vec<Container>,
+}
+
+/// One container: a program of `ebb-app` by its image.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Container {
+    pub(super) name: String,
+    pub(super) image: String,
+    #[serde(default)]
+    command: Vec<String>,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    env: Vec<Variable>,
+    #[serde(default)]
+    pub(super) ports: Vec<serde_json::Value>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Variable {
+    name: String,
+    value: String,
+}
+
+fn default_account() -> String {
+    "default".into()
+}
+
+impl Deployment {
+    pub(super) fn read(object: &Object) -> Result<Self> {
+        let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
+        let what = || format!("Deployment {namespace}/{name}");
+        let raw =
+            object.0.pointer("/spec/template").with_context(|| format!("{} has no template", what()))?;
+        let template: Template = serde_json::from_value(raw.clone()).with_context(what)?;
+        for container in &template.spec.containers {
+            container.program().with_context(what)?;
+        }
+        let replicas = match object.0.pointer("/spec/replicas") {
+            None => 1,
+            Some(count) => count.as_u64().and_then(|count| u32::try_from(count).ok()).with_context(what)?,
+        };
+        ensure!(replicas <= REPLICAS_MAX, "{} wants {replicas} replicas of at most {REPLICAS_MAX}", what());
+        Ok(Self { hash: letters(fnv(&raw.to_string()), 10), namespace, name, replicas, template })
+    }
+}
+
+impl Container {
+    /// The arguments for `ebb-app` that make it this container's program.
+    pub(super) fn program(&self) -> Result<Vec<String>> {
+        ensure!(
+            self.command.is_empty(),
+            "container {} has a command; only images and args are known",
+            self.name
+        );
+        let image = self.image.split(':').next().unwrap_or_default();
+        let program = match image {
+            "ebb.dev/http-echo" => "http",
+            "ebb.dev/tcp-echo" => "tcp-echo",
+            "ebb.dev/tcp-sink" => "tcp-sink",
+            "ebb.dev/tcp-source" => "tcp-source",
+            "ebb.dev/sleep" => "sleep",
+            _ => bail!("image {image} is none of ebb.dev/{{http-echo,tcp-echo,tcp-sink,tcp-source,sleep}}"),
+        };
+        let port = self.ports.first().and_then(|port| port.get("containerPort")).map(ToString::to_string);
+        let listens = port.filter(|_| program != "sleep").map(|port| ["--port".to_owned(), port]);
+        let words = [program.to_owned()].into_iter().chain(listens.into_iter().flatten());
+        Ok(words.chain(self.args.iter().cloned()).collect())
+    }
+
+    pub(super) fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.env.iter().map(|variable| (variable.name.as_str(), variable.value.as_str()))
+    }
+}
+
+/// What Kubernetes makes generated names of: nothing that spells words.
+const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// The end of a pod's name. Different for different numbers (below 14 million), and not alike for neighbours: the factor
+/// has no divisor in common with the size of the alphabet.
+pub(super) fn suffix(number: u64) -> String {
+    letters(number.wrapping_mul(7_368_787), 5)
+}
+
+fn letters(mut number: u64, count: usize) -> String {
+    let base = ALPHABET.len() as u64;
+    let mut next = || {
+        let letter = ALPHABET[(number % base) as usize];
+        number /= base;
+        char::from(letter)
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// FNV-1a: short, stable between runs, and good enough to tell templates apart.
+fn fnv(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubelet::manifest;
+
+    fn read(spec: &str) -> Result<Deployment> {
+        let yaml = format!(
+            "kind: Deployment\nmetadata: {{name: web, namespace: shop}}\nspec: {{template: {{spec: {spec}}}}}\n"
+        );
+        Deployment::read(&manifest::parse("web.yaml", &yaml)?[0])
+    }
+
+    #[test]
+    fn an_image_is_a_program_and_its_port_an_argument() {
+        let spec = "{containers: [{name: a, image: 'ebb.dev/http-echo:v2', args: [--name, x], ports: [{containerPort: 81}]}]}";
+        let web = read(spec).unwrap();
+        assert_eq!((web.replicas, web.template.spec.service_account_name.as_str()), (1, "default"));
+        let program = web.template.spec.containers[0].program().unwrap();
+        assert_eq!(program, ["http", "--port", "81", "--name", "x"]);
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_refused() {
+        for spec in [
+            "{containers: [{name: a, image: nginx}]}",
+            "{containers: [{name: a, image: ebb.dev/sleep, command: [sh]}]}",
+            "{}",
+        ] {
+            assert!(read(spec).is_err(), "{spec}");
+        }
+    }
+
+    #[test]
+    fn pods_of_one_run_have_different_names() {
+        let names: std::collections::BTreeSet<_> = (0..20_000).map(suffix).collect();
+        assert_eq!(names.len(), 20_000);
+    }
+
+    #[test]
+    fn another_template_has_another_hash() {
+        let one = read("{containers: [{name: a, image: ebb.dev/sleep}]}").unwrap();
+        let two = read("{containers: [{name: b, image: ebb.dev/sleep}]}").unwrap();
+        assert_ne!(one.hash, two.hash);
+        assert_eq!(one.hash.len(), 10);
+    }
+}
