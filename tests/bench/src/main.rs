@@ -105,6 +105,7 @@ fn print(machine: &Machine, plan: &Plan, results: &results::Results) {
     println!("\n{}", report::table(results));
     let missed = report::missed(results);
     match missed.len() {
+        0 if !report::has_subject(results) => println!("Ebb was not measured."),
         0 => println!("No measured target was missed."),
         count => println!("{count} missed:\n  {}", missed.join("\n  ")),
     }

@@ -32,7 +32,7 @@ pub(crate) fn measure(candidates: &[&dyn Candidate], tools: &Tools, plan: &Plan)
     for candidate in candidates {
         eprintln!("  ...  start {}", candidate.name());
         let running = candidate.start(tools).with_context(|| format!("start {}", candidate.name()))?;
-        running.stage.prove_path().with_context(|| format!("{} carries no traffic", candidate.name()))?;
+        running.prove().with_context(|| format!("{} carries no traffic", candidate.name()))?;
         systems.push((*candidate, running));
     }
     let progress = Progress::start(plan.expected_in_all(candidates.len()));
@@ -55,6 +55,9 @@ impl Field<'_> {
     fn round(&mut self, scenario: Scenario, round: usize) {
         let rounds = self.plan.rounds_of(scenario);
         for (candidate, running) in &self.systems {
+            if interrupt::interrupted() {
+                return;
+            }
             let place = format!("{}, round {} of {rounds}", scenario.name(), round + 1);
             self.progress.now(&format!("{place}, {}", candidate.name()));
             let (sample, mishaps) = undisturbed(self.plan.stolen_limit, || {

@@ -8,8 +8,11 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-pub(crate) use self::table::{missed, table};
 use self::verdict::{Judgement, judge};
+pub(crate) use self::{
+    table::{missed, table},
+    verdict::has_subject,
+};
 use crate::{
     figures::{FIGURES, Figure},
     machine::Machine,

@@ -17,6 +17,11 @@ pub(crate) const SUBJECT: &str = "ebb";
 /// The system without any mesh, over which latency is added.
 pub(crate) const FLOOR: &str = "direct";
 
+/// Whether there is anything to judge.
+pub(crate) fn has_subject(results: &Results) -> bool {
+    results.samples.contains_key(SUBJECT)
+}
+
 /// How a figure ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

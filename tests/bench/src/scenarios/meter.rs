@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use harness::cgroup::Cgroup;
 
-use crate::systems::Running;
+use crate::systems::{CLIENT, Running, SERVER};
 
 /// CPU time spent in one sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,32 +16,46 @@ pub(super) struct Spent {
     pub(super) total: Duration,
 }
 
+/// An account and what stood in it when a sample began.
+type Account = (Cgroup, Duration);
+
 /// The accounts as they were when a sample began.
 #[derive(Debug)]
 pub(super) struct Meter {
-    proxies: (Cgroup, Duration),
-    others: Vec<(Cgroup, Duration)>,
+    proxies: Vec<Account>,
+    others: Vec<Account>,
 }
 
 impl Meter {
     /// Reads the accounts of `running`.
     pub(super) fn start(running: &Running) -> Result<Self> {
-        let read = |role: &str| -> Result<_> {
-            let account = running.stage.role(role)?;
-            let cpu = account.cpu()?;
-            Ok((account, cpu))
-        };
-        let others = [crate::systems::CLIENT, crate::systems::SERVER].map(read);
-        Ok(Self { proxies: read(crate::systems::PROXY)?, others: others.into_iter().collect::<Result<_>>()? })
+        let proxies = running.proxies.iter().map(|proxy| Ok(proxy.process().role().clone()));
+        let others = [CLIENT, SERVER].map(|role| running.stage.role(role));
+        Ok(Self { proxies: opened(proxies)?, others: opened(others)? })
     }
 
     /// Reads them again.
+    ///
+    /// # Errors
+    /// A proxy has spent nothing, so that the traffic did not go through it.
     pub(super) fn stop(&self) -> Result<Spent> {
-        let since = |(account, before): &(Cgroup, Duration)| {
-            Ok::<_, anyhow::Error>(account.cpu()?.saturating_sub(*before))
-        };
-        let proxies = since(&self.proxies)?;
+        let proxies = self.proxies.iter().map(since).collect::<Result<Vec<_>>>()?;
+        ensure!(proxies.iter().all(|spent| !spent.is_zero()), "the traffic went past a proxy");
         let others = self.others.iter().map(since).sum::<Result<Duration>>()?;
+        let proxies = proxies.into_iter().sum();
         Ok(Spent { proxies, total: proxies + others })
     }
+}
+
+fn opened(accounts: impl IntoIterator<Item = Result<Cgroup>>) -> Result<Vec<Account>> {
+    let open = |account: Result<Cgroup>| -> Result<Account> {
+        let account = account?;
+        let cpu = account.cpu()?;
+        Ok((account, cpu))
+    };
+    accounts.into_iter().map(open).collect()
+}
+
+fn since((account, before): &Account) -> Result<Duration> {
+    Ok(account.cpu()?.saturating_sub(*before))
 }

@@ -4,23 +4,25 @@
 //! up for the whole run and idle but for the one being measured.
 
 mod direct;
+mod ebb;
 mod envoy;
 mod stage;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::Result;
-use harness::process::Process;
+use anyhow::{Context, Result};
+use harness::{interrupt::wait_for, process::Process};
 
 pub(crate) use self::stage::{Stage, port};
 use crate::results::Sample;
 
-/// The role whose CPU time is the figure to beat.
-pub(crate) const PROXY: &str = "proxy";
 /// The load generator's role.
 pub(crate) const CLIENT: &str = "client";
 /// The application's role.
 pub(crate) const SERVER: &str = "server";
+
+/// How long a first request through a new system may take, tries included.
+const PROVED_WITHIN: Duration = Duration::from_secs(20);
 
 /// A system that can be brought up.
 pub(crate) trait Candidate {
@@ -35,7 +37,8 @@ pub(crate) trait Candidate {
         false
     }
 
-    /// Brings it up, ready to carry traffic. Its proxies run in the role [`PROXY`]; dropping what is returned stops all.
+    /// Brings it up, ready to carry traffic. Each proxy runs in a role of its own, by which its CPU time is known; dropping
+    /// what is returned stops all.
     ///
     /// # Errors
     /// A program is missing or does not get ready.
@@ -71,6 +74,15 @@ pub(crate) struct Running {
 pub(crate) trait Proxy {
     /// Its process.
     fn process(&self) -> &Process;
+
+    /// Whether it has carried an encrypted connection, where it can tell. A system that would also work without its proxies
+    /// must be able to, or what is measured may be no mesh at all.
+    ///
+    /// # Errors
+    /// It does not answer.
+    fn has_encrypted(&self) -> Result<bool> {
+        Ok(true)
+    }
 }
 
 impl Proxy for Process {
@@ -79,5 +91,29 @@ impl Proxy for Process {
     }
 }
 
+impl Running {
+    /// Makes sure that requests get through, and through the proxies; what is made on first use is there afterwards.
+    ///
+    /// # Errors
+    /// None did in time.
+    pub(crate) fn prove(&self) -> Result<()> {
+        let mut last = "nobody answered".to_owned();
+        let proved = wait_for("encrypted answer from the server", PROVED_WITHIN, || {
+            if !self.stage.answers() {
+                return Ok(None);
+            }
+            for proxy in &self.proxies {
+                if !proxy.has_encrypted()? {
+                    last = format!("{} has encrypted nothing", proxy.process().name());
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        });
+        proved.context(last)
+    }
+}
+
 /// Every system, in the order in which rounds go.
-pub(crate) const ALL: &[&dyn Candidate] = &[&direct::Direct, &envoy::Envoy::ONE, &envoy::Envoy::TWO];
+pub(crate) const ALL: &[&dyn Candidate] =
+    &[&direct::Direct, &envoy::Envoy::ONE, &envoy::Envoy::TWO, &ebb::Ebb];

@@ -1,6 +1,7 @@
 //! A pair of Envoy sidecars in L4 mode, one in each pod's namespace, with mutual TLS between them: what Ebb is measured
 //! against.
 //!
+//! Nothing works without both: the server's side takes nothing but mutual TLS, and the client's sends nothing else.
 //! Traffic gets to them as in a sidecar of Istio's, by nat rules in the pod. It runs as root with the sidecar's group, by
 //! which the rules know its connections; every other user would have to be let into the directory it is installed in.
 
@@ -25,7 +26,7 @@ use harness::{
 };
 
 use self::{certificates::Certificates, config::Side};
-use super::{Candidate, PROXY, Running, Stage, Tools};
+use super::{Candidate, Running, Stage, Tools};
 
 /// How long a sidecar may take to be live.
 const LIVE_WITHIN: Duration = Duration::from_secs(20);
@@ -51,13 +52,13 @@ impl Envoy {
 
     fn spawn(&self, program: &Path, pod: &Pod, side: Side, config: &Path) -> Result<Process> {
         let name = match side {
-            Side::Client => "envoy-client",
-            Side::Server => "envoy-server",
+            Side::Client => "proxy-client",
+            Side::Server => "proxy-server",
         };
         let group = redirect::GROUP.to_string();
         let concurrency = self.concurrency.to_string();
         let sidecar = Spawn::new(name, "setpriv")
-            .role(PROXY)
+            .role(name)
             .args(["--regid", &group, "--clear-groups", "--"])
             .args([program])
             .args(["--disable-hot-restart", "--log-level", "warning", "--concurrency", &concurrency])
