@@ -9,6 +9,7 @@
 
 pub mod admin;
 pub mod authz;
+pub mod certs;
 pub mod hbone;
 pub mod lifecycle;
 pub mod net;
@@ -17,3 +18,4 @@ pub mod settings;
 pub mod snapshot;
 pub mod spiffe;
 pub mod telemetry;
+pub mod tls;

@@ -14,6 +14,9 @@ use crate::{child, ebpf};
 /// The longest one build may take: a first build on a slow two-core machine, three times over.
 const BUILD_LIMIT: Duration = Duration::from_secs(45 * 60);
 
+/// Where integration tests make network namespaces. Elsewhere, and inside libraries, tests need no privilege.
+const PRIVILEGED: [&str; 3] = ["tests", "ebpf/loader", "ztunnel"];
+
 /// A program of tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TestProgram {
@@ -30,7 +33,7 @@ pub(crate) struct TestProgram {
 impl TestProgram {
     /// Whether it makes network namespaces and loads kernel programs, for which it must be root.
     pub(crate) fn needs_root(&self) -> bool {
-        self.integration && self.folder.starts_with("tests")
+        self.integration && PRIVILEGED.iter().any(|folder| self.folder.starts_with(folder))
     }
 }
 
@@ -89,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn integration_tests_of_the_tests_folder_need_root_and_others_do_not() {
+    fn integration_tests_that_make_namespaces_need_root_and_others_do_not() {
         let message = |folder: &str, kind: &str| {
             format!(
                 r#"{{"reason":"compiler-artifact","manifest_path":"/r/{folder}/Cargo.toml",
@@ -98,6 +101,7 @@ mod tests {
         };
         let program = |folder, kind| test_program(Path::new("/r"), &message(folder, kind)).unwrap();
         assert!(program("tests/namespaces", "test").needs_root());
+        assert!(program("ebpf/loader", "test").needs_root());
         assert!(!program("tests/harness", "lib").needs_root());
         assert!(!program("common", "test").needs_root());
         assert_eq!(program("common", "lib").folder, Path::new("common"));

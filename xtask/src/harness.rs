@@ -17,16 +17,28 @@ use crate::{child, setup};
 /// Removing what crashed runs left is quick; more means that something hangs.
 const CLEAN_LIMIT: Duration = Duration::from_secs(120);
 
-/// Builds what is shipped with optimisations and the kernel programs, and becomes `program`.
-pub(crate) fn become_program(workspace: &Workspace, program: &str, arguments: &[String]) -> Result<()> {
+/// Builds what is shipped with optimisations, the kernel programs and the package of the demo, and becomes the demo.
+pub(crate) fn demo(workspace: &Workspace, arguments: &[String]) -> Result<()> {
+    become_program(workspace, "ebb-demo", &["ztunnel", "ebb-harness"], arguments)
+}
+
+/// The same for the benchmarks.
+pub(crate) fn bench(workspace: &Workspace, arguments: &[String]) -> Result<()> {
+    become_program(workspace, "ebb-bench", &["ztunnel", "ebb-harness", "ebb-bench"], arguments)
+}
+
+fn become_program(
+    workspace: &Workspace,
+    program: &str,
+    packages: &[&str],
+    arguments: &[String],
+) -> Result<()> {
     require_root(program)?;
     setup::run()?;
     let object = build_kernel_programs(workspace)?;
-    let mut build = cargo(
-        workspace,
-        &["build", "--release", "--bins", "-p", "ztunnel", "-p", "ebb-harness", "-p", "ebb-bench"],
-    );
-    child::run_quietly(workspace, "build ztunnel and the harness", build.arg("--quiet"))?;
+    let mut build = cargo(workspace, &["build", "--release", "--bins", "--quiet"]);
+    build.args(packages.iter().flat_map(|package| ["--package", package]));
+    child::run_quietly(workspace, &format!("build {}", packages.join(" ")), &mut build)?;
     let binaries = workspace.binaries(Profile::Release);
     let path = binaries.join(program);
     let error = Command::new(&path)

@@ -128,8 +128,10 @@ pub mod program {
     pub const ASSIGN_INBOUND_L3: &str = "assign_inbound_l3";
     /// Both directions of an interface whose framing is not known: nothing passes.
     pub const REFUSE_ALL: &str = "refuse_all";
-    /// Every program of the object.
-    pub const ALL: [&str; 6] = [
+    /// The kernel's search for a listener, in the whole namespace. The only one that is no classifier.
+    pub const ANSWER_LOOKUP: &str = "answer_lookup";
+    /// Every classifier of the object.
+    pub const CLASSIFIERS: [&str; 6] = [
         CAPTURE_OUTBOUND,
         CAPTURE_OUTBOUND_L3,
         ASSIGN_OUTBOUND,

@@ -1,7 +1,7 @@
 //! Every way a packet can leave one of the programs, by a name that is also its metric label.
 
 /// Number of [`Hook`]s.
-pub const HOOKS: u32 = 3;
+pub const HOOKS: u32 = 4;
 
 /// Where a program stands; the first half of a counter's index.
 #[repr(u32)]
@@ -13,11 +13,14 @@ pub enum Hook {
     AssignOutbound = 1,
     /// Ingress of the pod's interfaces.
     AssignInbound = 2,
+    /// The kernel's search for a listener, where a connection in TIME_WAIT stands in the way of assigning.
+    AnswerLookup = 3,
 }
 
 impl Hook {
     /// Every hook, in the order of its number.
-    pub const ALL: [Self; HOOKS as usize] = [Self::CaptureOutbound, Self::AssignOutbound, Self::AssignInbound];
+    pub const ALL: [Self; HOOKS as usize] =
+        [Self::CaptureOutbound, Self::AssignOutbound, Self::AssignInbound, Self::AnswerLookup];
 
     /// Label of the hook in metrics and logs.
     pub const fn name(self) -> &'static str {
@@ -25,6 +28,7 @@ impl Hook {
             Self::CaptureOutbound => "capture_outbound",
             Self::AssignOutbound => "assign_outbound",
             Self::AssignInbound => "assign_inbound",
+            Self::AnswerLookup => "answer_lookup",
         }
     }
 
@@ -76,6 +80,8 @@ verdicts! {
     PassKnown = 8, "pass_known";
     /// A later fragment, which cannot hold TCP flags.
     PassFragment = 9, "pass_fragment";
+    /// A SYN that follows a connection in TIME_WAIT; the listener is named when the kernel asks for it.
+    PassTimeWait = 15, "pass_time_wait";
     /// A SYN turned round to the outbound listener.
     SteerSyn = 10, "steer_syn";
     /// Any other segment turned round to the socket that stands in for its destination.
@@ -114,6 +120,8 @@ verdicts! {
     DropRoutingHeader = 44, "drop_routing_header";
     /// The pod's configuration is absent or of another layout.
     DropNoConfig = 45, "drop_no_config";
+    /// A SYN of ztunnel's own, in the name of a client that uses the same port towards ztunnel at this moment.
+    DropCollision = 46, "drop_collision";
 }
 
 impl Verdict {

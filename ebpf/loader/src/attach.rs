@@ -3,7 +3,7 @@
 //! Two ways: TCX links, pinned, updated in place; and clsact filters on older kernels, which the interface itself
 //! keeps. Both replace a program without a moment in which none runs.
 
-use std::{fs, io};
+use std::{fs, io, os::fd::BorrowedFd, path::Path};
 
 use aya::{
     Ebpf,
@@ -92,6 +92,25 @@ pub(crate) enum Standing {
     Absent,
 }
 
+/// Attaches the program that answers searches for a listener to the namespace, unless it is there.
+///
+/// The kernel runs all such programs of a namespace until one answers, so the new one is attached before the
+/// old one goes.
+///
+/// # Errors
+/// The kernel's words.
+pub(crate) fn ensure_lookup(ebpf: &mut Ebpf, netns: BorrowedFd<'_>, pins: &PodPins) -> Result<(), String> {
+    let program = object::sk_lookup(ebpf).map_err(text)?;
+    let own = program.info().map_err(text)?.id();
+    let pinned = PinnedLink::from_pin(pins.lookup()).map(FdLink::from);
+    if pinned.is_ok_and(|link| link.info().is_ok_and(|info| info.program_id() == own)) {
+        return Ok(());
+    }
+    let id = program.attach(netns).map_err(text)?;
+    let link = FdLink::from(program.take_link(id).map_err(text)?);
+    pin_over(link, &pins.lookup(), pins)
+}
+
 /// Attaches the programs of one interface where they are not, replacing an earlier generation's in place.
 ///
 /// # Errors
@@ -141,8 +160,7 @@ fn ensure_tcx(
     attach_first(program, interface, direction, pins)
 }
 
-/// Attaches ahead of everyone else. The pin is renamed into place, so that there is no moment in which
-/// neither the old link nor the new one is pinned.
+/// Attaches ahead of everyone else.
 fn attach_first(
     program: &mut SchedClassifier,
     interface: &Interface,
@@ -152,10 +170,16 @@ fn attach_first(
     let order = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program.attach_with_options(&interface.name, direction.attach_type(), order).map_err(text)?;
     let link = FdLink::try_from(program.take_link(id).map_err(text)?).map_err(text)?;
+    pin_over(link, &pins.link(interface.index, direction), pins)
+}
+
+/// Pins a link in the place of another. The pin is renamed there, so that there is no moment in which neither
+/// the old link nor the new one is pinned.
+fn pin_over(link: FdLink, path: &Path, pins: &PodPins) -> Result<(), String> {
     let staging = pins.map("link-staging");
     let _stale = fs::remove_file(&staging);
     let pinned = link.pin(&staging).map_err(text)?;
-    fs::rename(&staging, pins.link(interface.index, direction)).map_err(text)?;
+    fs::rename(&staging, path).map_err(text)?;
     drop(pinned);
     Ok(())
 }

@@ -288,10 +288,13 @@ impl PodState {
         let interfaces = self.interfaces()?;
         let Self { netns, loaded, how, pins, .. } = self;
         let covered = namespace::inside(netns.as_fd(), || {
-            let failures: Vec<String> = interfaces
-                .iter()
-                .filter_map(|interface| attach::ensure(&mut loaded.ebpf, interface, *how, pins).err())
-                .collect();
+            let lookup = attach::ensure_lookup(&mut loaded.ebpf, netns.as_fd(), pins);
+            let mut failures: Vec<String> = lookup.err().into_iter().collect();
+            failures.extend(
+                interfaces
+                    .iter()
+                    .filter_map(|interface| attach::ensure(&mut loaded.ebpf, interface, *how, pins).err()),
+            );
             if failures.is_empty() { Ok(()) } else { Err(io::Error::other(failures.join("; "))) }
         });
         covered.and_then(|covered| covered).map_err(|error| self.failed("attach the programs", error))?;
@@ -364,8 +367,11 @@ impl PodState {
 pub(crate) fn remove_pins(pins: &PodPins) -> io::Result<()> {
     let mut outcome = Ok(());
     for link in pins.links()? {
-        let detached = syscall::detach_pinned_link(&link.path);
-        outcome = outcome.and(detached);
+        outcome = outcome.and(syscall::detach_pinned_link(&link.path));
+    }
+    match syscall::detach_pinned_link(&pins.lookup()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        detached => outcome = outcome.and(detached),
     }
     outcome.and(pins.remove())
 }

@@ -6,9 +6,9 @@
 use std::{fs, io, path::PathBuf};
 
 use aya::{
-    Ebpf, EbpfLoader, VerifierLogLevel,
+    Ebpf, EbpfLoader,
     maps::{Array, Map, MapData, MapType, PerCpuArray, RingBuf, SockMap},
-    programs::{ProgramError, SchedClassifier},
+    programs::{ProgramError, SchedClassifier, SkLookup},
 };
 use ebb_abi::{COUNTER_SLOTS, LAYOUT_VERSION, LISTENER_SLOTS, PodConfig, REPORT_RING_BYTES, map, program};
 
@@ -69,7 +69,6 @@ impl ProgramObject {
     /// When the kernel refuses a map or a program.
     pub(crate) fn load(&self, pins: Option<&PodPins>) -> Result<Loaded, LoadFailure> {
         let mut loader = EbpfLoader::new();
-        loader.verifier_log_level(VerifierLogLevel::DISABLE);
         loader.map_pin_path(map::DROPS, self.drops.clone());
         for name in [map::LISTENERS, map::CONFIG, map::COUNTERS] {
             if let Some(pins) = pins {
@@ -77,9 +76,10 @@ impl ProgramObject {
             }
         }
         let mut ebpf = loader.load(&self.bytes).map_err(|error| failure("(maps)", &error))?;
-        for name in program::ALL {
+        for name in program::CLASSIFIERS {
             classifier(&mut ebpf, name).and_then(|program| program.load()).map_err(|error| failure(name, &error))?;
         }
+        sk_lookup(&mut ebpf).and_then(SkLookup::load).map_err(|error| failure(program::ANSWER_LOOKUP, &error))?;
         Ok(Loaded {
             listeners: take(&mut ebpf, map::LISTENERS)?,
             config: take(&mut ebpf, map::CONFIG)?,
@@ -104,6 +104,14 @@ impl ProgramObject {
 /// When the object has none of that name and type.
 pub(crate) fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, ProgramError> {
     ebpf.program_mut(name).ok_or(ProgramError::UnexpectedProgramType)?.try_into()
+}
+
+/// The program that answers searches for a listener.
+///
+/// # Errors
+/// When the object has none.
+pub(crate) fn sk_lookup(ebpf: &mut Ebpf) -> Result<&mut SkLookup, ProgramError> {
+    ebpf.program_mut(program::ANSWER_LOOKUP).ok_or(ProgramError::UnexpectedProgramType)?.try_into()
 }
 
 /// What the config map of a pod's pins says, when all of its maps have the shape this build uses.
@@ -153,7 +161,7 @@ fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(ebpf: &mut Ebpf, name: &st
 
 /// Keeps the end of a long message: the verifier says last what it minds.
 fn failure(program: &str, reason: &dyn std::fmt::Display) -> LoadFailure {
-    const LINES: usize = 4;
+    const LINES: usize = 12;
     let reason = reason.to_string();
     let mut lines: Vec<&str> = reason.lines().rev().take(LINES).collect();
     lines.reverse();

@@ -99,7 +99,12 @@ impl PodPins {
         self.dir.join(format!("link-{interface}-{}", direction.name()))
     }
 
-    /// The pinned links, those that take traffic away from its natural way first and the one that catches
+    /// Where the link of the namespace's listener lookup is pinned.
+    pub(crate) fn lookup(&self) -> PathBuf {
+        self.dir.join("lookup")
+    }
+
+    /// The pinned links of interfaces, those that take traffic away from its natural way first and the one that catches
     /// it on `lo` last: so there is never a redirect with nowhere to go.
     ///
     /// # Errors

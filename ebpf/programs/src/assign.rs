@@ -14,6 +14,7 @@ use ebb_abi::{HBONE_PORT, ListenerKind, STEER_MARK, Verdict, ZTUNNEL_MARK, flag}
 use crate::{
     maps,
     parse::{self, Link, Segment},
+    time_wait,
 };
 
 const TUPLE_IPV4: u32 = 12;
@@ -59,7 +60,11 @@ pub fn outbound(ctx: &TcContext) -> Verdict {
     if segment.destination_port() == HBONE_PORT {
         return to_listener(ctx, &segment, ListenerKind::Hbone);
     }
-    Verdict::PassLocal
+    // From ztunnel to the application, in its client's name. A port chosen for that may be the very one the
+    // client uses towards ztunnel, and the SYN would disturb that connection; without an answer ztunnel tries
+    // another port.
+    time_wait::forget();
+    if collides(ctx, &segment) { Verdict::DropCollision } else { Verdict::PassLocal }
 }
 
 /// Ingress of an interface.
@@ -89,15 +94,15 @@ pub fn inbound(ctx: &TcContext, link: Link) -> Verdict {
 /// Gives a SYN to a listener, unless its connection already has a socket.
 #[inline(always)]
 fn to_listener(ctx: &TcContext, segment: &Segment, kind: ListenerKind) -> Verdict {
-    match on_existing(ctx, segment) {
+    match on_existing(ctx, segment, kind) {
         Some(verdict) => verdict,
-        None => maps::give_to_listener(ctx, kind, segment.hash()),
+        None => maps::give_to_listener(ctx.as_ptr(), kind, segment.hash()),
     }
 }
 
 /// What becomes of a SYN for whose very tuple a socket exists; none when it opens a connection.
 #[inline(always)]
-fn on_existing(ctx: &TcContext, segment: &Segment) -> Option<Verdict> {
+fn on_existing(ctx: &TcContext, segment: &Segment, kind: ListenerKind) -> Option<Verdict> {
     let socket = lookup(ctx, segment);
     if socket.is_null() {
         return None;
@@ -105,7 +110,8 @@ fn on_existing(ctx: &TcContext, segment: &Segment) -> Option<Verdict> {
     // SAFETY: not null, and the reference is released once, on every path, before the pointer is forgotten.
     unsafe {
         let verdict = match (*socket).state {
-            TCP_LISTEN | TCP_TIME_WAIT => None,
+            TCP_LISTEN => None,
+            TCP_TIME_WAIT => Some(time_wait::note(ctx, segment, kind)),
             // Both ends opened at once. The kernel would join them directly, past ztunnel.
             TCP_SYN_SENT => Some(Verdict::DropSimultaneousOpen),
             // If the listener behind it has gone, the kernel would look for another and find the
@@ -118,6 +124,21 @@ fn on_existing(ctx: &TcContext, segment: &Segment) -> Option<Verdict> {
         };
         bpf_sk_release(socket.cast());
         verdict
+    }
+}
+
+/// Whether a connection with the very addresses of this SYN is alive here.
+#[inline(always)]
+fn collides(ctx: &TcContext, segment: &Segment) -> bool {
+    let socket = lookup(ctx, segment);
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: not null, and the reference is released once before the pointer is forgotten.
+    unsafe {
+        let free = matches!((*socket).state, TCP_LISTEN | TCP_TIME_WAIT);
+        bpf_sk_release(socket.cast());
+        !free
     }
 }
 

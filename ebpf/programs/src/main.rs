@@ -11,8 +11,12 @@ mod capture;
 mod maps;
 mod parse;
 mod report;
+mod time_wait;
 
-use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    macros::{classifier, sk_lookup},
+    programs::{SkLookupContext, TcContext},
+};
 use ebb_abi::{Hook, Verdict};
 
 use crate::parse::Link;
@@ -58,6 +62,12 @@ pub fn assign_inbound_l3(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn refuse_all(ctx: TcContext) -> i32 {
     conclude(&ctx, Hook::CaptureOutbound, Verdict::DropUnknownLink)
+}
+
+/// The kernel's search for a listener, in the pod's namespace.
+#[sk_lookup]
+pub fn answer_lookup(ctx: SkLookupContext) -> u32 {
+    time_wait::answer(&ctx)
 }
 
 #[inline(always)]

@@ -1,11 +1,11 @@
 //! The maps of one pod, and the few things done with them.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
-    EbpfContext as _,
     helpers::{bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release},
     macros::map,
     maps::{Array, PerCpuArray, RingBuf, SockMap},
-    programs::TcContext,
 };
 use ebb_abi::{
     COUNTER_SLOTS, Hook, LAYOUT_VERSION, LISTENER_SLOTS, ListenerKind, MAX_WORKERS, PodConfig, REPORT_RING_BYTES,
@@ -43,10 +43,10 @@ pub fn count(hook: Hook, verdict: Verdict) -> u64 {
     }
 }
 
-/// Hands the packet to a listener of `kind`, the worker chosen by `hash`; another worker's when that one
+/// Hands the packet, or the lookup, of `ctx` to a listener of `kind`, the worker chosen by `hash`; another worker's when that one
 /// has none, so that a worker which died alone costs nobody a connection.
 #[inline(always)]
-pub fn give_to_listener(ctx: &TcContext, kind: ListenerKind, hash: u32) -> Verdict {
+pub fn give_to_listener(ctx: *mut c_void, kind: ListenerKind, hash: u32) -> Verdict {
     let Some(config) = config() else { return Verdict::DropNoConfig };
     let workers = config.workers;
     if workers == 0 || workers > MAX_WORKERS {
@@ -75,7 +75,7 @@ enum Assigned {
 }
 
 #[inline(always)]
-fn assign(ctx: &TcContext, mut index: u32) -> Assigned {
+fn assign(ctx: *mut c_void, mut index: u32) -> Assigned {
     // SAFETY: both pointers are valid for the call; a sockmap lookup returns null or a socket whose reference
     // is released on every path below, as the verifier insists.
     unsafe {
@@ -83,7 +83,7 @@ fn assign(ctx: &TcContext, mut index: u32) -> Assigned {
         if socket.is_null() {
             return Assigned::Empty;
         }
-        let result = bpf_sk_assign(ctx.as_ptr(), socket, 0);
+        let result = bpf_sk_assign(ctx, socket, 0);
         bpf_sk_release(socket);
         if result == 0 { Assigned::Yes } else { Assigned::Failed }
     }

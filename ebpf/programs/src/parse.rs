@@ -68,6 +68,21 @@ impl Segment {
         u16::from_be(port)
     }
 
+    /// Source address, destination address (network order, IPv4 in the first word) and source port (host order).
+    #[inline(always)]
+    pub fn ends(&self) -> ([u32; 4], [u32; 4], u16) {
+        // SAFETY: as in `destination_port`.
+        unsafe {
+            if self.ipv6 {
+                let t = &self.tuple.__bindgen_anon_1.ipv6;
+                (t.saddr, t.daddr, u16::from_be(t.sport))
+            } else {
+                let t = &self.tuple.__bindgen_anon_1.ipv4;
+                ([t.saddr, 0, 0, 0], [t.daddr, 0, 0, 0], u16::from_be(t.sport))
+            }
+        }
+    }
+
     /// A number equal for all packets of a connection in one direction, so that every repetition of a SYN
     /// reaches the same worker.
     #[inline(always)]

@@ -21,6 +21,9 @@ const PROGRAM_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// How many namespace tests run at once. They measure times and share two cores, so one after the other.
 const NAMESPACE_TEST_THREADS: &str = "--test-threads=1";
 
+/// Packages with targets or compilers of their own, which commands on the workspace do not reach.
+const OUTSIDE_THE_WORKSPACE: [&str; 2] = ["ebpf/programs", "tests/fuzz"];
+
 /// What a test run consists of, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Stage {
@@ -111,16 +114,13 @@ fn stage_outcome(
     options: &Options,
     counts: &mut Counts,
 ) -> Result<Outcome> {
-    let quietly = |name: &str, arguments: &[&str]| {
-        child::run_quietly(workspace, name, &mut cargo(workspace, arguments))
-    };
     match stage {
         Stage::Setup => setup::run()?,
-        Stage::Format => quietly("cargo fmt", &["fmt", "--all", "--check"])?,
-        Stage::Clippy => quietly(
-            "cargo clippy",
-            &["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"],
-        )?,
+        Stage::Format => formatting(workspace)?,
+        Stage::Clippy => {
+            let arguments = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"];
+            child::run_quietly(workspace, "cargo clippy", &mut cargo(workspace, &arguments))?;
+        }
         Stage::Tidy => tidy::run(workspace)?,
         Stage::Licences => licences::check(workspace)?,
         Stage::Unit => unit(workspace, options, counts)?,
@@ -132,6 +132,17 @@ fn stage_outcome(
         Stage::Fuzz => fuzz::short(workspace)?,
     }
     Ok(Outcome::Passed)
+}
+
+fn formatting(workspace: &Workspace) -> Result<()> {
+    let mut command = cargo(workspace, &["fmt", "--all", "--check"]);
+    child::run_quietly(workspace, "cargo fmt", command.args(["--", "--color=never"]))?;
+    for package in OUTSIDE_THE_WORKSPACE {
+        let mut command = cargo(workspace, &["fmt", "--check", "--manifest-path"]);
+        command.arg(format!("{package}/Cargo.toml")).args(["--", "--color=never"]);
+        child::run_quietly(workspace, &format!("cargo fmt {package}"), &mut command)?;
+    }
+    Ok(())
 }
 
 fn unit(workspace: &Workspace, options: &Options, counts: &mut Counts) -> Result<()> {
@@ -159,12 +170,15 @@ fn namespaces(workspace: &Workspace, options: &Options, counts: &mut Counts) -> 
     let programs = build_tests(workspace)?;
     let programs: Vec<_> = programs.iter().filter(|program| program.needs_root()).collect();
     if programs.is_empty() {
-        bail!("there are no namespace tests: expected packages with a `tests` folder below tests/");
+        bail!("there are no namespace tests: none of the folders where they are expected has any");
     }
     let mut failures = Vec::new();
     for program in programs {
         let mut command = command(workspace, program, &arguments(options, &[NAMESPACE_TEST_THREADS]));
-        command.env("EBB_BIN_DIR", workspace.binaries(Profile::Dev)).env("EBB_EBPF_OBJECT", &object);
+        command
+            .env("EBB_BIN_DIR", workspace.binaries(Profile::Dev))
+            .env("EBB_EBPF_OBJECT", &object)
+            .env("CARGO_TARGET_DIR", &workspace.target);
         count(&program.name, &mut command, counts, &mut failures)?;
     }
     refuse(&failures)

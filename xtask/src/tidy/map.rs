@@ -1,7 +1,7 @@
 //! ARCHITECTURE.md is checked against the tree, so that its map and its table of bounds stay true.
 //!
 //! Only two of its sections are read: in "The tree" every name in backticks that ends in `/` is a folder, and in
-//! "Named bounds" each line names a constant and the file that defines it.
+//! "Named bounds" each line names a constant, the file that defines it and its value as written there.
 
 use std::collections::BTreeSet;
 
@@ -65,17 +65,29 @@ fn bounds(tree: &Tree, map: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (line, text) in section(map, BOUNDS_SECTION) {
         let names: Vec<&str> = quoted(text).collect();
-        let [bound, path, ..] = names[..] else { continue };
-        let defined = tree.file(path).is_some_and(|file| file.text.contains(&format!("const {bound}:")));
-        if !defined {
-            findings.push(finding(
+        let [bound, path, value, ..] = names[..] else { continue };
+        match tree.file(path).and_then(|file| constant(&file.text, bound)) {
+            None => findings.push(finding(
                 line,
                 format!("`{bound}` is not a constant of `{path}`"),
                 "name the constant and the file that define the bound",
-            ));
+            )),
+            Some(defined) if defined != value => findings.push(finding(
+                line,
+                format!("`{bound}` is `{defined}`, not `{value}`"),
+                "write the value as the code does",
+            )),
+            Some(_) => {}
         }
     }
     findings
+}
+
+/// The expression that a constant of this name has in `source`.
+fn constant<'a>(source: &'a str, name: &str) -> Option<&'a str> {
+    let (_, definition) = source.split_once(&format!("const {name}: "))?;
+    let (_, value) = definition.split_once('=')?;
+    value.split(';').next().map(str::trim)
 }
 
 /// The numbered lines between a heading and the next one of its rank.
@@ -124,10 +136,17 @@ mod tests {
 
     #[test]
     fn a_bound_on_the_map_is_a_constant_in_the_code() {
-        let map = |bound| format!("## The tree\n`a/`\n## Named bounds\n| `{bound}` | `a/b.rs` | 3 |");
-        let file = ("a/b.rs", "pub const MAX_FLOWS: usize = 3;");
-        assert!(whats(&map("MAX_FLOWS"), &[file]).is_empty());
-        assert_eq!(whats(&map("MAX_PODS"), &[file]), ["`MAX_PODS` is not a constant of `a/b.rs`"]);
+        let map = |row| format!("## The tree\n`a/`\n## Named bounds\n| Bound | In |\n{row}");
+        let file = ("a/b.rs", "pub const MAX_FLOWS: usize = 3 * 4;");
+        assert!(whats(&map("| `MAX_FLOWS` | `a/b.rs` | `3 * 4` | flows |"), &[file]).is_empty());
+        assert_eq!(
+            whats(&map("| `MAX_FLOWS` | `a/b.rs` | `3` | flows |"), &[file]),
+            ["`MAX_FLOWS` is `3 * 4`, not `3`"]
+        );
+        assert_eq!(
+            whats(&map("| `MAX_PODS` | `a/b.rs` | `3` | pods |"), &[file]),
+            ["`MAX_PODS` is not a constant of `a/b.rs`"]
+        );
     }
 
     #[test]
