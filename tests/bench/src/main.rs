@@ -87,7 +87,7 @@ fn l4(flags: Flags) -> Result<()> {
     let json = flags.json.unwrap_or_else(|| target.join("bench/l4.json"));
     report::write_json(&json, &machine, &plan, &results)?;
     println!("\nAll samples: {}", json.display());
-    Ok(())
+    harness::interrupt::check().context("the figures above are of what was measured until then")
 }
 
 fn print(machine: &Machine, plan: &Plan, results: &results::Results) {

@@ -102,13 +102,20 @@ fn undisturbed(limit: f64, mut take: impl FnMut() -> Result<(Sample, f64)>) -> (
                     best = Some((sample, stolen));
                 }
             }
-            Err(error) => mishaps.push(format!("{error:#}")),
-        }
-        if interrupt::interrupted() {
-            break;
+            // Not the sample's fault.
+            Err(_) if interrupt::interrupted() => break,
+            Err(error) => mishaps.push(reason(&error)),
         }
     }
     (best.map(|(sample, _)| sample), mishaps)
+}
+
+/// The cause first, then all that is known: the end of a program's log can be long.
+fn reason(error: &anyhow::Error) -> String {
+    match error.chain().count() {
+        1 => error.to_string(),
+        _ => format!("{}\n{error:#}", error.root_cause()),
+    }
 }
 
 fn contestant(candidate: &dyn Candidate) -> Contestant {

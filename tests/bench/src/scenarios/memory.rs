@@ -6,6 +6,7 @@
 use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use harness::report::HoldReport;
 
 use crate::{
     plan::Plan,
@@ -19,19 +20,32 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// How long opening the connections may take.
 const OPEN_WITHIN: Duration = Duration::from_secs(60);
 
+/// How long opening one of them may take, in milliseconds: 64 are opened at a time, all on a busy machine.
+const OPEN_ONE_MS: &str = "20000";
+
 pub(super) fn take(running: &Running, plan: &Plan) -> Result<Sample> {
     if running.proxies.is_empty() {
         return Ok(Sample::new());
     }
     thread::sleep(SETTLE);
     let idle = resident(running)?;
-    let holder = running.stage.hold(port::ECHO, plan.connections_held)?;
-    holder.wait_for_log("ready:", OPEN_WITHIN).context("open the connections to hold")?;
+    let count = plan.connections_held.to_string();
+    let target = running.stage.target(port::ECHO);
+    let holder =
+        running.stage.generate(&["hold", &target, "--connections", &count, "--timeout-ms", OPEN_ONE_MS])?;
+    let opened = opened(&holder.wait_for_log("\"opened\"", OPEN_WITHIN)?)?;
+    ensure!(opened == u64::from(plan.connections_held), "{opened} of {count} connections opened");
     thread::sleep(SETTLE);
     let held = resident(running)?;
-    ensure!(holder.is_alive(), "the connections did not stay open; {}", holder.tail());
+    holder.close_input();
+    holder.finish(OPEN_WITHIN).context("look whether the connections still live")?;
     let each = held.saturating_sub(idle) as f64 / f64::from(plan.connections_held);
     Ok(Sample::from([("memory.idle", idle as f64 / 1e6), ("memory.connection", each / 1024.0)]))
+}
+
+fn opened(line: &str) -> Result<u64> {
+    let report: HoldReport = serde_json::from_str(line).with_context(|| format!("read the report {line}"))?;
+    Ok(report.opened)
 }
 
 /// Bytes of both proxies.

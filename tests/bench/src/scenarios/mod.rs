@@ -85,7 +85,7 @@ pub(crate) fn take(
     running: &Running,
     plan: &Plan,
 ) -> Result<Sample> {
-    match scenario {
+    let mut sample = match scenario {
         Scenario::Memory => memory::take(running, plan),
         Scenario::PingPong => traffic::ping(running, plan),
         Scenario::Bulk => traffic::bulk(running, plan),
@@ -94,7 +94,12 @@ pub(crate) fn take(
         Scenario::Http64 => traffic::http(running, plan, 64),
         Scenario::Connect => traffic::connect(running, plan),
         Scenario::Ready => ready::take(candidate, plan),
+    }?;
+    if running.proxies.is_empty() {
+        // No proxies spend nothing, which is no figure.
+        sample.retain(|figure, _| !figure.ends_with(".cpu"));
     }
+    Ok(sample)
 }
 
 #[cfg(test)]

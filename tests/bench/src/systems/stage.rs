@@ -110,39 +110,24 @@ impl Stage {
         self.server.addresses().v4
     }
 
-    /// Starts a load generator against a port of the server, in the client's pod.
+    /// Starts a load generator in the client's pod. It has a pipe to read from, whose end tells `hold` to let go.
     ///
     /// # Errors
     /// It cannot be run.
-    pub(crate) fn generate(
-        &self,
-        program: &str,
-        port: u16,
-        duration: Duration,
-        flags: &[&str],
-    ) -> Result<Process> {
-        let target = SocketAddrV4::new(self.address(), port).to_string();
-        let duration = duration.as_millis().to_string();
-        let generator = Spawn::new(program, binaries::find("ebb-app")?)
-            .role(CLIENT)
-            .args([program, &target, "--duration-ms", &duration])
-            .args(flags);
-        self.client.spawn(generator)
+    pub(crate) fn generate(&self, arguments: &[&str]) -> Result<Process> {
+        let name = arguments.first().copied().unwrap_or("generator");
+        let generator = Spawn::new(name, binaries::find("ebb-app")?).role(CLIENT).with_input();
+        self.client.spawn(generator.args(arguments))
     }
 
-    /// Starts a program that opens `count` connections and holds them until it is dropped.
-    ///
-    /// # Errors
-    /// It cannot be run.
-    pub(crate) fn hold(&self, port: u16, count: u32) -> Result<Process> {
-        let target = SocketAddrV4::new(self.address(), port).to_string();
-        let holder = Spawn::new("hold", binaries::find("ebb-app")?).role(CLIENT).args([
-            "hold",
-            &target,
-            "--connections",
-            &count.to_string(),
-        ]);
-        self.client.spawn(holder)
+    /// The server's port as an address.
+    pub(crate) fn target(&self, port: u16) -> String {
+        SocketAddrV4::new(self.address(), port).to_string()
+    }
+
+    /// The address of a small answer.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/bytes/64", self.target(port::HTTP))
     }
 
     /// Whether a request from the client's pod is answered.
