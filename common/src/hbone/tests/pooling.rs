@@ -299,8 +299,7 @@ async fn an_idle_connection_costs_its_tasks_little() {
     let mut wire = Wire::new(&budget()).await;
     let (stream, _far) = wire.stream().await;
     let ((near, _), (_, killed)) = (sockets().await, kill_switch());
-    let meters = Meters::none();
-    let relay = relay::relay(near, stream, &meters, &killed);
+    let relay = relay::relay(near, stream, &(), &killed);
     assert!(std::mem::size_of_val(&relay) <= 1024, "{} bytes", std::mem::size_of_val(&relay));
     let peer = Peer::new();
     let key = key();
