@@ -17,7 +17,7 @@ use common::hbone::request::{Authority, Connect};
 use common::hbone::server::{self, Arrival};
 use common::hbone::{Budget, limits, relay as tunnel};
 use common::net::kill::Killed;
-use common::net::relay::{self, Meters};
+use common::net::relay;
 use common::net::socket;
 use common::refusal::Refusal;
 use common::spiffe::Identity;
@@ -151,7 +151,7 @@ async fn tcp_proxy(ready: Ready, to: SocketAddr) -> Result<()> {
         tokio::spawn(async move {
             let Ok(far) = TcpStream::connect(to).await else { return };
             if socket::tune(&far).is_ok() {
-                relay::relay(near, far, &Meters::none(), &Killed::never()).await;
+                relay::relay(near, far, &(), &Killed::never()).await;
             }
         });
     }
@@ -183,7 +183,7 @@ async fn outbound(ready: Ready, tls: TlsConnector, peer: SocketAddr, application
             };
             match pool.open(&key, &request, dial).await {
                 Ok(stream) => {
-                    tunnel::relay(near, stream, &Meters::none(), &Killed::never()).await;
+                    tunnel::relay(near, stream, &(), &Killed::never()).await;
                 }
                 Err(refusal) => eprintln!("{refusal}"),
             }
@@ -206,7 +206,7 @@ async fn inbound(ready: Ready, tls: TlsAcceptor) -> Result<()> {
                 tokio::spawn(async move {
                     let Ok(far) = TcpStream::connect(to).await else { return };
                     if let (Ok(()), Ok(stream)) = (socket::tune(&far), incoming.accept(None)) {
-                        tunnel::relay(far, stream, &Meters::none(), &Killed::never()).await;
+                        tunnel::relay(far, stream, &(), &Killed::never()).await;
                     }
                 });
             }

@@ -89,7 +89,10 @@ fn compile(root: &Path, toolchain: &BpfToolchain) -> anyhow::Result<PathBuf> {
         .status()
         .context("cannot start cargo for the kernel programs")?;
     if !status.success() {
-        bail!("the kernel programs did not build with {}; the compiler's reasons are above", toolchain.name());
+        bail!(
+            "the kernel programs did not build with {}; the compiler's reasons are above",
+            toolchain.name()
+        );
     }
     Ok(target.join(TARGET).join("release").join(PROGRAM))
 }

@@ -102,7 +102,8 @@ fn install_compiler() -> anyhow::Result<BpfToolchain> {
 
 fn install_linker(toolchain: BpfToolchain) -> anyhow::Result<()> {
     println!("toolchain: installing bpf-linker {BPF_LINKER_VERSION} (a minute or two)");
-    if toolchain == BpfToolchain::Nightly && ensure_cargo("bpf-linker", BPF_LINKER_VERSION, &[], &[]).is_ok() {
+    if toolchain == BpfToolchain::Nightly && ensure_cargo("bpf-linker", BPF_LINKER_VERSION, &[], &[]).is_ok()
+    {
         return Ok(());
     }
     if !Path::new(DEBIAN_LLVM).exists() {
@@ -144,7 +145,10 @@ pub(crate) fn ensure_cargo(
         return Ok(());
     }
     let mut command = Command::new("cargo");
-    command.args(["install", binary, "--version", version, "--locked"]).args(options).envs(env.iter().copied());
+    command
+        .args(["install", binary, "--version", version, "--locked"])
+        .args(options)
+        .envs(env.iter().copied());
     command.env_remove("CARGO_TARGET_DIR");
     run(&mut command).with_context(|| format!("cargo install {binary} failed"))
 }
@@ -155,7 +159,8 @@ pub(crate) fn in_path(program: &str) -> bool {
 }
 
 fn has_package(package: &str) -> bool {
-    let query = Command::new("dpkg-query").args(["-W", "-f=${Status}", package]).stderr(Stdio::null()).output();
+    let query =
+        Command::new("dpkg-query").args(["-W", "-f=${Status}", package]).stderr(Stdio::null()).output();
     query.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("install ok installed"))
 }
 

@@ -15,5 +15,7 @@ pub mod netns;
 pub mod outbound;
 pub mod pods;
 mod record;
+#[cfg(test)]
+mod testing;
 mod view;
 pub mod worker;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use common::net::relay::{End, FarReset, Meters, Outcome};
+use common::net::relay::{End, FarReset, Meter, Outcome};
 use common::net::socket;
 use common::refusal::Refusal;
 use common::snapshot::Snapshot;
@@ -97,20 +97,8 @@ impl Record {
         Self { ends, edge }
     }
 
-    /// The counters that its relay adds to, while the connection is open.
-    pub fn meters(&self) -> Meters {
-        let (sent, received) = match self.ends.reporter {
-            Reporter::Source => (Counted::Request, Counted::Response),
-            Reporter::Destination => (Counted::Response, Counted::Request),
-        };
-        let counter =
-            |counted| metrics::Counter::from_arc(Arc::new(EdgeBytes { edge: self.edge.clone(), counted }));
-        Meters { sent: counter(sent), received: counter(received) }
-    }
-
     /// Closes the record of a connection that was carried.
     pub fn close(self, log: &AccessLog, outcome: &Outcome) {
-        // A relay's near side is always the local application: it sent the request outbound, the response inbound.
         let (request_bytes, response_bytes) = match self.ends.reporter {
             Reporter::Source => (outcome.sent, outcome.received),
             Reporter::Destination => (outcome.received, outcome.sent),
@@ -133,6 +121,23 @@ impl Record {
             error: refusal.map(|refusal| refusal as &dyn Display),
         };
         self.ends.show(|connection| log.completed(connection, &outcome));
+    }
+}
+
+/// A relay's near side is always the local application: it sends requests outbound and responses inbound.
+impl Meter for Record {
+    fn sent(&self, bytes: u64) {
+        match self.ends.reporter {
+            Reporter::Source => self.edge.request_bytes(bytes),
+            Reporter::Destination => self.edge.response_bytes(bytes),
+        }
+    }
+
+    fn received(&self, bytes: u64) {
+        match self.ends.reporter {
+            Reporter::Source => self.edge.response_bytes(bytes),
+            Reporter::Destination => self.edge.request_bytes(bytes),
+        }
     }
 }
 
@@ -165,30 +170,4 @@ pub fn refuse_outbound(worker: &Worker, mesh: &Snapshot, flow: &Flow, refusal: &
     };
     Record::open(&worker.edges, &worker.access, ends).refuse(&worker.access, refusal);
     socket::reset(socket);
-}
-
-/// Which bytes of an edge a counter stands for.
-#[derive(Debug, Clone, Copy)]
-enum Counted {
-    Request,
-    Response,
-}
-
-/// One direction's bytes of an edge, as the relay counts them.
-struct EdgeBytes {
-    edge: Arc<Edge>,
-    counted: Counted,
-}
-
-impl metrics::CounterFn for EdgeBytes {
-    fn increment(&self, bytes: u64) {
-        match self.counted {
-            Counted::Request => self.edge.request_bytes(bytes),
-            Counted::Response => self.edge.response_bytes(bytes),
-        }
-    }
-
-    fn absolute(&self, _value: u64) {
-        // A relay only ever adds.
-    }
 }

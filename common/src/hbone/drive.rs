@@ -235,7 +235,8 @@ pub(super) enum Tick {
     Dead,
 }
 
-/// Asks a silent peer for a sign of life. Anything that arrives is one.
+/// Asks the peer for signs of life. Anything that arrives is one, so a busy connection never depends on a PONG that
+/// queues behind its data.
 pub(super) struct Keepalive {
     ping: Option<PingPong>,
     timer: Pin<Box<Sleep>>,
@@ -259,16 +260,18 @@ impl Keepalive {
         ready!(self.timer.as_mut().poll(cx));
         let now = Instant::now();
         let received = shared.received.load(Relaxed);
-        if received != self.seen {
-            self.asked = None;
-        } else if let Some(asked) = self.asked {
-            if now.duration_since(asked) >= limits::KEEPALIVE_TIMEOUT {
-                return Poll::Ready(Tick::Dead);
+        match self.asked {
+            Some(asked) if received == self.seen => {
+                if now.duration_since(asked) >= limits::KEEPALIVE_TIMEOUT {
+                    return Poll::Ready(Tick::Dead);
+                }
             }
-        } else {
-            // Refused only while an earlier PING is under way, which serves as well.
-            let _ = self.ping.as_mut().map(|ping| ping.send_ping(Ping::opaque()));
-            self.asked = Some(now);
+            // Asked also when something came just now: the peer may have died right after it.
+            _ => {
+                // Refused only while an earlier PING is under way, which serves as well.
+                let _ = self.ping.as_mut().map(|ping| ping.send_ping(Ping::opaque()));
+                self.asked = Some(now);
+            }
         }
         self.seen = received;
         let next = limits::KEEPALIVE_INTERVAL.min(sooner).max(Duration::from_millis(10));

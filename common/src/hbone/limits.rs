@@ -45,7 +45,7 @@ pub const WITHDRAWN_PER_INTERVAL: u32 = 200;
 pub const PREFACE_DEADLINE: Duration = Duration::from_secs(2);
 /// Time for the answer to a CONNECT; the peer has 10 s of it to reach its application.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
-/// Silence after which a PING is sent.
+/// Time between PINGs.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Silence after a PING that ends the connection.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);

@@ -19,7 +19,7 @@ use super::Stream;
 use super::limits;
 use crate::net::buffer::{self, CHUNK_BYTES};
 use crate::net::kill::Killed;
-use crate::net::relay::{End, FarReset, Meters, Outcome, TURN_BYTES, count, failure};
+use crate::net::relay::{End, FarReset, Meter, Outcome, TURN_BYTES, count, failure};
 use crate::net::socket;
 use crate::refusal::Refusal;
 
@@ -33,7 +33,7 @@ const WRITE_BATCH_BYTES: usize = 256 * 1024;
 const WRITE_SLICES: usize = 16;
 
 /// Carries bytes between `near` and `stream` until both directions finished, one failed, or `killed`.
-pub async fn relay(mut near: TcpStream, stream: Stream, meters: &Meters, killed: &Killed) -> Outcome {
+pub async fn relay(mut near: TcpStream, stream: Stream, meter: &impl Meter, killed: &Killed) -> Outcome {
     let mut tunnel = Tunnelled::new(stream);
     let end = {
         let (mut from_near, to_near) = near.split();
@@ -45,8 +45,8 @@ pub async fn relay(mut near: TcpStream, stream: Stream, meters: &Meters, killed:
             }
             let (before_sent, before_received) = (tunnel.sent, tunnel.received);
             let moved = tunnel.poll(cx, &mut from_near, to_near);
-            count(&meters.sent, tunnel.sent - before_sent);
-            count(&meters.received, tunnel.received - before_received);
+            count(tunnel.sent - before_sent, |bytes| meter.sent(bytes));
+            count(tunnel.received - before_received, |bytes| meter.received(bytes));
             if let Poll::Ready(end) = moved {
                 return Poll::Ready(end);
             }

@@ -59,30 +59,22 @@ pub struct Outcome {
     pub end: End,
 }
 
-/// The byte counters of a relay, moved on while it is open. Resolved once per connection.
-#[derive(Clone)]
-pub struct Meters {
-    /// Bytes from the accepted side.
-    pub sent: metrics::Counter,
-    /// Bytes to the accepted side.
-    pub received: metrics::Counter,
+/// Told of a relay's bytes while it is open: resolved once per connection, so that counting looks nothing up.
+pub trait Meter {
+    /// Bytes that were taken from the accepted side and handed on.
+    fn sent(&self, bytes: u64);
+    /// Bytes that were handed to the accepted side.
+    fn received(&self, bytes: u64);
 }
 
-impl Meters {
-    /// Counters that count nothing.
-    pub fn none() -> Self {
-        Self { sent: metrics::Counter::noop(), received: metrics::Counter::noop() }
-    }
-}
-
-impl std::fmt::Debug for Meters {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Meters")
-    }
+/// Counts nothing.
+impl Meter for () {
+    fn sent(&self, _bytes: u64) {}
+    fn received(&self, _bytes: u64) {}
 }
 
 /// Carries bytes between `near` (the accepted connection) and `far` until both finished, one failed, or `killed`.
-pub async fn relay(mut near: TcpStream, mut far: TcpStream, meters: &Meters, killed: &Killed) -> Outcome {
+pub async fn relay(mut near: TcpStream, mut far: TcpStream, meter: &impl Meter, killed: &Killed) -> Outcome {
     let (mut up, mut down) = (Pipe::new(), Pipe::new());
     let end = {
         let (mut from_near, to_near) = near.split();
@@ -96,8 +88,8 @@ pub async fn relay(mut near: TcpStream, mut far: TcpStream, meters: &Meters, kil
             }
             let (before_up, before_down) = (up.moved, down.moved);
             let moved = (up.poll(cx, &mut from_near, to_far), down.poll(cx, &mut from_far, to_near));
-            count(&meters.sent, up.moved - before_up);
-            count(&meters.received, down.moved - before_down);
+            count(up.moved - before_up, |bytes| meter.sent(bytes));
+            count(down.moved - before_down, |bytes| meter.received(bytes));
             match moved {
                 (Poll::Ready(Err(failed)), _) => return Poll::Ready(failed.end(true)),
                 (_, Poll::Ready(Err(failed))) => return Poll::Ready(failed.end(false)),
@@ -125,9 +117,9 @@ pub async fn relay(mut near: TcpStream, mut far: TcpStream, meters: &Meters, kil
     Outcome { sent: up.moved, received: down.moved, end }
 }
 
-pub(crate) fn count(counter: &metrics::Counter, bytes: u64) {
+pub(crate) fn count(bytes: u64, add: impl FnOnce(u64)) {
     if bytes > 0 {
-        counter.increment(bytes);
+        add(bytes);
     }
 }
 

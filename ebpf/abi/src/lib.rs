@@ -88,6 +88,8 @@ pub struct PodConfig {
     /// Inode of the network namespace the programs are attached in, so that pins are never adopted for
     /// the namespace of a later pod with the same name.
     pub netns_inode: u64,
+    /// A random number of the loader that wrote it: a loader that finds another here has been superseded.
+    pub generation: u64,
 }
 
 /// Bits of [`PodConfig::flags`].
@@ -160,7 +162,7 @@ mod tests {
 
     #[test]
     fn layouts_have_no_hidden_padding_and_the_size_version_1_promises() {
-        assert_eq!(size_of::<PodConfig>(), 24);
+        assert_eq!(size_of::<PodConfig>(), 32);
         assert_eq!(size_of::<Drop>(), 64);
         assert!(DROP_SAMPLE.is_power_of_two());
     }

@@ -76,10 +76,13 @@ pub(crate) fn programs_for(framing: &Framing) -> &'static [(Direction, &'static 
         Framing::Ethernet => {
             &[(Direction::Ingress, program::ASSIGN_INBOUND), (Direction::Egress, program::CAPTURE_OUTBOUND)]
         }
-        Framing::Bare => {
-            &[(Direction::Ingress, program::ASSIGN_INBOUND_L3), (Direction::Egress, program::CAPTURE_OUTBOUND_L3)]
+        Framing::Bare => &[
+            (Direction::Ingress, program::ASSIGN_INBOUND_L3),
+            (Direction::Egress, program::CAPTURE_OUTBOUND_L3),
+        ],
+        Framing::Unknown(_) => {
+            &[(Direction::Ingress, program::REFUSE_ALL), (Direction::Egress, program::REFUSE_ALL)]
         }
-        Framing::Unknown(_) => &[(Direction::Ingress, program::REFUSE_ALL), (Direction::Egress, program::REFUSE_ALL)],
     }
 }
 
@@ -184,7 +187,12 @@ fn pin_over(link: FdLink, path: &Path, pins: &PodPins) -> Result<(), String> {
     Ok(())
 }
 
-fn ensure_clsact(ebpf: &mut Ebpf, interface: &Interface, direction: Direction, name: &str) -> Result<(), String> {
+fn ensure_clsact(
+    ebpf: &mut Ebpf,
+    interface: &Interface,
+    direction: Direction,
+    name: &str,
+) -> Result<(), String> {
     let program = object::classifier(ebpf, name).map_err(text)?;
     // Fails when the qdisc is there already, which is as good; a real failure shows at the next step.
     let _there = tc::qdisc_add_clsact(&interface.name);
@@ -263,7 +271,7 @@ fn clsact_filter_present(interface: &Interface, direction: Direction) -> io::Res
     }))
 }
 
-fn text(error: impl std::fmt::Display + std::error::Error) -> String {
+fn text(error: impl std::error::Error) -> String {
     // Errors of aya often hide the errno one level down.
     match error.source() {
         Some(source) => format!("{error}: {source}"),

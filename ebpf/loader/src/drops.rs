@@ -65,7 +65,8 @@ impl DropReader {
     pub async fn log(mut self) -> io::Result<()> {
         let fd = self.ring.as_fd().try_clone_to_owned()?;
         // SAFETY: the duplicate is owned by what is registered, so the descriptor stays open and the same.
-        let ready = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(io::Error::from)?;
+        let ready =
+            unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(io::Error::from)?;
         loop {
             let mut guard = ready.readable().await?;
             for drop in self.take() {

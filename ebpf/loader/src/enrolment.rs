@@ -3,8 +3,7 @@
 //! Knows nothing of the pod but its uid and namespace. Dropping the handle leaves the kernel's side as it is.
 
 use std::{
-    fmt,
-    io,
+    fmt, io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -17,7 +16,7 @@ use crate::{
     error::Error,
     interfaces::{self, Framing, Interface},
     namespace,
-    object::{ConfigEntry, Loaded},
+    object::{self, ConfigEntry, Loaded},
     pins::PodPins,
     probe::Attachment,
     redirector::Shared,
@@ -124,9 +123,11 @@ impl EnrolledPod {
     /// already accepted or queued are not touched.
     ///
     /// # Errors
-    /// [`Error::Workers`], or [`Error::Kernel`] when a socket is not a listening TCP socket.
+    /// [`Error::Workers`], [`Error::Superseded`], or [`Error::Kernel`] when a socket is not a listening TCP socket.
     pub fn set_listeners(&self, workers: &[WorkerListeners<'_>]) -> Result<(), Error> {
-        self.pod.lock().set_listeners(workers)
+        let mut state = self.pod.lock();
+        state.check_current()?;
+        state.set_listeners(workers)
     }
 
     /// Changes the pod's flags, from the next packet on.
@@ -135,6 +136,7 @@ impl EnrolledPod {
     /// [`Error::Kernel`].
     pub fn set_flags(&self, flags: PodFlags) -> Result<(), Error> {
         let mut state = self.pod.lock();
+        state.check_current()?;
         let config = PodConfig { flags: flags.bits(), ..state.config };
         state.write_config(config)
     }
@@ -162,6 +164,7 @@ impl EnrolledPod {
     pub fn repair(&self) -> Result<(), Error> {
         let mut state = self.pod.lock();
         let _lock = self.shared.pins.lock().map_err(|error| state.failed("lock the pins", error))?;
+        state.check_current()?;
         // A program cannot be attached twice to one hook, so moving it to the front takes a new one.
         let loaded = self.shared.object.load(Some(&state.pins));
         state.loaded = loaded.map_err(|failure| state.failed("load the programs", failure.reason))?;
@@ -179,6 +182,7 @@ impl EnrolledPod {
         self.shared.forget(self.number);
         let mut state = self.pod.lock();
         let _lock = self.shared.pins.lock().map_err(|error| state.failed("lock the pins", error))?;
+        state.check_current()?;
         state.remove()
     }
 }
@@ -205,7 +209,7 @@ impl SharedPod {
     /// Covers interfaces that have appeared; called by the watching thread, which has nobody to answer to.
     pub(crate) fn cover_interfaces(&self) {
         let mut state = self.lock();
-        if state.removed {
+        if state.removed || state.check_current().is_err() {
             return;
         }
         if let Err(error) = state.cover() {
@@ -230,6 +234,22 @@ impl PodState {
         Error::kernel(&self.uid, step, reason)
     }
 
+    /// In an upgrade two processes overlap, and only the newer may touch the pod.
+    ///
+    /// # Errors
+    /// [`Error::Superseded`].
+    fn check_current(&self) -> Result<(), Error> {
+        match object::adoptable(&self.pins) {
+            Some(pinned)
+                if pinned.generation != self.config.generation
+                    || pinned.pod_number != self.config.pod_number =>
+            {
+                Err(Error::Superseded { uid: self.uid.to_string() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn write_config(&mut self, config: PodConfig) -> Result<(), Error> {
         let written = self.loaded.config.set(0, ConfigEntry(config), 0);
         written.map_err(|error| self.failed("write its configuration", error))?;
@@ -250,7 +270,9 @@ impl PodState {
             ];
             for (kind, socket) in kinds {
                 let set = self.loaded.listeners.set(listener_index(kind, worker), &socket, 0);
-                set.map_err(|error| self.failed(&format!("hand over the {kind:?} listener of worker {worker}"), error))?;
+                set.map_err(|error| {
+                    self.failed(&format!("hand over the {kind:?} listener of worker {worker}"), error)
+                })?;
             }
         }
         self.write_config(PodConfig { workers: count, ..self.config })?;
@@ -324,7 +346,11 @@ impl PodState {
                         Standing::Behind(program) => FaultKind::Preceded { program },
                         Standing::Absent => FaultKind::Detached,
                     };
-                    faults.push(Fault { interface: interface.name.clone(), direction: direction.name(), kind });
+                    faults.push(Fault {
+                        interface: interface.name.clone(),
+                        direction: direction.name(),
+                        kind,
+                    });
                 }
             }
             Ok(faults)

@@ -102,12 +102,20 @@ pub enum Error {
         limit: usize,
     },
     /// An interface whose packets begin in a way the programs do not read.
-    #[error("interface {interface} has link type {link_type}, which cannot be redirected; take it down or out of the pod")]
+    #[error(
+        "interface {interface} has link type {link_type}, which cannot be redirected; take it down or out of the pod"
+    )]
     LinkType {
         /// Name of the interface.
         interface: String,
         /// Its type, as the kernel calls it (ARPHRD_*).
         link_type: String,
+    },
+    /// A newer process has enrolled the pod; this one must leave it alone.
+    #[error("pod {uid} has been taken over by another process")]
+    Superseded {
+        /// The pod.
+        uid: String,
     },
     /// A step on the kernel failed.
     #[error("pod {uid}: cannot {step}: {reason}")]

@@ -139,6 +139,8 @@ mod tests {
     #[test]
     fn the_own_namespace_has_a_loopback() {
         let found = list().unwrap();
-        assert!(found.iter().any(|interface| interface.framing == Framing::Loopback && interface.name == "lo"));
+        assert!(
+            found.iter().any(|interface| interface.framing == Framing::Loopback && interface.name == "lo")
+        );
     }
 }

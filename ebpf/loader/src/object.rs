@@ -25,7 +25,7 @@ pub(crate) struct ProgramObject {
 #[derive(Clone, Copy)]
 pub(crate) struct ConfigEntry(pub(crate) PodConfig);
 
-// SAFETY: four `u32` and a `u64` without padding: any bytes are a value and no byte is uninitialised.
+// SAFETY: four `u32` and two `u64` without padding: any bytes are a value and no byte is uninitialised.
 unsafe impl aya::Pod for ConfigEntry {}
 
 /// The programs of one pod, verified but attached nowhere yet, and its maps.
@@ -77,9 +77,13 @@ impl ProgramObject {
         }
         let mut ebpf = loader.load(&self.bytes).map_err(|error| failure("(maps)", &error))?;
         for name in program::CLASSIFIERS {
-            classifier(&mut ebpf, name).and_then(|program| program.load()).map_err(|error| failure(name, &error))?;
+            classifier(&mut ebpf, name)
+                .and_then(|program| program.load())
+                .map_err(|error| failure(name, &error))?;
         }
-        sk_lookup(&mut ebpf).and_then(SkLookup::load).map_err(|error| failure(program::ANSWER_LOOKUP, &error))?;
+        sk_lookup(&mut ebpf)
+            .and_then(SkLookup::load)
+            .map_err(|error| failure(program::ANSWER_LOOKUP, &error))?;
         Ok(Loaded {
             listeners: take(&mut ebpf, map::LISTENERS)?,
             config: take(&mut ebpf, map::CONFIG)?,
@@ -102,7 +106,10 @@ impl ProgramObject {
 ///
 /// # Errors
 /// When the object has none of that name and type.
-pub(crate) fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, ProgramError> {
+pub(crate) fn classifier<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &str,
+) -> Result<&'a mut SchedClassifier, ProgramError> {
     ebpf.program_mut(name).ok_or(ProgramError::UnexpectedProgramType)?.try_into()
 }
 
@@ -138,8 +145,13 @@ struct Shape {
 
 const LISTENERS_SHAPE: Shape =
     Shape { name: map::LISTENERS, kind: MapType::SockMap, key: 4, value: 4, entries: LISTENER_SLOTS };
-const CONFIG_SHAPE: Shape =
-    Shape { name: map::CONFIG, kind: MapType::Array, key: 4, value: size_of::<PodConfig>() as u32, entries: 1 };
+const CONFIG_SHAPE: Shape = Shape {
+    name: map::CONFIG,
+    kind: MapType::Array,
+    key: 4,
+    value: size_of::<PodConfig>() as u32,
+    entries: 1,
+};
 const COUNTERS_SHAPE: Shape =
     Shape { name: map::COUNTERS, kind: MapType::PerCpuArray, key: 4, value: 8, entries: COUNTER_SLOTS };
 const DROPS_SHAPE: Shape =

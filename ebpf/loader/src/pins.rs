@@ -30,7 +30,10 @@ impl NodePins {
     /// When it cannot be made.
     pub(crate) fn create(bpffs: &Path, node: &str) -> io::Result<Self> {
         if !is_pin_name(node) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{node:?} cannot name a folder of pins")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{node:?} cannot name a folder of pins"),
+            ));
         }
         let root = bpffs.join(node);
         fs::create_dir_all(&root)?;

@@ -115,14 +115,18 @@ pub(crate) fn attachment(object: &ProgramObject, mode: AttachMode) -> Result<Cap
         let tcx = tc::TcAttachOptions::TcxOrder(LinkOrder::first());
         let tcx = match mode {
             AttachMode::Clsact => Err("not wanted".to_owned()),
-            _ => program.attach_with_options("lo", TcAttachType::Ingress, tcx).map_err(|error| error.to_string()),
+            _ => program
+                .attach_with_options("lo", TcAttachType::Ingress, tcx)
+                .map_err(|error| error.to_string()),
         };
         let Err(tcx) = tcx else { return Ok(Attachment::Tcx) };
         let _there = tc::qdisc_add_clsact("lo");
         let clsact = tc::TcAttachOptions::Netlink(tc::NlOptions::default());
         let clsact = match mode {
             AttachMode::Tcx => Err("not wanted".to_owned()),
-            _ => program.attach_with_options("lo", TcAttachType::Ingress, clsact).map_err(|error| error.to_string()),
+            _ => program
+                .attach_with_options("lo", TcAttachType::Ingress, clsact)
+                .map_err(|error| error.to_string()),
         };
         clsact.map(|_| Attachment::Clsact).map_err(|clsact| Missing::Hook { tcx, clsact })
     })

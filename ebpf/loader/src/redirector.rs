@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     io,
     os::fd::{AsFd as _, OwnedFd},
     path::PathBuf,
@@ -95,6 +96,7 @@ impl Redirector {
             pods: Mutex::default(),
             next_number: AtomicU32::new(1),
             numbers: PodNumbers::default(),
+            generation: RandomState::new().build_hasher().finish(),
         };
         Ok(Self { shared: Arc::new(shared), watch, capabilities })
     }
@@ -116,7 +118,8 @@ impl Redirector {
         if self.shared.pods().len() >= MAX_PODS {
             return Err(Error::TooManyPods { limit: MAX_PODS });
         }
-        let inode = fstat(&enrolment.netns).map_err(|errno| failed("look at its namespace", errno.into()))?.st_ino;
+        let inode =
+            fstat(&enrolment.netns).map_err(|errno| failed("look at its namespace", errno.into()))?.st_ino;
         let changes = namespace::inside(enrolment.netns.as_fd(), Changes::listen).and_then(|changes| changes);
         let changes = changes.map_err(|error| failed("watch its interfaces", error))?;
         let _lock = self.shared.pins.lock().map_err(|error| failed("lock the pins", error))?;
@@ -136,6 +139,7 @@ impl Redirector {
                 flags: enrolment.flags.bits(),
                 pod_number: number,
                 netns_inode: inode,
+                generation: self.shared.generation,
             },
             removed: false,
         };
@@ -235,6 +239,7 @@ pub(crate) struct Shared {
     pods: Mutex<HashMap<u32, SharedPod>>,
     next_number: AtomicU32,
     numbers: PodNumbers,
+    generation: u64,
 }
 
 impl Shared {

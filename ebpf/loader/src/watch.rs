@@ -5,10 +5,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    os::{
-        fd::AsFd as _,
-        unix::net::UnixStream,
-    },
+    os::{fd::AsFd as _, unix::net::UnixStream},
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
 };
@@ -56,7 +53,8 @@ impl Watch {
         woken.set_nonblocking(true)?;
         let list = WatchList(Arc::new(Inner { state: Mutex::default(), wake }));
         let watched = list.clone();
-        let thread = thread::Builder::new().name("interfaces".to_owned()).spawn(move || run(&watched, &woken))?;
+        let thread =
+            thread::Builder::new().name("interfaces".to_owned()).spawn(move || run(&watched, &woken))?;
         Ok(Self { list, thread: Some(thread) })
     }
 

@@ -77,7 +77,11 @@ pub fn inbound(ctx: &TcContext, link: Link) -> Verdict {
     let Some(config) = maps::config() else { return Verdict::DropNoConfig };
     if !segment.opens {
         let cut = config.flags & (flag::CUT_OLD | flag::BYPASS_INBOUND) == flag::CUT_OLD;
-        return if cut && holder(ctx, &segment) == Holder::Application { Verdict::DropOld } else { Verdict::PassSegment };
+        return if cut && holder(ctx, &segment) == Holder::Application {
+            Verdict::DropOld
+        } else {
+            Verdict::PassSegment
+        };
     }
     if config.flags & flag::RELEASE != 0 {
         return Verdict::PassReleased;

@@ -8,8 +8,8 @@ use aya_ebpf::{
     maps::{Array, PerCpuArray, RingBuf, SockMap},
 };
 use ebb_abi::{
-    COUNTER_SLOTS, Hook, LAYOUT_VERSION, LISTENER_SLOTS, ListenerKind, MAX_WORKERS, PodConfig, REPORT_RING_BYTES,
-    Verdict, counter_index, listener_index,
+    COUNTER_SLOTS, Hook, LAYOUT_VERSION, LISTENER_SLOTS, ListenerKind, MAX_WORKERS, PodConfig,
+    REPORT_RING_BYTES, Verdict, counter_index, listener_index,
 };
 
 #[map]
@@ -83,7 +83,8 @@ fn assign(ctx: *mut c_void, slot: &mut u32) -> Assigned {
     // SAFETY: both pointers are valid for the call; a sockmap lookup returns null or a socket whose reference
     // is released on every path below, as the verifier insists.
     unsafe {
-        let socket = bpf_map_lookup_elem(core::ptr::addr_of!(LISTENERS) as *mut _, core::ptr::from_mut(slot).cast());
+        let socket =
+            bpf_map_lookup_elem(core::ptr::addr_of!(LISTENERS) as *mut _, core::ptr::from_mut(slot).cast());
         if socket.is_null() {
             return Assigned::Empty;
         }

@@ -63,7 +63,11 @@ impl Segment {
     pub fn destination_port(&self) -> u16 {
         // SAFETY: `ipv6` says which side of the union was written, and every bit pattern is a port.
         let port = unsafe {
-            if self.ipv6 { self.tuple.__bindgen_anon_1.ipv6.dport } else { self.tuple.__bindgen_anon_1.ipv4.dport }
+            if self.ipv6 {
+                self.tuple.__bindgen_anon_1.ipv6.dport
+            } else {
+                self.tuple.__bindgen_anon_1.ipv4.dport
+            }
         };
         u16::from_be(port)
     }
@@ -181,8 +185,10 @@ fn ipv4(ctx: &TcContext, offset: usize, tagged: bool) -> Result<Segment, Verdict
     };
     let (flags, source, destination) = tcp.read(ctx)?;
     let mut segment = tcp.segment(flags, false)?;
-    segment.tuple.__bindgen_anon_1.ipv4.saddr = u32::from_ne_bytes([header[12], header[13], header[14], header[15]]);
-    segment.tuple.__bindgen_anon_1.ipv4.daddr = u32::from_ne_bytes([header[16], header[17], header[18], header[19]]);
+    segment.tuple.__bindgen_anon_1.ipv4.saddr =
+        u32::from_ne_bytes([header[12], header[13], header[14], header[15]]);
+    segment.tuple.__bindgen_anon_1.ipv4.daddr =
+        u32::from_ne_bytes([header[16], header[17], header[18], header[19]]);
     segment.tuple.__bindgen_anon_1.ipv4.sport = source;
     segment.tuple.__bindgen_anon_1.ipv4.dport = destination;
     Ok(segment)
@@ -249,7 +255,11 @@ fn extensions(ctx: &TcContext, start: usize, first: u8) -> Result<Extensions, Ve
                 found.fragment_offset = (u16::from_be_bytes([header[2], header[3]]) & 0xfff8) as u32;
                 if found.fragment_offset != 0 {
                     // Its first byte is data, whatever `next` says, so no header can be read from it.
-                    return if next == NEXT_TCP || is_extension(next) { Ok(found) } else { Err(Verdict::PassNotTcp) };
+                    return if next == NEXT_TCP || is_extension(next) {
+                        Ok(found)
+                    } else {
+                        Err(Verdict::PassNotTcp)
+                    };
                 }
                 8
             }

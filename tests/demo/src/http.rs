@@ -103,7 +103,7 @@ impl Connection {
         let mut head = String::new();
         let mut lines = self.stream.by_ref().take(HEAD_MAX_BYTES);
         loop {
-            let length = lines.read_line(&mut head).context("no answer")?;
+            let length = lines.read_line(&mut head).context("wait for the answer")?;
             ensure!(length > 0, "closed without an answer");
             if head.ends_with("\r\n\r\n") {
                 return parse_head(&head);

@@ -1,6 +1,6 @@
 //! A closed loop of callers: each makes the next call when the last is over, on a new connection, and keeps the times.
 //!
-//! Knows nothing of what happens meanwhile; [`Tally`] sorts the calls into phases afterwards, by when they were made.
+//! Knows nothing of what happens meanwhile; [`Phases`] sorts the calls into phases afterwards, by when they were made.
 
 use std::{
     net::SocketAddr,
@@ -86,22 +86,49 @@ pub(crate) struct Tally {
     pub(crate) longest: Duration,
 }
 
-impl Tally {
-    /// Sorts calls into those over before `from`, those begun at `to` or after, and those between or across.
+/// When a proxy was away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outage {
+    /// The signal was not sent before.
+    pub(crate) killing: Instant,
+    /// The process was gone by then.
+    pub(crate) dead: Instant,
+    /// Its successor was ready by then.
+    pub(crate) ready: Instant,
+}
+
+/// The calls around an outage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Phases {
+    /// Over before it.
+    pub(crate) before: Tally,
+    /// Under way when it began.
+    pub(crate) cut: Tally,
+    /// Begun within it.
+    pub(crate) down: Tally,
+    /// Begun after it.
+    pub(crate) after: Tally,
+}
+
+impl Phases {
+    /// Sorts calls into their phases.
     #[must_use]
-    pub(crate) fn around(calls: &[Call], from: Instant, to: Instant) -> [Self; 3] {
-        let mut phases = [Self::default(); 3];
+    pub(crate) fn around(outage: Outage, calls: &[Call]) -> Self {
+        let mut phases = Self::default();
         for call in calls {
             let phase = match call.began {
-                began if began + call.took < from => 0,
-                began if began < to => 1,
-                _ => 2,
+                began if began + call.took < outage.killing => &mut phases.before,
+                began if began < outage.dead => &mut phases.cut,
+                began if began < outage.ready => &mut phases.down,
+                _ => &mut phases.after,
             };
-            phases[phase].add(call);
+            phase.add(call);
         }
         phases
     }
+}
 
+impl Tally {
     fn add(&mut self, call: &Call) {
         *(if call.ok { &mut self.ok } else { &mut self.failed }) += 1;
         self.longest = self.longest.max(call.took);
@@ -113,19 +140,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calls_count_in_the_phase_they_were_made_in_and_those_across_in_the_middle() {
+    fn calls_count_in_the_phase_they_were_made_in_and_those_under_way_by_themselves() {
         let start = Instant::now();
         let ms = Duration::from_millis;
         let call = |began, took, ok| Call { began: start + ms(began), took: ms(took), ok };
-        let calls = [
-            call(0, 5, true),
-            call(8, 5, false),  // Across the beginning of the middle.
-            call(12, 30, true), // Across its end.
-            call(20, 1, true),
-        ];
-        let [before, during, after] = Tally::around(&calls, start + ms(10), start + ms(20));
-        assert_eq!(before, Tally { ok: 1, failed: 0, longest: ms(5) });
-        assert_eq!(during, Tally { ok: 1, failed: 1, longest: ms(30) });
-        assert_eq!(after, Tally { ok: 1, failed: 0, longest: ms(1) });
+        let calls =
+            [call(0, 5, true), call(8, 5, false), call(11, 30, true), call(14, 30, true), call(20, 1, true)];
+        let outage = Outage { killing: start + ms(10), dead: start + ms(12), ready: start + ms(20) };
+        let phases = Phases::around(outage, &calls);
+        assert_eq!(phases.before, Tally { ok: 1, failed: 0, longest: ms(5) });
+        assert_eq!(phases.cut, Tally { ok: 1, failed: 1, longest: ms(30) });
+        assert_eq!(phases.down, Tally { ok: 1, failed: 0, longest: ms(30) });
+        assert_eq!(phases.after, Tally { ok: 1, failed: 0, longest: ms(1) });
     }
 }

@@ -110,6 +110,7 @@ impl Screen {
 
     fn row(&self, row: &Row) -> String {
         match row {
+            Row::Text(text) if text.is_empty() => "\n".to_owned(),
             Row::Text(text) => format!("   {text}\n"),
             Row::Fact(name, value) => {
                 let mut out = format!("   {}", self.paint(DIM, name));

@@ -113,3 +113,7 @@ pub fn claimed_service<'a>(mesh: &'a Snapshot, host: &str, pod: &Pod) -> Option<
         |endpoint: &Arc<Endpoint>| endpoint.workload.as_ref().is_some_and(|workload| pod.is(workload));
     mesh.endpoints(service).iter().any(serves).then_some(service)
 }
+
+#[cfg(test)]
+#[path = "admit_tests.rs"]
+mod tests;

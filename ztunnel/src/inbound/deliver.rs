@@ -52,7 +52,7 @@ pub async fn serve(worker: Arc<Worker>, flow: Arc<Flow>, peer: Identity, mut inc
     let baggage = mesh.workload(&flow.pod.uid).map(|workload| Baggage::of(workload));
     match incoming.accept(baggage.as_ref()) {
         Ok(stream) => {
-            let outcome = relay(application, stream, &record.meters(), &killed).await;
+            let outcome = relay(application, stream, &record, &killed).await;
             record.close(&worker.access, &outcome);
         }
         Err(refusal) => {

@@ -41,7 +41,7 @@ pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, client: TcpStream, addres
     match connected {
         Ok(application) => {
             // The application is the near side, as it is for a tunnel.
-            let outcome = relay(application, client, &record.meters(), &killed).await;
+            let outcome = relay(application, client, &record, &killed).await;
             record.close(&worker.access, &outcome);
         }
         Err(refusal) => refuse(&worker, record, client, &refusal),

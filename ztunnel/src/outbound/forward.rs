@@ -75,14 +75,14 @@ async fn carry(
         NextHop::Tunnel { peer, authority, destination, service } => {
             let tunnel = TunnelTo { peer, authority, destination, service };
             match or_killed(&killed, open(worker, mesh, flow, &tunnel)).await {
-                Ok(stream) => Ok(hbone::relay::relay(near, stream, &record.meters(), &killed).await),
+                Ok(stream) => Ok(hbone::relay::relay(near, stream, record, &killed).await),
                 Err(refusal) => Err((refusal, near)),
             }
         }
         NextHop::Plain { target, .. } | NextHop::Local { target, .. } => {
             let connecting = async { dial(&flow.pod, None, target).await.map_err(|e| e.refusal(target)) };
             match or_killed(&killed, connecting).await {
-                Ok(far) => Ok(relay(near, far, &record.meters(), &killed).await),
+                Ok(far) => Ok(relay(near, far, record, &killed).await),
                 Err(refusal) => Err((refusal, near)),
             }
         }

@@ -127,3 +127,7 @@ fn to_workload(
 pub fn keeps_source(client: IpAddr, target: IpAddr) -> bool {
     client != target && client.is_ipv4() == target.is_ipv4()
 }
+
+#[cfg(test)]
+#[path = "route_tests.rs"]
+mod tests;

@@ -17,7 +17,7 @@ use super::request::{Authority, Connect};
 use super::server::{self, Arrival, Incoming};
 use super::{Stream, limits, relay};
 use crate::net::kill::{Kill, kill_switch};
-use crate::net::relay::{Meters, Outcome};
+use crate::net::relay::Outcome;
 
 fn budget() -> Arc<Budget> {
     Budget::new(limits::HELD_BYTES_PER_WORKER)
@@ -87,7 +87,7 @@ struct Carried {
 
 fn spawn_relay(socket: TcpStream, stream: Stream) -> (Kill, JoinHandle<Outcome>) {
     let (kill, killed) = kill_switch();
-    let task = tokio::spawn(async move { relay::relay(socket, stream, &Meters::none(), &killed).await });
+    let task = tokio::spawn(async move { relay::relay(socket, stream, &(), &killed).await });
     (kill, task)
 }
 

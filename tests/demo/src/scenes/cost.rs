@@ -5,12 +5,13 @@
 //! capture is closed before anything is timed, because it costs something itself.
 
 use std::{
+    fs,
     net::SocketAddr,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use harness::cluster::Pod;
 
 use crate::{
@@ -65,6 +66,8 @@ struct Cost {
     mesh: Side,
     counted: f64,
     optimised: bool,
+    /// Load average over the last minute, and processors.
+    machine: (String, usize),
 }
 
 /// Who calls whom, with connections that are open already.
@@ -100,7 +103,14 @@ pub(super) fn play(stage: &mut Stage) -> Result<Box<dyn Facts>> {
     }
     let [plain, mesh] = sides;
     let counted = opened(stage)? - before;
-    Ok(Box::new(Cost { plain, mesh, counted, optimised: !cfg!(debug_assertions) }))
+    Ok(Box::new(Cost { plain, mesh, counted, optimised: !cfg!(debug_assertions), machine: machine()? }))
+}
+
+/// How busy the machine is: with other work on it, tails are that work's.
+fn machine() -> Result<(String, usize)> {
+    let averages = fs::read_to_string("/proc/loadavg").context("read /proc/loadavg")?;
+    let average = averages.split(' ').next().unwrap_or_default().to_owned();
+    Ok((average, thread::available_parallelism().context("count processors")?.get()))
 }
 
 /// Connections of `client` that its ztunnel has counted as carried over mutual TLS.
@@ -237,9 +247,10 @@ impl Facts for Cost {
                 ),
             ),
             Row::fact(
-                "what it is without",
-                "plain-client to plain-web, like client and web-v2 on the same nodes, not enrolled",
+                "without mesh",
+                "plain-client calls plain-web: like client and web-v2, on the same nodes, not enrolled",
             ),
+            Row::fact("machine", format!("{} processors, load average {}", self.machine.1, self.machine.0)),
         ];
         if !self.optimised {
             rows.push(Row::fact("note", "this is an unoptimised build: its figures mean nothing"));
@@ -279,7 +290,13 @@ mod tests {
     }
 
     fn failing(change: impl FnOnce(&mut Cost)) -> Vec<usize> {
-        let mut cost = Cost { plain: side(true), mesh: side(false), counted: 900.0, optimised: true };
+        let mut cost = Cost {
+            plain: side(true),
+            mesh: side(false),
+            counted: 900.0,
+            optimised: true,
+            machine: (String::new(), 2),
+        };
         change(&mut cost);
         let claims = cost.claims();
         claims.iter().enumerate().filter(|(_, claim)| !claim.holds).map(|(at, _)| at).collect()
@@ -301,7 +318,13 @@ mod tests {
 
     #[test]
     fn what_is_faster_with_the_mesh_is_not_shown_as_added() {
-        let mut cost = Cost { plain: side(true), mesh: side(false), counted: 0.0, optimised: true };
+        let mut cost = Cost {
+            plain: side(true),
+            mesh: side(false),
+            counted: 0.0,
+            optimised: true,
+            machine: (String::new(), 2),
+        };
         cost.mesh.rounds.iter_mut().for_each(|round| round.open_p50_us -= 10.0);
         let rows = format!("{:?}", cost.rows());
         assert!(rows.contains(" -10 us"), "{rows}");

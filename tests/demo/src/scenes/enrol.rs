@@ -111,8 +111,12 @@ impl Facts for Enrolled {
         ];
         for old in before {
             let now = after.iter().find(|new| new.pod == old.pod);
-            let now = now.map_or("gone".to_owned(), process);
-            rows.push(Row::fact("application", format!("{}: {} before, {now} after", old.pod, process(old))));
+            let now = match now {
+                Some(now) if now == old => "and still the same".to_owned(),
+                Some(now) => format!("now {}", process(now)),
+                None => "now gone".to_owned(),
+            };
+            rows.push(Row::fact(&old.pod, format!("{}, {now}", process(old))));
         }
         let older = match &self.older {
             Ok(name) => format!("200 from {name}, in the clear as it began"),
@@ -167,7 +171,7 @@ impl Facts for Enrolled {
 /// Process id and start, in seconds after boot (the kernel reports hundredths, `sysconf(_SC_CLK_TCK)` on Linux).
 fn process(application: &Application) -> String {
     let (pid, started) = (application.id.pid, application.id.started);
-    format!("pid {pid} started {}.{:02} s after boot", started / 100, started % 100)
+    format!("pid {pid}, started {}.{:02} s after boot", started / 100, started % 100)
 }
 
 #[cfg(test)]

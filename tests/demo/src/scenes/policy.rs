@@ -107,7 +107,7 @@ fn refuse(stage: &mut Stage, expected: Expected) -> Result<Refused> {
 fn outcome(stage: &Stage, caller: Name, server: Name) -> String {
     match stage.call(caller, server, "/orders") {
         Ok(reply) => reply.status.to_string(),
-        Err(error) => format!("no answer ({error:#})"),
+        Err(error) => format!("no answer: {}", error.root_cause()),
     }
 }
 
@@ -134,12 +134,9 @@ impl Facts for Decided {
             }
             rows.push(Row::fact(policy.file, policy.says));
             let call = format!("{} calls {}", caller.1, server.1);
-            let after = format!(
-                "{} before, {} from {} ms after",
-                refused.before,
-                refused.outcome,
-                refused.took.as_millis()
-            );
+            let before = refused.before.split(':').next().unwrap_or_default();
+            let after =
+                format!("{before} before; {} ms after it, {}", refused.took.as_millis(), refused.outcome);
             rows.push(Row::fact(call, after));
             rows.push(Row::fact(format!("client calls {}", server.1), refused.client.clone()));
             rows.push(Row::fact("log of the server's node", refused.line.replace('\t', " ")));
@@ -175,7 +172,7 @@ mod tests {
             before: "200".into(),
             took: Duration::from_millis(30),
             caller: "10.244.1.3".parse().unwrap(),
-            outcome: "no answer (closed)".into(),
+            outcome: "no answer: closed".into(),
             line: format!(
                 "t\terror\taccess\tconnection complete\tsrc.addr=10.244.1.3:4 error=\"{}\"",
                 expected.reason
@@ -202,7 +199,7 @@ mod tests {
         assert_eq!(failing(|refusals| refusals[0].outcome = "200".into()), [0]);
         assert_eq!(failing(|refusals| refusals[1].line = refusals[0].line.clone()), [1]);
         assert_eq!(failing(|refusals| refusals[2].caller = "10.244.1.9".parse().unwrap()), [2]);
-        assert_eq!(failing(|refusals| refusals[2].client = "no answer (reset)".into()), [3]);
+        assert_eq!(failing(|refusals| refusals[2].client = "no answer: reset".into()), [3]);
     }
 
     #[test]

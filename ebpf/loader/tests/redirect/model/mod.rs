@@ -3,10 +3,10 @@
 use ebb_loader::abi::{Hook, Verdict};
 
 /// A small generator of numbers (xorshift), so that a failure can be repeated.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -18,7 +18,7 @@ impl Random {
 const SHORTEST: usize = 14 + 40;
 
 /// One of the seeds with a few bytes changed or cut.
-pub fn mutilated(seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
+pub(crate) fn mutilated(seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     let mut frame = seeds[random.below(seeds.len())].clone();
     for _ in 0..random.below(4) {
         let at = 12 + random.below(frame.len() - 12);
@@ -37,7 +37,7 @@ pub fn mutilated(seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
 }
 
 /// The verdict of a pod with one worker that has no listeners, no flags, and no connections.
-pub fn verdict(hook: Hook, frame: &[u8]) -> Verdict {
+pub(crate) fn verdict(hook: Hook, frame: &[u8]) -> Verdict {
     let outbound = hook == Hook::CaptureOutbound;
     match read(frame) {
         Err(verdict) => verdict,
@@ -72,7 +72,8 @@ fn read(frame: &[u8]) -> Result<Tcp, Verdict> {
     }
     let tagged = tags > 0;
     match half(at - 2)? {
-        0x0800 => read_ipv4(frame, at).and_then(|(tcp, length, piece)| flags(frame, tcp, length, piece, false, tagged)),
+        0x0800 => read_ipv4(frame, at)
+            .and_then(|(tcp, length, piece)| flags(frame, tcp, length, piece, false, tagged)),
         0x86dd => read_ipv6(frame, at, tagged),
         _ => Err(Verdict::PassNotIp),
     }
@@ -152,7 +153,14 @@ fn read_ipv6(frame: &[u8], at: usize, tagged: bool) -> Result<Tcp, Verdict> {
     Ok(tcp)
 }
 
-fn flags(frame: &[u8], at: usize, payload: usize, piece: Piece, routed: bool, tagged: bool) -> Result<Tcp, Verdict> {
+fn flags(
+    frame: &[u8],
+    at: usize,
+    payload: usize,
+    piece: Piece,
+    routed: bool,
+    tagged: bool,
+) -> Result<Tcp, Verdict> {
     match piece {
         (1..60, _) => return Err(Verdict::DropFragment),
         (60.., _) => return Err(Verdict::PassFragment),

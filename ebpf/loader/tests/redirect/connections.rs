@@ -1,14 +1,7 @@
 //! Connections that the kernel makes, as applications see them.
 
-mod rig;
-
-use std::collections::HashSet;
-
-use ebb_loader::{
-    PodFlags,
-    abi::{Hook, ListenerKind, Verdict},
-};
-use rig::{PEER4, PEER6, POD4, POD6, SILENCE, Ztunnel, address, assert_joined, enrolled, plain};
+use crate::rig::{PEER4, PEER6, POD4, POD6, SILENCE, address, assert_joined, enrolled, plain};
+use ebb_loader::abi::{Hook, ListenerKind, Verdict};
 
 #[test]
 fn what_the_pod_opens_reaches_the_outbound_listener_with_its_true_addresses() {

@@ -1,16 +1,16 @@
 //! A pod, a peer and a stand-in for ztunnel, in namespaces without names that vanish with the test.
 //!
 //! Shares nothing with ztunnel's own code, so that both sides of the contract are written down twice.
-#![expect(dead_code, reason = "each test file uses its own part of the rig")]
-
-pub mod frames;
+pub(crate) mod frames;
+pub(crate) mod raw;
+pub(crate) mod ways;
 
 use std::{
     collections::HashSet,
     fs::File,
     io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream},
-    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, OwnedFd},
     path::PathBuf,
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aya::programs::{SchedClassifier, TcAttachType};
 use ebb_loader::{
     AttachMode, EnrolledPod, Enrolment, PodFlags, Redirector, Settings, WorkerListeners,
     abi::{ListenerKind, ZTUNNEL_MARK},
@@ -25,32 +26,32 @@ use ebb_loader::{
 use nix::sched::{CloneFlags, setns, unshare};
 use socket2::{Domain, Socket, Type};
 
-pub const POD4: &str = "10.9.0.2";
-pub const PEER4: &str = "10.9.0.1";
-pub const POD6: &str = "fd09::2";
-pub const PEER6: &str = "fd09::1";
+pub(crate) const POD4: &str = "10.9.0.2";
+pub(crate) const PEER4: &str = "10.9.0.1";
+pub(crate) const POD6: &str = "fd09::2";
+pub(crate) const PEER6: &str = "fd09::1";
 /// Long enough for a SYN to be sent a second and a third time.
-pub const PATIENCE: Duration = Duration::from_secs(8);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 /// How long nothing must happen for it to count as not happening.
-pub const SILENCE: Duration = Duration::from_millis(300);
+pub(crate) const SILENCE: Duration = Duration::from_millis(300);
 
 static SERIAL: AtomicU32 = AtomicU32::new(0);
 
 /// A name no other test, in this process or another, uses at the same time.
-pub fn unique(what: &str) -> String {
+pub(crate) fn unique(what: &str) -> String {
     format!("{what}-{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Fails, and says why, where the real thing cannot be tested.
-pub fn require_root() {
+pub(crate) fn require_root() {
     assert!(nix::unistd::geteuid().is_root(), "refused: this test makes network namespaces and needs root");
 }
 
 /// A network namespace without a name.
-pub struct Namespace(pub File);
+pub(crate) struct Namespace(pub(crate) File);
 
 impl Namespace {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         require_root();
         let made = thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).expect("unshare");
@@ -62,7 +63,7 @@ impl Namespace {
     }
 
     /// Does something inside, on a thread of its own.
-    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
                 setns(&self.0, CloneFlags::CLONE_NEWNET).expect("setns");
@@ -73,13 +74,13 @@ impl Namespace {
     }
 
     /// Runs a command inside; panics unless it succeeds.
-    pub fn run(&self, command: &str) -> String {
+    pub(crate) fn run(&self, command: &str) -> String {
         let (ok, output) = self.try_run(command);
         assert!(ok, "{command}: {output}");
         output
     }
 
-    pub fn try_run(&self, command: &str) -> (bool, String) {
+    pub(crate) fn try_run(&self, command: &str) -> (bool, String) {
         let mut words = command.split_whitespace();
         let mut child = Command::new(words.next().expect("a command"));
         child.args(words);
@@ -88,15 +89,15 @@ impl Namespace {
         (output.status.success(), text.into_owned())
     }
 
-    pub fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 
-    pub fn fd(&self) -> OwnedFd {
+    pub(crate) fn fd(&self) -> OwnedFd {
         self.0.try_clone().expect("dup").into()
     }
 
-    pub fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
+    pub(crate) fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
         self.inside(|| {
             let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
             stream.set_read_timeout(Some(PATIENCE))?;
@@ -104,23 +105,23 @@ impl Namespace {
         })
     }
 
-    pub fn listen(&self, at: SocketAddr) -> TcpListener {
+    pub(crate) fn listen(&self, at: SocketAddr) -> TcpListener {
         self.inside(|| TcpListener::bind(at)).expect("listen")
     }
 }
 
-pub fn address(ip: &str, port: u16) -> SocketAddr {
+pub(crate) fn address(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse::<IpAddr>().expect("address"), port)
 }
 
 /// Two namespaces joined by a veth pair, `eth0` on either side.
-pub struct Wire {
-    pub pod: Namespace,
-    pub peer: Namespace,
+pub(crate) struct Wire {
+    pub(crate) pod: Namespace,
+    pub(crate) peer: Namespace,
 }
 
 impl Wire {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let wire = Self { pod: Namespace::new(), peer: Namespace::new() };
         wire.join("eth0", "10.9.0", "fd09:");
         wire.pod.run(&format!("ip route add default via {PEER4}"));
@@ -131,7 +132,7 @@ impl Wire {
     }
 
     /// Adds a veth pair with addresses `.2` in the pod and `.1` at the peer.
-    pub fn join(&self, name: &str, four: &str, six: &str) {
+    pub(crate) fn join(&self, name: &str, four: &str, six: &str) {
         let peer = self.peer.path();
         self.pod.run(&format!("ip link add {name} type veth peer name {name} netns {peer}"));
         for (namespace, host) in [(&self.pod, 2), (&self.peer, 1)] {
@@ -149,51 +150,53 @@ fn steer(pod: &Namespace) {
         pod.run(&format!("ip {family} route add local default dev lo table 4321"));
     }
     pod.inside(|| {
-        for (name, value) in
-            [("conf/lo/accept_local", "1"), ("conf/lo/rp_filter", "0"), ("conf/all/rp_filter", "0"), ("tcp_syncookies", "0")]
-        {
+        for (name, value) in [
+            ("conf/lo/accept_local", "1"),
+            ("conf/lo/rp_filter", "0"),
+            ("conf/all/rp_filter", "0"),
+            ("tcp_syncookies", "0"),
+        ] {
             std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value).expect("sysctl");
         }
     });
 }
 
 /// Ztunnel's listeners: `workers` of each kind, and an accept that finds out which of them was chosen.
-pub struct Ztunnel {
-    pub listeners: Vec<[TcpListener; 3]>,
+pub(crate) struct Ztunnel {
+    pub(crate) listeners: Vec<[TcpListener; 3]>,
+}
+
+fn worker([outbound, plaintext, hbone]: &[TcpListener; 3]) -> WorkerListeners<'_> {
+    WorkerListeners { outbound: outbound.as_fd(), plaintext: plaintext.as_fd(), hbone: hbone.as_fd() }
 }
 
 /// A connection as one of the listeners got it.
 #[derive(Debug)]
-pub struct Accepted {
-    pub kind: ListenerKind,
-    pub worker: usize,
-    pub stream: TcpStream,
-    pub peer: SocketAddr,
-    pub local: SocketAddr,
+pub(crate) struct Accepted {
+    pub(crate) kind: ListenerKind,
+    pub(crate) worker: usize,
+    pub(crate) stream: TcpStream,
+    pub(crate) peer: SocketAddr,
+    pub(crate) local: SocketAddr,
 }
 
 impl Ztunnel {
-    pub fn start(pod: &Namespace, workers: usize) -> Self {
+    pub(crate) fn start(pod: &Namespace, workers: usize) -> Self {
         let make = |kind: ListenerKind, worker: usize| {
             let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
             pod.inside(|| listener(kind, worker, serial)).expect("listener")
         };
-        Self { listeners: (0..workers).map(|worker| ListenerKind::ALL.map(|kind| make(kind, worker))).collect() }
+        Self {
+            listeners: (0..workers).map(|worker| ListenerKind::ALL.map(|kind| make(kind, worker))).collect(),
+        }
     }
 
-    pub fn workers(&self) -> Vec<WorkerListeners<'_>> {
-        let borrow = |set: &'_ [TcpListener; 3], i: usize| -> BorrowedFd<'_> {
-            // The borrow lives as long as `self`, which owns the listener.
-            unsafe { BorrowedFd::borrow_raw(set[i].as_raw_fd()) }
-        };
-        self.listeners
-            .iter()
-            .map(|set| WorkerListeners { outbound: borrow(set, 0), plaintext: borrow(set, 1), hbone: borrow(set, 2) })
-            .collect()
+    pub(crate) fn workers(&self) -> Vec<WorkerListeners<'_>> {
+        self.listeners.iter().map(worker).collect()
     }
 
     /// The next connection any listener gets within `time`.
-    pub fn accept_within(&self, time: Duration) -> Option<Accepted> {
+    pub(crate) fn accept_within(&self, time: Duration) -> Option<Accepted> {
         let until = Instant::now() + time;
         loop {
             for (worker, set) in self.listeners.iter().enumerate() {
@@ -213,13 +216,13 @@ impl Ztunnel {
         }
     }
 
-    pub fn accept(&self) -> Accepted {
+    pub(crate) fn accept(&self) -> Accepted {
         self.accept_within(PATIENCE).expect("no listener of ztunnel got a connection")
     }
 }
 
 /// An IPv4 address as itself, when a dual-stack socket wrapped it.
-pub fn plain(address: SocketAddr) -> SocketAddr {
+pub(crate) fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
@@ -236,9 +239,10 @@ fn listener(kind: ListenerKind, worker: usize, serial: u32) -> io::Result<TcpLis
     Ok(socket.into())
 }
 
-pub fn transparent_v6(socket: &impl AsFd) -> io::Result<()> {
+pub(crate) fn transparent_v6(socket: &impl AsFd) -> io::Result<()> {
     use nix::libc;
     let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open for the call, and the value is an int of the length given.
     let result = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),
@@ -252,7 +256,7 @@ pub fn transparent_v6(socket: &impl AsFd) -> io::Result<()> {
 }
 
 /// Sends a line one way, and back.
-pub fn assert_joined(one: &mut TcpStream, other: &mut TcpStream) {
+pub(crate) fn assert_joined(one: &mut TcpStream, other: &mut TcpStream) {
     for _ in 0..2 {
         one.write_all(b"ping").expect("write");
         let mut buffer = [0; 4];
@@ -265,12 +269,12 @@ pub fn assert_joined(one: &mut TcpStream, other: &mut TcpStream) {
 }
 
 /// A redirector with a folder of pins of its own, removed with it.
-pub struct Node {
-    pub redirector: Redirector,
-    pub name: String,
+pub(crate) struct Node {
+    pub(crate) redirector: Redirector,
+    pub(crate) name: String,
 }
 
-pub fn object() -> PathBuf {
+pub(crate) fn object() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target")), PathBuf::from);
     let object = target.join("ebpf/ebb-redirect.o");
@@ -278,31 +282,31 @@ pub fn object() -> PathBuf {
     object
 }
 
-pub fn settings(name: &str, attach: AttachMode) -> Settings {
+pub(crate) fn settings(name: &str, attach: AttachMode) -> Settings {
     Settings { object: object(), bpffs: "/sys/fs/bpf".into(), node: name.to_owned(), attach }
 }
 
 impl Node {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with(AttachMode::Auto)
     }
 
-    pub fn with(attach: AttachMode) -> Self {
+    pub(crate) fn with(attach: AttachMode) -> Self {
         require_root();
         let name = unique("ebb-test");
         let redirector = Redirector::open(settings(&name, attach)).expect("open");
         Self { redirector, name }
     }
 
-    pub fn pins(&self) -> PathBuf {
+    pub(crate) fn pins(&self) -> PathBuf {
         PathBuf::from("/sys/fs/bpf").join(&self.name)
     }
 
-    pub fn enrol(&self, pod: &Namespace, ztunnel: &Ztunnel) -> EnrolledPod {
+    pub(crate) fn enrol(&self, pod: &Namespace, ztunnel: &Ztunnel) -> EnrolledPod {
         self.enrol_with(pod, ztunnel, PodFlags::default())
     }
 
-    pub fn enrol_with(&self, pod: &Namespace, ztunnel: &Ztunnel, flags: PodFlags) -> EnrolledPod {
+    pub(crate) fn enrol_with(&self, pod: &Namespace, ztunnel: &Ztunnel, flags: PodFlags) -> EnrolledPod {
         let enrolment = Enrolment { uid: "pod-1", netns: pod.fd(), listeners: &ztunnel.workers(), flags };
         self.redirector.enrol(enrolment).expect("enrol")
     }
@@ -319,17 +323,59 @@ impl Drop for Node {
 }
 
 /// A wire, its node, ztunnel's listeners and the enrolled pod: what most tests begin with.
-pub struct Enrolled {
-    pub pod: EnrolledPod,
-    pub ztunnel: Ztunnel,
-    pub node: Node,
-    pub wire: Wire,
+pub(crate) struct Enrolled {
+    pub(crate) pod: EnrolledPod,
+    pub(crate) ztunnel: Ztunnel,
+    pub(crate) node: Node,
+    pub(crate) wire: Wire,
 }
 
-pub fn enrolled(workers: usize) -> Enrolled {
+pub(crate) fn enrolled(workers: usize) -> Enrolled {
     let wire = Wire::new();
     let node = Node::start();
     let ztunnel = Ztunnel::start(&wire.pod, workers);
     let pod = node.enrol(&wire.pod, &ztunnel);
     Enrolled { pod, ztunnel, node, wire }
+}
+
+/// Waits for what must come about soon.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < until, "{what} did not come about");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+pub(crate) fn assert_outbound(wire: &Wire, ztunnel: &Ztunnel) -> (TcpStream, TcpStream) {
+    let mut client = wire.pod.connect(address(PEER4, 80)).expect("connect");
+    let mut accepted = ztunnel.accept();
+    assert_eq!((accepted.kind, accepted.local), (ListenerKind::Outbound, address(PEER4, 80)));
+    assert_joined(&mut client, &mut accepted.stream);
+    (client, accepted.stream)
+}
+
+pub(crate) fn assert_inbound(wire: &Wire, ztunnel: &Ztunnel) {
+    let mut client = wire.peer.connect(address(POD6, 80)).expect("connect");
+    let mut accepted = ztunnel.accept();
+    assert_eq!((accepted.kind, accepted.local), (ListenerKind::Plaintext, address(POD6, 80)));
+    assert_joined(&mut client, &mut accepted.stream);
+}
+
+/// A connection made straight from the pod to the peer.
+pub(crate) fn direct(wire: &Wire, port: u16) -> (TcpStream, TcpStream) {
+    let server = wire.peer.listen(address(PEER4, port));
+    let client = wire.pod.connect(address(PEER4, port)).expect("connect");
+    let (served, _) = server.accept().expect("accept");
+    served.set_read_timeout(Some(SILENCE)).expect("timeout");
+    (client, served)
+}
+
+pub(crate) fn running(pod: &Namespace, direction: TcAttachType) -> Vec<u32> {
+    running_on(pod, "eth0", direction)
+}
+
+pub(crate) fn running_on(pod: &Namespace, interface: &str, direction: TcAttachType) -> Vec<u32> {
+    let (_, programs) = pod.inside(|| SchedClassifier::query_tcx(interface, direction)).expect("query");
+    programs.iter().map(aya::programs::ProgramInfo::id).collect()
 }

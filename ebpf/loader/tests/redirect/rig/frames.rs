@@ -2,38 +2,38 @@
 
 use std::net::IpAddr;
 
-pub const FIN: u8 = 0x01;
-pub const SYN: u8 = 0x02;
-pub const RST: u8 = 0x04;
-pub const PSH: u8 = 0x08;
-pub const ACK: u8 = 0x10;
+pub(crate) const FIN: u8 = 0x01;
+pub(crate) const SYN: u8 = 0x02;
+pub(crate) const RST: u8 = 0x04;
+pub(crate) const PSH: u8 = 0x08;
+pub(crate) const ACK: u8 = 0x10;
 
-pub const TCP: u8 = 6;
-pub const HOP_BY_HOP: u8 = 0;
-pub const ROUTING: u8 = 43;
-pub const FRAGMENT: u8 = 44;
-pub const DESTINATION: u8 = 60;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const HOP_BY_HOP: u8 = 0;
+pub(crate) const ROUTING: u8 = 43;
+pub(crate) const FRAGMENT: u8 = 44;
+pub(crate) const DESTINATION: u8 = 60;
 
 /// What a frame carries, from the outside in.
 #[derive(Clone, Debug)]
-pub struct Frame {
-    pub macs: [[u8; 6]; 2],
+pub(crate) struct Frame {
+    pub(crate) macs: [[u8; 6]; 2],
     /// Ethertype and tag control, outermost first.
-    pub tags: Vec<(u16, u16)>,
-    pub source: IpAddr,
-    pub destination: IpAddr,
+    pub(crate) tags: Vec<(u16, u16)>,
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
     /// IPv4 options, a multiple of four bytes.
-    pub options: Vec<u8>,
+    pub(crate) options: Vec<u8>,
     /// IPv4's word of flags and offset.
-    pub fragment: u16,
+    pub(crate) fragment: u16,
     /// IPv6 extension headers: kind, and the bytes after the kind of the next one.
-    pub extensions: Vec<(u8, Vec<u8>)>,
-    pub protocol: u8,
-    pub payload: Vec<u8>,
+    pub(crate) extensions: Vec<(u8, Vec<u8>)>,
+    pub(crate) protocol: u8,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl Frame {
-    pub fn new(source: &str, destination: &str, payload: Vec<u8>) -> Self {
+    pub(crate) fn new(source: &str, destination: &str, payload: Vec<u8>) -> Self {
         Self {
             macs: [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]],
             tags: Vec::new(),
@@ -48,14 +48,14 @@ impl Frame {
     }
 
     /// A TCP segment, checksummed for these addresses.
-    pub fn tcp(source: (&str, u16), destination: (&str, u16), flags: u8, data: &[u8]) -> Self {
+    pub(crate) fn tcp(source: (&str, u16), destination: (&str, u16), flags: u8, data: &[u8]) -> Self {
         let mut frame = Self::new(source.0, destination.0, segment(source.1, destination.1, flags, data));
         frame.checksum();
         frame
     }
 
     /// Sets the TCP checksum over the whole payload.
-    pub fn checksum(&mut self) {
+    pub(crate) fn checksum(&mut self) {
         self.payload[16..18].fill(0);
         let mut pseudo = match (self.source, self.destination) {
             (IpAddr::V4(s), IpAddr::V4(d)) => [s.octets(), d.octets()].concat(),
@@ -69,12 +69,12 @@ impl Frame {
         self.payload[16..18].copy_from_slice(&sum.to_be_bytes());
     }
 
-    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);
         self
     }
 
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = [self.macs[0], self.macs[1]].concat();
         for (ethertype, control) in &self.tags {
             bytes.extend(ethertype.to_be_bytes());
@@ -86,7 +86,7 @@ impl Frame {
     }
 
     /// Without the Ethernet header.
-    pub fn packet(&self) -> Vec<u8> {
+    pub(crate) fn packet(&self) -> Vec<u8> {
         match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let length = 20 + self.options.len();
@@ -104,7 +104,8 @@ impl Frame {
                 header
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                let kinds: Vec<u8> = self.extensions.iter().map(|(kind, _)| *kind).chain([self.protocol]).collect();
+                let kinds: Vec<u8> =
+                    self.extensions.iter().map(|(kind, _)| *kind).chain([self.protocol]).collect();
                 let mut body = Vec::new();
                 for ((_, rest), next) in self.extensions.iter().zip(&kinds[1..]) {
                     body.push(*next);
@@ -125,7 +126,7 @@ impl Frame {
 }
 
 /// A TCP header of twenty bytes, and data; no checksum.
-pub fn segment(source: u16, destination: u16, flags: u8, data: &[u8]) -> Vec<u8> {
+pub(crate) fn segment(source: u16, destination: u16, flags: u8, data: &[u8]) -> Vec<u8> {
     let mut bytes = source.to_be_bytes().to_vec();
     bytes.extend(destination.to_be_bytes());
     bytes.extend([0, 0, 0x30, 0x39, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
@@ -134,12 +135,12 @@ pub fn segment(source: u16, destination: u16, flags: u8, data: &[u8]) -> Vec<u8>
 }
 
 /// The body of an extension header of eight bytes that does nothing (PadN).
-pub fn padding() -> Vec<u8> {
+pub(crate) fn padding() -> Vec<u8> {
     vec![0, 1, 4, 0, 0, 0, 0]
 }
 
 /// The body of a fragment header. `offset` in bytes, a multiple of eight.
-pub fn fragment(offset: u16, more: bool) -> Vec<u8> {
+pub(crate) fn fragment(offset: u16, more: bool) -> Vec<u8> {
     let mut body = vec![0];
     body.extend((offset | u16::from(more)).to_be_bytes());
     body.extend([0, 0, 0, 7]);
@@ -147,7 +148,8 @@ pub fn fragment(offset: u16, more: bool) -> Vec<u8> {
 }
 
 fn internet_checksum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();
+    let mut sum: u32 =
+        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

@@ -1,0 +1,115 @@
+//! One process of ztunnel after another, and what is left when there is none.
+
+use std::{collections::HashSet, thread};
+
+use aya::{
+    maps::{Array, Map, MapData},
+    programs::TcAttachType,
+};
+use ebb_loader::{
+    AttachMode, Enrolment, Error, PodFlags, Redirector,
+    abi::{self, PodConfig, Verdict},
+};
+
+use crate::rig::{
+    Enrolled, Node, PEER4, SILENCE, Wire, Ztunnel, address, assert_inbound, assert_joined, assert_outbound,
+    enrolled, eventually, running, settings,
+};
+
+#[test]
+fn a_crash_leaks_nothing_and_the_next_process_takes_over() {
+    let Enrolled { wire, pod, ztunnel, node } = enrolled(1);
+    let (mut client, mut accepted) = assert_outbound(&wire, &ztunnel);
+    let steered = pod.counters().unwrap().of(Verdict::SteerSyn);
+    // All a crash does that dropping does not is close the sockets, which comes next.
+    drop(pod);
+    assert_joined(&mut client, &mut accepted);
+    drop(ztunnel);
+    let server = wire.peer.listen(address(PEER4, 80));
+    server.set_nonblocking(true).unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| wire.pod.connect(address(PEER4, 80)));
+        thread::sleep(SILENCE);
+        let successor = Redirector::open(settings(&node.name, AttachMode::Auto)).unwrap();
+        let fresh = Ztunnel::start(&wire.pod, 2);
+        let adopted = Node { redirector: successor, name: node.name.clone() };
+        let pod = adopted.enrol(&wire.pod, &fresh);
+        assert!(pod.adopted());
+        assert!(pod.counters().unwrap().of(Verdict::SteerSyn) > steered, "counters go on");
+        assert_eq!(pod.verify().unwrap(), []);
+        assert_eq!(fresh.accept().local, address(PEER4, 80));
+        assert!(waiting.join().unwrap().is_ok());
+        assert_inbound(&wire, &fresh);
+    });
+    assert!(server.accept().is_err(), "a connection went past ztunnel");
+}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Entry(PodConfig);
+// SAFETY: integers without padding.
+unsafe impl aya::Pod for Entry {}
+
+#[test]
+fn maps_of_another_layout_are_replaced_and_their_links_switched_over() {
+    let Enrolled { wire, pod, ztunnel, node } = enrolled(1);
+    drop(pod);
+    let pin = node.pins().join("pod-1").join(abi::map::CONFIG);
+    let mut config: Array<_, Entry> = Array::try_from(Map::Array(MapData::from_pin(pin).unwrap())).unwrap();
+    config
+        .set(0, Entry(PodConfig { layout_version: abi::LAYOUT_VERSION + 1, ..PodConfig::default() }), 0)
+        .unwrap();
+    let pod = node.enrol(&wire.pod, &ztunnel);
+    assert!(!pod.adopted());
+    assert_eq!(pod.verify().unwrap(), []);
+    assert_outbound(&wire, &ztunnel);
+    assert_inbound(&wire, &ztunnel);
+    assert_eq!(running(&wire.pod, TcAttachType::Egress).len(), 1, "two generations are attached");
+}
+
+#[test]
+fn a_pod_made_anew_under_its_old_uid_is_covered_though_the_old_namespace_lives() {
+    let Enrolled { wire: old, pod, ztunnel, node } = enrolled(1);
+    drop((pod, ztunnel));
+    let new = Wire::new();
+    let ztunnel = Ztunnel::start(&new.pod, 1);
+    let pod = node.enrol(&new.pod, &ztunnel);
+    assert!(!pod.adopted());
+    assert_eq!(pod.verify().unwrap(), []);
+    assert_outbound(&new, &ztunnel);
+    assert_eq!(running(&old.pod, TcAttachType::Egress), []);
+}
+
+#[test]
+fn pods_that_are_gone_leave_nothing_behind_for_long() {
+    let Enrolled { wire, pod, ztunnel: _, node } = enrolled(1);
+    drop(pod);
+    assert!(node.redirector.leftovers(&HashSet::from(["pod-1".to_owned()])).unwrap().is_empty());
+    assert_eq!(node.redirector.leftovers(&HashSet::new()).unwrap(), ["pod-1"]);
+    node.redirector.remove_leftover("pod-1").unwrap();
+    assert!(node.redirector.leftovers(&HashSet::new()).unwrap().is_empty());
+    assert_eq!(running(&wire.pod, TcAttachType::Egress), []);
+    assert!(node.redirector.remove_leftover("../escape").is_err());
+}
+
+#[test]
+fn a_process_that_has_been_superseded_leaves_the_pod_alone() {
+    let Enrolled { wire, pod: old, ztunnel, node } = enrolled(1);
+    let successor = Redirector::open(settings(&node.name, AttachMode::Auto)).unwrap();
+    let workers = ztunnel.workers();
+    let enrolment =
+        Enrolment { uid: "pod-1", netns: wire.pod.fd(), listeners: &workers, flags: PodFlags::default() };
+    let new = successor.enrol(enrolment).unwrap();
+    let theirs = running(&wire.pod, TcAttachType::Egress);
+    // Both processes hear of the interface; only the newer one's program may be attached anywhere.
+    wire.join("late0", "10.9.2", "fd09:2:");
+    eventually("cover of the late interface", || new.verify().unwrap().is_empty());
+    assert_eq!(running(&wire.pod, TcAttachType::Egress), theirs);
+    for refused in
+        [old.set_listeners(&workers), old.set_flags(PodFlags::default()), old.repair(), old.unenrol()]
+    {
+        assert!(matches!(refused, Err(Error::Superseded { .. })), "{refused:?}");
+    }
+    assert_eq!(new.verify().unwrap(), []);
+    assert_outbound(&wire, &ztunnel);
+}

@@ -1,0 +1,161 @@
+//! Compares Ebb with Envoy and with no mesh at all, in one run, and says which of its targets were reached.
+//!
+//! Method: every system is up at once and only one is measured at a time, in rounds (A B C, A B C); ratios are taken within
+//! a round; the figures are medians with quartiles. CPU time per unit of work is the figure that counts, since throughput
+//! on a small machine also contains the load generator. A missed target is a finding, not a failure: the exit code is 0.
+
+#![forbid(unsafe_code)]
+
+mod figures;
+mod machine;
+mod plan;
+mod progress;
+mod report;
+mod results;
+mod run;
+mod scenarios;
+mod statistics;
+mod systems;
+
+use std::{env, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Parser, Subcommand};
+
+use self::{
+    machine::Machine,
+    plan::Plan,
+    scenarios::Scenario,
+    systems::{Candidate, Tools},
+};
+
+#[derive(Parser)]
+#[command(version, about = "Compares Ebb with other meshes on this machine")]
+struct Arguments {
+    #[command(subcommand)]
+    layer: Layer,
+}
+
+#[derive(Subcommand)]
+enum Layer {
+    /// Connections between two pods through the node proxies
+    L4(Flags),
+}
+
+#[derive(clap::Args)]
+struct Flags {
+    /// Rounds; 8 or more for a claim under 20 %
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: Option<u16>,
+    /// Only these scenarios
+    #[arg(long, value_delimiter = ',')]
+    scenario: Vec<Scenario>,
+    /// Only these systems, such as `direct,envoy-1,ebb`
+    #[arg(long, value_delimiter = ',')]
+    systems: Vec<String>,
+    /// Few and short rounds: shows that everything works, proves nothing
+    #[arg(long)]
+    quick: bool,
+    /// Where the JSON file goes, instead of `bench/l4.json` in the target directory
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let Layer::L4(flags) = Arguments::parse().layer;
+    match l4(flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ebb-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn l4(flags: Flags) -> Result<()> {
+    harness::interrupt::install()?;
+    let target = target_directory()?;
+    let candidates = chosen(&flags.systems)?;
+    let mut scenarios = if flags.scenario.is_empty() { Scenario::ALL.to_vec() } else { flags.scenario };
+    scenarios.sort_unstable();
+    scenarios.dedup();
+    let plan = Plan::new(flags.rounds.map(usize::from), scenarios, flags.quick);
+    let tools = Tools { directory: target.join("tools") };
+    let machine = Machine::describe();
+    let results = run::measure(&candidates, &tools, &plan)?;
+    print(&machine, &plan, &results);
+    let json = flags.json.unwrap_or_else(|| target.join("bench/l4.json"));
+    report::write_json(&json, &machine, &plan, &results)?;
+    println!("\nAll samples: {}", json.display());
+    harness::interrupt::check().context("the figures above are of what was measured until then")
+}
+
+fn print(machine: &Machine, plan: &Plan, results: &results::Results) {
+    println!(
+        "\n{} x {}, Linux {}, {}",
+        machine.cpus, machine.model, machine.kernel, machine.congestion_control
+    );
+    println!(
+        "medians of {} rounds, ± half the distance between the quartiles; CPU is the proxies'",
+        plan.rounds
+    );
+    for system in &results.systems {
+        println!("  {}: {}", system.name, system.about);
+    }
+    println!("\n{}", report::table(results));
+    let missed = report::missed(results);
+    match missed.len() {
+        0 if !report::has_subject(results) => println!("Ebb was not measured."),
+        0 => println!("No measured target was missed."),
+        count => println!("{count} missed:\n  {}", missed.join("\n  ")),
+    }
+    if !results.mishaps.is_empty() {
+        println!("{} samples were disturbed or failed; the JSON file says which.", results.mishaps.len());
+    }
+}
+
+/// The systems asked for, in the fixed order; all of them when none is named.
+fn chosen(names: &[String]) -> Result<Vec<&'static dyn Candidate>> {
+    let known = || systems::ALL.iter().map(|candidate| candidate.name());
+    for name in names {
+        ensure!(
+            known().any(|known| known == name),
+            "no system {name}; there are {}",
+            known().collect::<Vec<_>>().join(", ")
+        );
+    }
+    let wanted =
+        |candidate: &&&dyn Candidate| names.is_empty() || names.iter().any(|name| name == candidate.name());
+    Ok(systems::ALL.iter().filter(wanted).copied().collect())
+}
+
+/// The build's target directory: the one this program was built into.
+fn target_directory() -> Result<PathBuf> {
+    let executable = env::current_exe().context("find the running executable")?;
+    let Some(target) = executable.ancestors().nth(2) else {
+        bail!("{} is not in a target directory", executable.display());
+    };
+    Ok(target.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systems_are_chosen_by_name_in_the_fixed_order() {
+        let names = |asked: &[&str]| -> Result<Vec<&str>> {
+            let asked: Vec<String> = asked.iter().map(|name| (*name).into()).collect();
+            Ok(chosen(&asked)?.iter().map(|candidate| candidate.name()).collect())
+        };
+        assert_eq!(names(&["envoy-2", "direct"]).unwrap(), ["direct", "envoy-2"]);
+        assert_eq!(names(&[]).unwrap().len(), systems::ALL.len());
+        assert!(names(&["istio"]).unwrap_err().to_string().contains("direct"));
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,96 @@
+//! Owns how long a run measures what: rounds, durations, and which scenarios with which systems.
+//!
+//! Pure. The defaults give answers that hold to about 10 % on a machine that is shared; `--quick` only shows that it works.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::scenarios::Scenario;
+
+/// Rounds below which a claim under 20 % does not hold on a shared machine.
+pub(crate) const ROUNDS: usize = 8;
+
+/// Rounds of `--quick`.
+pub(crate) const QUICK_ROUNDS: usize = 3;
+
+/// What to measure and for how long.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Plan {
+    /// How often each system is measured in each scenario, but for those that are measured once.
+    pub(crate) rounds: usize,
+    /// The scenarios, in order.
+    pub(crate) scenarios: Vec<Scenario>,
+    /// The length of one sample of traffic, in seconds.
+    pub(crate) sample_seconds: u64,
+    /// Idle connections held to see what one costs.
+    pub(crate) connections_held: u32,
+    /// Workloads in the mesh of the scenario `ready`.
+    pub(crate) workloads: u32,
+    /// Share of stolen CPU time, 0 to 1, above which a sample is taken a second time.
+    pub(crate) stolen_limit: f64,
+}
+
+impl Plan {
+    /// A plan with these rounds and scenarios.
+    #[must_use]
+    pub(crate) fn new(rounds: Option<usize>, scenarios: Vec<Scenario>, quick: bool) -> Self {
+        let default = if quick { QUICK_ROUNDS } else { ROUNDS };
+        Self {
+            rounds: rounds.unwrap_or(default),
+            scenarios,
+            sample_seconds: if quick { 1 } else { 2 },
+            connections_held: if quick { 500 } else { 2000 },
+            workloads: 10_000,
+            stolen_limit: 0.2,
+        }
+    }
+
+    /// How often a system is measured in `scenario`.
+    #[must_use]
+    pub(crate) fn rounds_of(&self, scenario: Scenario) -> usize {
+        match scenario {
+            // A process that held connections once keeps some of their memory: only the first time is true.
+            Scenario::Memory => 1,
+            _ => self.rounds,
+        }
+    }
+
+    /// How long one sample of `scenario` is expected to take, with what surrounds it.
+    #[must_use]
+    pub(crate) fn expected(&self, scenario: Scenario) -> Duration {
+        let sample = Duration::from_secs(self.sample_seconds);
+        match scenario {
+            Scenario::Memory => Duration::from_secs(2) + Duration::from_millis(3) * self.connections_held,
+            Scenario::Ready => Duration::from_secs(2),
+            _ => sample + Duration::from_millis(300),
+        }
+    }
+
+    /// How long the whole run is expected to take for `systems` systems.
+    #[must_use]
+    pub(crate) fn expected_in_all(&self, systems: usize) -> Duration {
+        let one = |scenario: &Scenario| {
+            self.expected(*scenario).mul_f64((self.rounds_of(*scenario) * systems) as f64)
+        };
+        self.scenarios.iter().map(one).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_run_has_the_rounds_that_a_claim_needs_and_ends_within_coffee_time() {
+        let plan = Plan::new(None, Scenario::ALL.to_vec(), false);
+        assert!(plan.rounds >= 8);
+        assert!(plan.expected_in_all(4) < Duration::from_secs(600), "{:?}", plan.expected_in_all(4));
+    }
+
+    #[test]
+    fn asked_for_rounds_win_over_quick() {
+        assert_eq!(Plan::new(Some(5), vec![Scenario::Bulk], true).rounds, 5);
+        assert_eq!(Plan::new(None, vec![Scenario::Bulk], true).rounds, QUICK_ROUNDS);
+    }
+}

@@ -1,0 +1,221 @@
+//! Lays the results out for a person: one line for each figure, its medians, the ratio, the target and the verdict.
+//!
+//! Pure: takes results, gives text. Columns are as wide as their widest cell.
+
+use super::verdict::{Judgement, SUBJECT, Verdict, judge};
+use crate::{
+    figures::{FIGURES, Figure, Target},
+    results::Results,
+    statistics::Summary,
+};
+
+/// Shown where there is no value.
+const NONE: &str = "-";
+
+/// The table of every figure that has at least one sample.
+#[must_use]
+pub(crate) fn table(results: &Results) -> String {
+    let mut rows = vec![head(results)];
+    let mut scenario = None;
+    for figure in measured(results) {
+        // An empty line between scenarios.
+        if scenario.replace(figure.scenario).is_some_and(|last| last != figure.scenario) {
+            rows.push(Vec::new());
+        }
+        rows.push(row(results, figure));
+    }
+    lay_out(&rows)
+}
+
+/// One line a missed target, for the end of the report; empty when none was missed.
+#[must_use]
+pub(crate) fn missed(results: &Results) -> Vec<String> {
+    let judged = measured(results).map(|figure| (figure, judge(results, figure)));
+    judged
+        .filter(|(_, judgement)| judgement.verdict == Verdict::Missed)
+        .map(|(figure, judgement)| {
+            let value =
+                results.summary(SUBJECT, figure).map_or(NONE.into(), |summary| number(summary.median));
+            let against = match (judgement.ratio, judgement.yardstick, figure.target) {
+                (Some(ratio), Some(name), target) if !matches!(target, Target::AtMost(_)) => {
+                    format!(", {:.2}x {name}", ratio.median)
+                }
+                _ => String::new(),
+            };
+            format!("{}: {value} {}{against}; target {}", figure.label, figure.unit, target(figure.target))
+        })
+        .collect()
+}
+
+fn measured(results: &Results) -> impl Iterator<Item = &'static Figure> {
+    FIGURES.iter().filter(|figure| {
+        results.systems.iter().any(|system| !results.series(&system.name, figure).is_empty())
+    })
+}
+
+fn head(results: &Results) -> Vec<String> {
+    let mut cells = vec!["figure".to_owned(), "unit".to_owned()];
+    cells.extend(results.systems.iter().map(|system| system.name.clone()));
+    cells.extend(["ebb / better Envoy", "target", "verdict"].map(str::to_owned));
+    cells
+}
+
+fn row(results: &Results, figure: &'static Figure) -> Vec<String> {
+    let judgement = judge(results, figure);
+    let mut cells = vec![figure.label.to_owned(), figure.unit.to_owned()];
+    cells.extend(results.systems.iter().map(|system| value(results.summary(&system.name, figure))));
+    cells.extend([
+        comparison(&judgement, figure),
+        target(figure.target),
+        verdict(judgement.verdict).to_owned(),
+    ]);
+    cells
+}
+
+fn value(summary: Option<Summary>) -> String {
+    match summary {
+        None => NONE.into(),
+        Some(summary) if summary.count == 1 => number(summary.median),
+        Some(summary) => format!("{} ±{:.0}%", number(summary.median), summary.spread() * 100.0),
+    }
+}
+
+fn comparison(judgement: &Judgement, figure: &Figure) -> String {
+    match judgement.ratio {
+        None => NONE.into(),
+        Some(ratio) if ratio.count == 1 => format!("{:.2}x{}", ratio.median, of_what(figure)),
+        Some(ratio) => {
+            format!("{:.2}x ({:.2}..{:.2}){}", ratio.median, ratio.lower, ratio.upper, of_what(figure))
+        }
+    }
+}
+
+fn of_what(figure: &Figure) -> &'static str {
+    if matches!(figure.target, Target::AddedRatioAtMost(_)) { " added" } else { "" }
+}
+
+fn target(target: Target) -> String {
+    match target {
+        Target::RatioAtLeast(bound) => format!(">= {bound:.2}x"),
+        Target::RatioAtMost(bound) => format!("<= {bound:.2}x"),
+        Target::AddedRatioAtMost(bound) => format!("<= {bound:.2}x added"),
+        Target::AtMost(bound) => format!("<= {}", number(bound)),
+        Target::Shown => String::new(),
+    }
+}
+
+fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Met => "met",
+        Verdict::Missed => "MISSED",
+        Verdict::Unmeasured => "not measured",
+        Verdict::Shown => "",
+    }
+}
+
+/// Three digits that matter, and thousands apart: `0.53`, `6.61`, `28.1`, `585`, `21,000`.
+fn number(value: f64) -> String {
+    match value.abs() {
+        size if size < 9.995 => format!("{value:.2}"),
+        size if size < 99.95 => format!("{value:.1}"),
+        _ => {
+            let digits = format!("{:.0}", value.abs());
+            let groups: Vec<&str> =
+                digits.as_bytes().rchunks(3).rev().filter_map(|group| str::from_utf8(group).ok()).collect();
+            format!("{}{}", if value < 0.0 { "-" } else { "" }, groups.join(","))
+        }
+    }
+}
+
+fn lay_out(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        // Names to the left, numbers to the right, so that digits of one size stand under each other.
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
+            0 | 1 => format!("{cell:<width$}"),
+            last if last + 1 == columns => cell.clone(),
+            _ => format!("{cell:>width$}"),
+        });
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::{Contestant, Sample};
+
+    fn results() -> Results {
+        let contestant = |name: &str| Contestant {
+            name: name.into(),
+            about: String::new(),
+            yardstick: name.starts_with("envoy"),
+        };
+        let mut results =
+            Results { systems: ["direct", "envoy-1", "ebb"].map(contestant).into(), ..Results::default() };
+        for round in 0..3 {
+            results.record("direct", round, &Sample::from([("bulk.throughput", 35.1)]));
+            results.record("envoy-1", round, &Sample::from([("bulk.throughput", 6.6), ("bulk.cpu", 2.0)]));
+            results.record("ebb", round, &Sample::from([("bulk.throughput", 9.9), ("bulk.cpu", 2.5)]));
+        }
+        results.record("ebb", 0, &Sample::from([("memory.idle", 17.0)]));
+        results
+    }
+
+    #[test]
+    fn numbers_have_three_digits_that_matter() {
+        let cases = [
+            (0.53, "0.53"),
+            (6.612, "6.61"),
+            (9.996, "10.0"),
+            (28.14, "28.1"),
+            (584.6, "585"),
+            (21_000.0, "21,000"),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(number(value), expected);
+        }
+        assert_eq!(number(-1234.0), "-1,234");
+    }
+
+    #[test]
+    fn the_table_shows_medians_ratio_target_and_verdict() {
+        let expected = "\
+figure                       unit    direct  envoy-1        ebb  ebb / better Envoy    target  verdict
+bulk stream                  Gbit/s  35.1 ±0%  6.60 ±0%  9.90 ±0%  1.50x (1.50..1.50)  >= 1.00x  met
+";
+        let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = table(&results());
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(squeeze(&lines[..2].join("\n")), squeeze(expected), "{text}");
+        assert!(lines[2].ends_with("<= 1.00x  MISSED"), "{text}");
+        assert_eq!(lines[3], "", "scenarios are set apart: {text}");
+        assert_eq!(lines.len(), 5, "figures without a sample have no line: {text}");
+    }
+
+    #[test]
+    fn columns_stand_under_each_other() {
+        let text = table(&results());
+        let place = |line: &str| line.find("Gbit/s").or(line.find("s/GB")).or(line.find("MB"));
+        let units: Vec<usize> = text.lines().skip(1).filter_map(place).collect();
+        assert_eq!(units.len(), 3, "{text}");
+        assert!(units.iter().all(|place| *place == units[0]), "{text}");
+    }
+
+    #[test]
+    fn each_missed_target_is_named_with_its_value() {
+        assert_eq!(
+            missed(&results()),
+            [
+                "bulk stream, CPU: 2.50 s/GB, 1.25x envoy-1; target <= 1.00x",
+                "resident, idle, both proxies: 17.0 MB; target <= 16.0",
+            ]
+        );
+    }
+}

@@ -1,0 +1,174 @@
+//! Decides, for one figure, whether Ebb reached its target: a pure function of the results.
+//!
+//! The yardstick is the better of the systems marked so, chosen anew for each figure by its median; the ratio is then taken
+//! round by round against that one system.
+
+use serde::Serialize;
+
+use crate::{
+    figures::{Better, Figure, Target},
+    results::Results,
+    statistics::{self, Summary},
+};
+
+/// The system whose figures are judged.
+pub(crate) const SUBJECT: &str = "ebb";
+
+/// The system without any mesh, over which latency is added.
+pub(crate) const FLOOR: &str = "direct";
+
+/// Whether there is anything to judge.
+pub(crate) fn has_subject(results: &Results) -> bool {
+    results.samples.contains_key(SUBJECT)
+}
+
+/// How a figure ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Verdict {
+    /// The target was reached.
+    Met,
+    /// It was not.
+    Missed,
+    /// Ebb, the yardstick or the floor was not measured.
+    Unmeasured,
+    /// There is no target.
+    Shown,
+}
+
+/// What came out of one figure.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Judgement {
+    /// The system that Ebb was measured against.
+    pub(crate) yardstick: Option<String>,
+    /// Ebb's ratio to it within rounds.
+    pub(crate) ratio: Option<Summary>,
+    /// Whether that, or the value itself, is good enough.
+    pub(crate) verdict: Verdict,
+}
+
+/// Judges `figure`.
+#[must_use]
+pub(crate) fn judge(results: &Results, figure: &Figure) -> Judgement {
+    let yardstick = yardstick(results, figure);
+    let ratio = yardstick.as_deref().and_then(|name| ratio(results, figure, SUBJECT, name));
+    let median = ratio.map(|summary| summary.median);
+    let verdict = match figure.target {
+        Target::Shown => Verdict::Shown,
+        Target::RatioAtLeast(bound) => reached(median, |ratio| ratio >= bound),
+        Target::RatioAtMost(bound) | Target::AddedRatioAtMost(bound) => {
+            reached(median, |ratio| ratio <= bound)
+        }
+        Target::AtMost(bound) => {
+            reached(results.summary(SUBJECT, figure).map(|summary| summary.median), |value| value <= bound)
+        }
+    };
+    Judgement { yardstick, ratio, verdict }
+}
+
+fn reached(value: Option<f64>, good: impl FnOnce(f64) -> bool) -> Verdict {
+    match value {
+        None => Verdict::Unmeasured,
+        Some(value) if good(value) => Verdict::Met,
+        Some(_) => Verdict::Missed,
+    }
+}
+
+/// The better of the yardsticks that were measured.
+fn yardstick(results: &Results, figure: &Figure) -> Option<String> {
+    let medians = results
+        .systems
+        .iter()
+        .filter(|system| system.yardstick)
+        .filter_map(|system| Some((&system.name, results.summary(&system.name, figure)?.median)));
+    let best = match figure.better {
+        Better::Higher => medians.max_by(|left, right| left.1.total_cmp(&right.1)),
+        Better::Lower => medians.min_by(|left, right| left.1.total_cmp(&right.1)),
+    };
+    best.map(|(name, _)| name.clone())
+}
+
+/// The ratio of `system` to `yardstick` within rounds, of what is added over the floor where the target says so.
+fn ratio(results: &Results, figure: &Figure, system: &str, yardstick: &str) -> Option<Summary> {
+    let mut subject = results.series(system, figure).to_vec();
+    let mut base = results.series(yardstick, figure).to_vec();
+    if matches!(figure.target, Target::AddedRatioAtMost(_)) {
+        let floor = results.series(FLOOR, figure);
+        subject = statistics::added(&subject, floor);
+        base = statistics::added(&base, floor);
+    }
+    Summary::of(statistics::ratios(&subject, &base))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        figures::FIGURES,
+        results::{Contestant, Sample},
+    };
+
+    fn figure(id: &str) -> &'static Figure {
+        FIGURES.iter().find(|figure| figure.id == id).unwrap()
+    }
+
+    /// One value a round for each system.
+    fn results(figure: &Figure, systems: &[(&str, &[f64])]) -> Results {
+        let mut results = Results::default();
+        for (name, values) in systems {
+            results.systems.push(Contestant {
+                name: (*name).into(),
+                about: String::new(),
+                yardstick: name.starts_with("envoy"),
+            });
+            for (round, value) in values.iter().enumerate() {
+                results.record(name, round, &Sample::from([(figure.id, *value)]));
+            }
+        }
+        results
+    }
+
+    #[test]
+    fn the_better_envoy_is_the_one_to_beat() {
+        let cpu = figure("http-16.cpu");
+        let judged =
+            judge(&results(cpu, &[("envoy-1", &[80.0]), ("envoy-2", &[100.0]), ("ebb", &[60.0])]), cpu);
+        assert_eq!(judged.yardstick.as_deref(), Some("envoy-1"));
+        assert_eq!(judged.ratio.map(|ratio| ratio.median), Some(0.75));
+        assert_eq!(judged.verdict, Verdict::Met, "the bound itself is good enough");
+
+        let rate = figure("bulk.throughput");
+        let judged =
+            judge(&results(rate, &[("envoy-1", &[5.0]), ("envoy-2", &[6.0]), ("ebb", &[5.5])]), rate);
+        assert_eq!(judged.yardstick.as_deref(), Some("envoy-2"));
+        assert_eq!(judged.verdict, Verdict::Missed);
+    }
+
+    #[test]
+    fn latency_is_judged_by_what_is_added_over_no_mesh() {
+        let p50 = figure("ping.p50");
+        let systems: [(&str, &[f64]); 3] =
+            [("direct", &[20.0, 40.0]), ("envoy-1", &[120.0, 240.0]), ("ebb", &[100.0, 200.0])];
+        let judged = judge(&results(p50, &systems), p50);
+        assert_eq!(judged.ratio.map(|ratio| ratio.median), Some(0.8));
+        assert_eq!(judged.verdict, Verdict::Met);
+        let without_floor = judge(&results(p50, &systems[1..]), p50);
+        assert_eq!(without_floor.verdict, Verdict::Unmeasured);
+    }
+
+    #[test]
+    fn an_absolute_bound_needs_no_yardstick() {
+        let idle = figure("memory.idle");
+        assert_eq!(judge(&results(idle, &[("ebb", &[15.0])]), idle).verdict, Verdict::Met);
+        assert_eq!(judge(&results(idle, &[("ebb", &[16.5])]), idle).verdict, Verdict::Missed);
+        assert_eq!(judge(&results(idle, &[("envoy-1", &[128.0])]), idle).verdict, Verdict::Unmeasured);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_never_met() {
+        for figure in FIGURES {
+            let verdict = judge(&Results::default(), figure).verdict;
+            assert!(matches!(verdict, Verdict::Unmeasured | Verdict::Shown), "{}: {verdict:?}", figure.id);
+        }
+    }
+}

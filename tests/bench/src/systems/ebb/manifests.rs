@@ -1,0 +1,149 @@
+//! Writes the manifests that Ebb reads: what a user or kubelet would have in the cluster, and nothing else. Pure text.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+use harness::{
+    cluster::{Node, Pod},
+    kubelet::NETNS_ANNOTATION,
+};
+
+/// The namespace of everything here, enrolled in the mesh.
+const NAMESPACE: &str = "bench";
+
+/// Pods that fit in 10.0.0.0/8 without a thought about node ranges.
+const PODS_MAX: u32 = 1 << 20;
+
+/// Pods of each service account in a large mesh, and of each node.
+const PODS_PER_ACCOUNT: u32 = 10;
+const PODS_PER_NODE: u32 = 100;
+
+/// What one Pod manifest says.
+#[derive(Clone, Debug)]
+struct Facts<'a> {
+    name: &'a str,
+    account: &'a str,
+    node: &'a str,
+    address: Ipv4Addr,
+    host: Ipv4Addr,
+    /// The pod's network namespace, where it is a pod of this machine.
+    netns: Option<PathBuf>,
+}
+
+/// Writes what the mesh of two pods consists of into a new directory.
+pub(super) fn write_small(directory: &Path, nodes: [&Node; 2], pods: [&Pod; 2]) -> Result<()> {
+    fs::create_dir(directory).with_context(|| format!("create {}", directory.display()))?;
+    let mut cluster = namespace();
+    for node in nodes {
+        cluster += &node_object(node.name(), node.addresses().v4);
+    }
+    for (pod, node) in pods.into_iter().zip(nodes) {
+        let netns = Some(pod.namespace().path());
+        let (address, host) = (pod.addresses().v4, node.addresses().v4);
+        cluster += &service_account(pod.name());
+        cluster += &Facts { name: pod.name(), account: pod.name(), node: node.name(), address, host, netns }
+            .manifest();
+    }
+    write(directory, "mesh", &cluster)
+}
+
+/// Writes `count` pods on other nodes into a new directory, each in a file of its own, and the node `own` that has none.
+pub(super) fn write_large(directory: &Path, own: &Node, count: u32) -> Result<()> {
+    ensure!(count <= PODS_MAX, "{count} pods are more than the {PODS_MAX} that have an address");
+    fs::create_dir(directory).with_context(|| format!("create {}", directory.display()))?;
+    let mut cluster = namespace() + &node_object(own.name(), own.addresses().v4);
+    for number in 0..count.div_ceil(PODS_PER_NODE) {
+        cluster += &node_object(&format!("other-{number}"), host(number));
+    }
+    write(directory, "cluster", &cluster)?;
+    for number in 0..count {
+        let (name, account) = (format!("pod-{number}"), format!("account-{}", number / PODS_PER_ACCOUNT));
+        let node_number = number / PODS_PER_NODE;
+        let facts = Facts {
+            name: &name,
+            account: &account,
+            node: &format!("other-{node_number}"),
+            address: Ipv4Addr::from_bits(Ipv4Addr::new(10, 16, 0, 0).to_bits() + number),
+            host: host(node_number),
+            netns: None,
+        };
+        write(directory, &name, &facts.manifest())?;
+    }
+    Ok(())
+}
+
+fn host(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(Ipv4Addr::new(172, 31, 0, 0).to_bits() + number)
+}
+
+fn write(directory: &Path, name: &str, text: &str) -> Result<()> {
+    let path = directory.join(format!("{name}.yaml"));
+    fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+}
+
+fn namespace() -> String {
+    format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NAMESPACE}\n  labels:\n    \
+         istio.io/dataplane-mode: ambient\n"
+    )
+}
+
+fn service_account(name: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: {name}\n  namespace: {NAMESPACE}\n"
+    )
+}
+
+fn node_object(name: &str, address: Ipv4Addr) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Node\nmetadata:\n  name: {name}\n  uid: {name}-uid\n  labels:\n    \
+         topology.kubernetes.io/region: region-1\nstatus:\n  addresses:\n  - type: InternalIP\n    address: {address}\n"
+    )
+}
+
+impl Facts<'_> {
+    /// The Pod as the API server would give it.
+    fn manifest(&self) -> String {
+        let Self { name, account, node, address, host, netns } = self;
+        let mut text = format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: {NAMESPACE}\n  uid: {name}-uid\n  \
+             labels:\n    app: {account}\n    version: v1\n"
+        );
+        if let Some(netns) = netns {
+            // A String takes everything that is written to it.
+            let _ = writeln!(text, "  annotations:\n    {NETNS_ANNOTATION}: {}", netns.display());
+        }
+        text + &format!(
+            "spec:\n  nodeName: {node}\n  serviceAccountName: {account}\n  containers:\n  - name: app\n    image: app\n\
+             status:\n  phase: Running\n  podIP: {address}\n  podIPs:\n  - ip: {address}\n  hostIP: {host}\n  \
+             conditions:\n  - type: Ready\n    status: \"True\"\n"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_of_this_machine_names_its_namespace_and_others_do_not() {
+        let mut facts = Facts {
+            name: "client",
+            account: "client",
+            node: "node-1",
+            address: Ipv4Addr::new(10, 244, 1, 2),
+            host: Ipv4Addr::new(172, 30, 0, 1),
+            netns: Some("/run/netns/x".into()),
+        };
+        let local = facts.manifest();
+        assert!(local.contains("\n  annotations:\n    ebb.dev/netns: /run/netns/x\nspec:\n"), "{local}");
+        assert!(local.contains("\n  podIP: 10.244.1.2\n"), "{local}");
+        facts.netns = None;
+        assert!(!facts.manifest().contains("annotations"));
+    }
+}

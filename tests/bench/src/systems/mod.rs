@@ -1,0 +1,119 @@
+//! Owns the systems that are compared. To add one, write a file that implements [`Candidate`] and list it in [`ALL`].
+//!
+//! Every system has a cluster of its own, of the same shape: a client's pod on one node, a server's on the other. All are
+//! up for the whole run and idle but for the one being measured.
+
+mod direct;
+mod ebb;
+mod envoy;
+mod stage;
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result};
+use harness::{interrupt::wait_for, process::Process};
+
+pub(crate) use self::stage::{Stage, port};
+use crate::results::Sample;
+
+/// The load generator's role.
+pub(crate) const CLIENT: &str = "client";
+/// The application's role.
+pub(crate) const SERVER: &str = "server";
+
+/// How long a first request through a new system may take, tries included.
+const PROVED_WITHIN: Duration = Duration::from_secs(20);
+
+/// A system that can be brought up.
+pub(crate) trait Candidate {
+    /// Its name in the report and on the command line.
+    fn name(&self) -> &'static str;
+
+    /// What it is and which settings matter, for the reader of the figures.
+    fn about(&self) -> String;
+
+    /// Whether it is what Ebb is measured against.
+    fn yardstick(&self) -> bool {
+        false
+    }
+
+    /// Brings it up, ready to carry traffic. Each proxy runs in a role of its own, by which its CPU time is known; dropping
+    /// what is returned stops all.
+    ///
+    /// # Errors
+    /// A program is missing or does not get ready.
+    fn start(&self, tools: &Tools) -> Result<Running>;
+
+    /// Starts one proxy in a mesh of `workloads` workloads and says how long it took to be ready, and what it held. Nothing
+    /// by default.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    fn start_in_large_mesh(&self, workloads: u32) -> Result<Option<Sample>> {
+        let _ = workloads;
+        Ok(None)
+    }
+}
+
+/// Where programs that have to be installed are kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Tools {
+    /// A directory that stays from run to run.
+    pub(crate) directory: PathBuf,
+}
+
+/// A system that is up. Fields are dropped in this order: proxies before what they serve.
+pub(crate) struct Running {
+    /// Its proxies; none for no mesh.
+    pub(crate) proxies: Vec<Box<dyn Proxy>>,
+    /// The pods and applications.
+    pub(crate) stage: Stage,
+}
+
+/// One proxy of a running system.
+pub(crate) trait Proxy {
+    /// Its process.
+    fn process(&self) -> &Process;
+
+    /// Whether it has carried an encrypted connection, where it can tell. A system that would also work without its proxies
+    /// must be able to, or what is measured may be no mesh at all.
+    ///
+    /// # Errors
+    /// It does not answer.
+    fn has_encrypted(&self) -> Result<bool> {
+        Ok(true)
+    }
+}
+
+impl Proxy for Process {
+    fn process(&self) -> &Process {
+        self
+    }
+}
+
+impl Running {
+    /// Makes sure that requests get through, and through the proxies; what is made on first use is there afterwards.
+    ///
+    /// # Errors
+    /// None did in time.
+    pub(crate) fn prove(&self) -> Result<()> {
+        let mut last = "nobody answered".to_owned();
+        let proved = wait_for("encrypted answer from the server", PROVED_WITHIN, || {
+            if !self.stage.answers() {
+                return Ok(None);
+            }
+            for proxy in &self.proxies {
+                if !proxy.has_encrypted()? {
+                    last = format!("{} has encrypted nothing", proxy.process().name());
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        });
+        proved.context(last)
+    }
+}
+
+/// Every system, in the order in which rounds go.
+pub(crate) const ALL: &[&dyn Candidate] =
+    &[&direct::Direct, &envoy::Envoy::ONE, &envoy::Envoy::TWO, &ebb::Ebb];
