@@ -65,13 +65,36 @@ fn caller(namespace: &Namespace, to: SocketAddr, path: &str, over: &AtomicBool) 
     namespace.within(|| {
         let mut calls = Vec::new();
         while !over.load(Ordering::Relaxed) && calls.len() < CALLS_MAX {
-            let began = Instant::now();
-            let reply = Connection::open_here(to, PATIENCE).and_then(|mut connection| connection.get(path));
-            let ok = reply.is_ok_and(|reply| reply.status == 200);
-            calls.push(Call { began, took: began.elapsed(), ok });
+            calls.push(call_here(to, path));
             thread::sleep(THINKING);
         }
         Ok(calls)
+    })
+}
+
+fn call_here(to: SocketAddr, path: &str) -> Call {
+    let began = Instant::now();
+    let reply = Connection::open_here(to, PATIENCE).and_then(|mut connection| connection.get(path));
+    Call { began, took: began.elapsed(), ok: reply.is_ok_and(|reply| reply.status == 200) }
+}
+
+/// Makes [`CALLERS`] calls at once, apart from any load, and `work` while they are under way.
+///
+/// # Errors
+/// `work` failed, or a caller could not be started.
+pub(crate) fn beside_calls<T>(
+    pod: &Pod,
+    to: SocketAddr,
+    path: &str,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<(Vec<Call>, T)> {
+    thread::scope(|scope| {
+        let caller = || pod.namespace().within(|| Ok(call_here(to, path)));
+        let callers: Vec<_> = (0..CALLERS).map(|_| scope.spawn(caller)).collect();
+        let given = work();
+        let calls =
+            callers.into_iter().map(|caller| caller.join().map_err(|_| anyhow!("a caller panicked"))?);
+        Ok((calls.collect::<Result<_>>()?, given?))
     })
 }
 

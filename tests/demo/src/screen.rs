@@ -86,11 +86,16 @@ impl Screen {
 
     /// What a step found; returns how many of its claims do not hold.
     pub(crate) fn tell(&self, facts: &dyn Facts) -> usize {
+        let (text, failed) = self.told(facts);
+        self.write(&text);
+        failed
+    }
+
+    fn told(&self, facts: &dyn Facts) -> (String, usize) {
         let rows: String = facts.rows().iter().map(|row| self.row(row)).collect();
         let claims = facts.claims();
         let said: String = claims.iter().map(|claim| self.claim(claim)).collect();
-        self.write(&format!("{rows}\n{said}"));
-        claims.iter().filter(|claim| !claim.holds).count()
+        (format!("{rows}\n{said}"), claims.iter().filter(|claim| !claim.holds).count())
     }
 
     /// Rows that belong to no step.
@@ -195,6 +200,6 @@ mod tests {
                 vec![Claim::new("a", true), Claim::new("b", false)]
             }
         }
-        assert_eq!(PLAIN.tell(&Two), 1);
+        assert_eq!(PLAIN.told(&Two), ("\n   ok      a\n   FAILED  b\n".to_owned(), 1));
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::{
-    load::{CALLERS, Outage, Phases, under_load},
+    load::{CALLERS, Outage, Phases, beside_calls, under_load},
     screen::{Claim, Facts, Row},
     sight::{SERVER_PORT, Sight, TUNNEL_PORT},
     stage::{Application, CLIENT, READY, Stage, WEB_V2, marker, pause},
@@ -43,18 +43,22 @@ pub(super) fn play(stage: &mut Stage) -> Result<Box<dyn Facts>> {
     let server = kubelet.replica(WEB_V2.0, WEB_V2.1)?.pod();
     let to = (server.addresses().v4, SERVER_PORT).into();
     let old = ztunnel.process().pid();
-    let (calls, outage) = under_load(client, to, &path, || {
+    let (mut calls, (late, outage)) = under_load(client, to, &path, || {
         pause(BEFORE)?;
         let killing = Instant::now();
         ztunnel.kill9()?;
         let dead = Instant::now();
-        pause(DEAD)?;
-        ztunnel.start_again()?;
-        ztunnel.wait_ready(READY)?;
-        let ready = Instant::now();
-        pause(AFTER)?;
-        Ok(Outage { killing, dead, ready })
+        // The load's own callers wait since the moment of the kill; these begin when nothing is left of the process.
+        beside_calls(client, to, &path, || {
+            pause(DEAD)?;
+            ztunnel.start_again()?;
+            ztunnel.wait_ready(READY)?;
+            let ready = Instant::now();
+            pause(AFTER)?;
+            Ok(Outage { killing, dead, ready })
+        })
     })?;
+    calls.extend(late);
     Ok(Box::new(Crash {
         node: ztunnel.node().name().to_owned(),
         pids: (old, ztunnel.process().pid()),
@@ -84,7 +88,7 @@ impl Facts for Crash {
         let Phases { before, cut, down, after } = self.phases;
         let phases = [
             ("before", before),
-            ("under way when it died", cut),
+            ("around the kill", cut),
             ("begun while it was away", down),
             ("after", after),
         ];
