@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use harness::interrupt;
 
@@ -54,6 +54,11 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // What failed then is the wait that the interrupt ended, which nobody wants to read about.
+        Err(_) if interrupt::interrupted() => {
+            eprintln!("\nebb-demo: interrupted; all it made is removed");
+            ExitCode::FAILURE
+        }
         Err(error) => {
             eprintln!("\nebb-demo: {error:#}");
             ExitCode::FAILURE
@@ -81,10 +86,8 @@ fn demo(keep: bool) -> Result<()> {
     if keep {
         stay(&screen, &stage)?;
     }
-    match failed {
-        0 => Ok(()),
-        _ => bail!("{failed} claims failed"),
-    }
+    ensure!(failed == 0, "{failed} claims failed");
+    Ok(())
 }
 
 fn introduce(screen: &Screen, stage: &Stage) -> Result<()> {
