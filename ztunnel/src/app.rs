@@ -68,6 +68,12 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     let readiness = Readiness::default();
     let certs = certificates(&settings)?;
     let kernel = redirector(&settings)?;
+    let drops = kernel.drops().context("open the kernel's reports of drops")?;
+    tokio::spawn(async move {
+        if let Err(error) = drops.log().await {
+            tracing::error!(%error, "the kernel's reports of drops are no longer read");
+        }
+    });
     let status = Arc::new(Status::default());
     let mut metrics = Metrics::install("ztunnel", VERSION)?;
     view::collect(&mut metrics, &status, &certs, &logging);
