@@ -18,6 +18,7 @@ pub mod net;
 pub mod refusal;
 pub mod settings;
 pub mod snapshot;
+pub mod source;
 pub mod spiffe;
 pub mod telemetry;
 pub mod tls;

@@ -15,7 +15,9 @@ use common::lifecycle::drain::{self, Drained};
 use common::lifecycle::readiness::Readiness;
 use common::lifecycle::shutdown::Shutdown;
 use common::settings::{CertificateSettings, Settings, environment};
+use common::snapshot::MeshSettings;
 use common::snapshot::publish::Reader;
+use common::source::{self, file::FileSource};
 use common::telemetry::logging::{self, Logging};
 use common::telemetry::metrics::Metrics;
 use common::telemetry::tcp::EdgeCache;
@@ -68,13 +70,19 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     let readiness = Readiness::default();
     let certs = certificates(&settings)?;
     let kernel = redirector(&settings)?;
+    let drops = kernel.drops().context("open the kernel's reports of drops")?;
+    tokio::spawn(async move {
+        if let Err(error) = drops.log().await {
+            tracing::error!(%error, "the kernel's reports of drops are no longer read");
+        }
+    });
     let status = Arc::new(Status::default());
     let mut metrics = Metrics::install("ztunnel", VERSION)?;
     view::collect(&mut metrics, &status, &certs, &logging);
     let metrics = Arc::new(metrics);
     tokio::spawn(metrics.upkeep());
 
-    let (source, mesh) = source(&settings, &readiness)?;
+    let (running, mesh) = source(&settings, &readiness)?;
     let (trigger, watch) = drain::channel();
     let (end, stop) = (CancellationToken::new(), CancellationToken::new());
     let parts =
@@ -109,67 +117,35 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     }
     stop.cancel();
     end.cancel();
-    drop(source);
+    drop(running);
     crew.join();
     join(pods);
     Ok(())
 }
 
-fn source(settings: &Settings, readiness: &Readiness) -> anyhow::Result<((), Reader)> {
-    let (publisher, reader) = common::snapshot::publish::channel();
-    let mut mesh = common::snapshot::Mesh::new(common::snapshot::MeshSettings {
-        trust_domain: settings.node.trust_domain.as_str().into(),
-        root_namespace: settings.node.root_namespace.as_str().into(),
-        cluster: settings.node.cluster_id.as_str().into(),
-        cluster_domain: settings.node.cluster_domain.as_str().into(),
-    });
-    let mut guard = Some(readiness.await_task("manifests"));
-    let dir = settings.node.manifests.clone();
-    std::thread::spawn(move || {
-        let mut seen: std::collections::HashMap<std::path::PathBuf, Vec<u8>> = Default::default();
-        let mut names = common::config::names::Names::default();
-        loop {
-            let mut batch = common::config::Batch::default();
-            let mut now = vec![];
-            for f in std::fs::read_dir(&dir)
-                .into_iter()
-                .flatten()
-                .flatten()
-                .map(|e| e.path())
-                .filter(|p| p.extension().is_some_and(|e| e == "yaml"))
-            {
-                now.push(f.clone());
-                let Ok(t) = std::fs::read(&f) else { continue };
-                if seen.get(&f) == Some(&t) {
-                    continue;
-                }
-                let file: Arc<str> = f.file_name().unwrap().to_string_lossy().into();
-                let d = common::config::decode::yaml::decode(&file, &t, &mut names);
-                seen.insert(f, t);
-                batch.reread.push(file);
-                batch.upserts.extend(d.stated);
-                for r in &d.rejected {
-                    tracing::error!("{r}");
-                }
-                batch.rejected.extend(d.rejected);
+/// Starts reading the manifests. The mesh is awaited until all that was there at first has been applied.
+fn source(settings: &Settings, readiness: &Readiness) -> anyhow::Result<(source::file::Running, Reader)> {
+    let node = &settings.node;
+    let (batches, mesh) = source::apply(MeshSettings {
+        trust_domain: node.trust_domain.as_str().into(),
+        root_namespace: node.root_namespace.as_str().into(),
+        cluster: node.cluster_id.as_str().into(),
+        cluster_domain: node.cluster_domain.as_str().into(),
+    })
+    .context("start the thread that applies configuration")?;
+    let running =
+        FileSource::new(&node.manifests).run(batches).context("start the thread that reads manifests")?;
+    let (mut status, mut applied) = (running.status(), mesh.clone());
+    let read = readiness.await_task(format!("manifests in {}", node.manifests.display()));
+    tokio::spawn(async move {
+        if status.wait_for(|status| status.first_read).await.is_ok() {
+            while applied.current().generation() == 0 {
+                applied.changed().await;
             }
-            seen.retain(|f, _| {
-                now.contains(f) || {
-                    batch.reread.push(f.file_name().unwrap().to_string_lossy().into());
-                    false
-                }
-            });
-            if !batch.is_empty() {
-                let s = mesh.apply(batch);
-                publisher.publish(s);
-            }
-            if let Some(g) = guard.take() {
-                g.done()
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            read.done();
         }
     });
-    Ok(((), reader))
+    Ok((running, mesh))
 }
 
 fn certificates(settings: &Settings) -> anyhow::Result<CertStore> {

@@ -6,7 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod app;
-mod dial;
+pub mod dial;
 pub mod flow;
 pub mod inbound;
 pub mod live;
@@ -14,8 +14,8 @@ pub mod live;
 pub mod netns;
 pub mod outbound;
 pub mod pods;
-mod record;
+pub mod record;
 #[cfg(test)]
 mod testing;
-mod view;
+pub mod view;
 pub mod worker;

@@ -4,7 +4,7 @@
 //! policy change either is seen by the verdict or finds the connection here.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -50,6 +50,8 @@ pub struct Entry {
     pub source: SocketAddr,
     /// Where it wanted to go.
     pub original: SocketAddr,
+    /// Where it is taken: the pod that was chosen, or the application.
+    pub server: SocketAddr,
     /// What was admitted; `None` for outbound connections, which the peer's node judges.
     pub admission: Option<Admission>,
 }
@@ -64,6 +66,8 @@ pub struct Live {
 struct Inner {
     next: u64,
     entries: HashMap<u64, (Entry, Kill)>,
+    /// Open outbound connections by server; never more entries than connections.
+    load: HashMap<IpAddr, u32>,
 }
 
 /// Keeps a connection in the registry until it is dropped.
@@ -77,9 +81,30 @@ pub struct Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let removed = self.live.lock().entries.remove(&self.id);
-        if let Some((entry, _)) = removed {
+        let mut inner = self.live.lock();
+        if let Some((entry, _)) = inner.entries.remove(&self.id) {
             entry.pod.open.fetch_sub(1, Ordering::Relaxed);
+            inner.unload(&entry);
+        }
+    }
+}
+
+impl Inner {
+    fn load(&mut self, entry: &Entry) {
+        if entry.direction == Direction::Outbound {
+            *self.load.entry(entry.server.ip()).or_insert(0) += 1;
+        }
+    }
+
+    fn unload(&mut self, entry: &Entry) {
+        let server = entry.server.ip();
+        if entry.direction == Direction::Outbound
+            && let Some(count) = self.load.get_mut(&server)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.load.remove(&server);
+            }
         }
     }
 }
@@ -105,6 +130,7 @@ impl Live {
             return Err(Refusal::LimitReached("MAX_CONNECTIONS"));
         }
         entry.pod.open.fetch_add(1, Ordering::Relaxed);
+        inner.load(&entry);
         let id = inner.next;
         inner.next += 1;
         inner.entries.insert(id, (entry, kill));
@@ -135,9 +161,9 @@ impl Live {
         ended.len()
     }
 
-    /// How many connections are open.
-    pub fn len(&self) -> usize {
-        self.lock().entries.len()
+    /// How many outbound connections are open to a server.
+    pub fn load(&self, server: IpAddr) -> u32 {
+        self.lock().load.get(&server).copied().unwrap_or(0)
     }
 
     /// Shows each open connection to `visit`.

@@ -133,7 +133,7 @@ fn workload_state(status: &Status, live: &[Arc<Live>]) -> serde_json::Value {
             let shown = json!({
                 "src": entry.source,
                 "originalDst": entry.original,
-                "actualDst": entry.original,
+                "actualDst": entry.server,
                 "protocol": protocol,
             });
             let pod = pods.get_mut(&*entry.pod.uid);

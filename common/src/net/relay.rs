@@ -232,3 +232,7 @@ impl Pipe {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+#[path = "relay_tests.rs"]
+mod tests;

@@ -259,9 +259,7 @@ impl PodState {
 
     /// Listeners first, then how many there are, then the slots nobody looks at any more.
     pub(crate) fn set_listeners(&mut self, workers: &[WorkerListeners<'_>]) -> Result<(), Error> {
-        let too_many = || Error::Workers { count: workers.len(), limit: MAX_WORKERS };
-        let count = u32::try_from(workers.len()).ok().filter(|count| (1..=MAX_WORKERS).contains(count));
-        let count = count.ok_or_else(too_many)?;
+        let count = worker_count(workers)?;
         for (worker, listeners) in (0..count).zip(workers) {
             let kinds = [
                 (ListenerKind::Outbound, listeners.outbound),
@@ -384,6 +382,15 @@ impl PodState {
             .and_then(|removed| removed.map_err(io::Error::other))
             .map_err(|error| self.failed("detach the programs", error))
     }
+}
+
+/// How many workers have listeners, when the map has room for them.
+///
+/// # Errors
+/// [`Error::Workers`].
+pub(crate) fn worker_count(workers: &[WorkerListeners<'_>]) -> Result<u32, Error> {
+    let count = u32::try_from(workers.len()).ok().filter(|count| (1..=MAX_WORKERS).contains(count));
+    count.ok_or(Error::Workers { count: workers.len(), limit: MAX_WORKERS })
 }
 
 /// Detaches the pinned links in their safe order and removes the folder.

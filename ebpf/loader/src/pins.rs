@@ -122,6 +122,11 @@ impl PodPins {
         Ok(links)
     }
 
+    /// Whether any link is pinned here, so whether packets may be under our programs already.
+    pub(crate) fn hold_links(&self) -> bool {
+        self.lookup().exists() || self.links().is_ok_and(|links| !links.is_empty())
+    }
+
     /// Removes what is left in the folder and the folder.
     ///
     /// # Errors

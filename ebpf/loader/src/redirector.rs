@@ -18,7 +18,7 @@ use nix::sys::stat::fstat;
 use crate::{
     counters::Counters,
     drops::DropReader,
-    enrolment::{EnrolledPod, PodFlags, PodState, SharedPod, WorkerListeners, remove_pins},
+    enrolment::{EnrolledPod, PodFlags, PodState, SharedPod, WorkerListeners, remove_pins, worker_count},
     error::{Error, Missing, Unsupported},
     interfaces::Changes,
     namespace,
@@ -115,6 +115,7 @@ impl Redirector {
         let uid: Arc<str> = enrolment.uid.into();
         let failed = |step: &'static str, reason: io::Error| Error::kernel(enrolment.uid, step, reason);
         let pins = self.shared.pins.pod(&uid).ok_or_else(|| Error::BadUid { uid: uid.to_string() })?;
+        worker_count(enrolment.listeners)?;
         if self.shared.pods().len() >= MAX_PODS {
             return Err(Error::TooManyPods { limit: MAX_PODS });
         }
@@ -123,9 +124,12 @@ impl Redirector {
         let changes = namespace::inside(enrolment.netns.as_fd(), Changes::listen).and_then(|changes| changes);
         let changes = changes.map_err(|error| failed("watch its interfaces", error))?;
         let _lock = self.shared.pins.lock().map_err(|error| failed("lock the pins", error))?;
+        let was_enrolled = pins.hold_links();
         let found = adopt(&pins, inode).map_err(|error| failed("read its pins", error))?;
-        let loaded = self.shared.object.load(Some(&pins));
-        let loaded = loaded.map_err(|failure| Error::kernel(&uid, "load the programs", failure.reason))?;
+        let loaded = self.shared.object.load(Some(&pins)).map_err(|failure| {
+            roll_back(&pins, was_enrolled);
+            Error::kernel(&uid, format!("load the program {}", failure.program), failure.reason)
+        })?;
         let number = self.shared.next_number.fetch_add(1, Ordering::Relaxed);
         let mut state = PodState {
             uid: Arc::clone(&uid),
@@ -145,8 +149,8 @@ impl Redirector {
         };
         let started = start(&mut state, enrolment.listeners);
         if let Err(error) = started {
-            if found.is_none() {
-                // Nobody relied on it yet, so nothing half done is left behind.
+            if !was_enrolled {
+                // The filters of clsact have no pins; what has is removed with them.
                 let _best_effort = state.remove();
             }
             return Err(error);
@@ -222,6 +226,14 @@ fn adopt(pins: &PodPins, netns_inode: u64) -> io::Result<Option<PodConfig>> {
         }
     }
     Ok(None)
+}
+
+/// Removes what a failed enrolment made, unless links were there before: taking those away would let the pod's
+/// traffic past ztunnel, where leaving them at worst delays it.
+fn roll_back(pins: &PodPins, was_enrolled: bool) {
+    if !was_enrolled {
+        let _best_effort = remove_pins(pins);
+    }
 }
 
 fn start(state: &mut PodState, listeners: &[WorkerListeners<'_>]) -> Result<(), Error> {

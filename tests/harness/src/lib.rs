@@ -12,6 +12,7 @@
 
 pub mod binaries;
 pub mod cgroup;
+pub mod client;
 pub mod cluster;
 pub mod interrupt;
 pub mod kubelet;

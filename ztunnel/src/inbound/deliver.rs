@@ -89,6 +89,7 @@ pub fn entry(flow: &Flow, protocol: Protocol, admission: Admission) -> Entry {
         protocol,
         source: flow.client,
         original: admission.target,
+        server: admission.target,
         admission: Some(admission),
     }
 }

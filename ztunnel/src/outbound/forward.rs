@@ -56,6 +56,7 @@ async fn carry(
         protocol,
         source: flow.client,
         original: flow.original,
+        server: hop.server(),
         admission: own_admission(flow, &hop),
     };
     let (_registration, killed) = match worker.live.enter(entry, &worker.drain) {

@@ -6,10 +6,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use common::balance;
+use common::balance::{self, Caller, Choice, NoEndpoint, Wanted};
 use common::refusal::Refusal;
 use common::snapshot::Snapshot;
-use common::snapshot::model::{Service, TunnelProtocol, Workload};
+use common::snapshot::model::{Endpoint, Service, TunnelProtocol, Workload};
 use rand::Rng;
 
 use crate::flow::{Flow, HBONE_PORT, is_own_port};
@@ -48,16 +48,33 @@ pub enum NextHop {
     },
 }
 
+impl NextHop {
+    /// The address of whoever serves the connection in the end.
+    pub fn server(&self) -> SocketAddr {
+        match self {
+            Self::Tunnel { authority: server, .. }
+            | Self::Local { target: server, .. }
+            | Self::Plain { target: server, .. } => *server,
+        }
+    }
+}
+
 /// The workload a flow leaves as, when the mesh still knows this incarnation of the pod.
 pub fn source<'a>(mesh: &'a Snapshot, flow: &Flow) -> Option<&'a Arc<Workload>> {
     mesh.workload(&flow.pod.uid).filter(|workload| flow.pod.is(workload))
 }
 
-/// Chooses the next hop.
+/// Chooses the next hop. `load` says how many connections are open to an address: of two endpoints the lighter one is
+/// taken.
 ///
 /// # Errors
 /// A [`Refusal`] when the connection must not be carried.
-pub fn route(mesh: &Snapshot, flow: &Flow, rng: &mut impl Rng) -> Result<NextHop, Refusal> {
+pub fn route(
+    mesh: &Snapshot,
+    flow: &Flow,
+    load: impl Fn(IpAddr) -> u32,
+    rng: &mut impl Rng,
+) -> Result<NextHop, Refusal> {
     let source = source(mesh, flow).ok_or(Refusal::UnknownWorkload)?;
     let original = flow.original;
     if is_own_port(original.port())
@@ -66,7 +83,7 @@ pub fn route(mesh: &Snapshot, flow: &Flow, rng: &mut impl Rng) -> Result<NextHop
         return Err(Refusal::RecursiveCall);
     }
     if let Some(service) = mesh.service_at(original.ip()) {
-        return to_service(mesh, source, service, original, rng);
+        return to_service(mesh, source, service, (original, load), rng);
     }
     match mesh.workload_at(original.ip()) {
         Some(workload) => to_workload(source, workload, original, None),
@@ -78,20 +95,20 @@ fn to_service(
     mesh: &Snapshot,
     source: &Workload,
     service: &Arc<Service>,
-    original: SocketAddr,
+    (original, load): (SocketAddr, impl Fn(IpAddr) -> u32),
     rng: &mut impl Rng,
 ) -> Result<NextHop, Refusal> {
-    let port = original.port();
-    if !service.ports.iter().any(|p| p.port == port) {
-        return Err(Refusal::UnknownServicePort(format!("{}:{port}", service.hostname).into()));
-    }
-    let caller = balance::Caller { workload: source, family: balance::Family::of(original.ip()) };
-    let endpoint = balance::choose(service, mesh.endpoints(service), &caller, port, rng)
-        .ok_or_else(|| Refusal::NoHealthyUpstream(service.hostname.clone()))?;
-    let target = endpoint
-        .target_port(port)
-        .map(|target| SocketAddr::new(endpoint.address, target))
-        .ok_or_else(|| Refusal::NoHealthyUpstream(service.hostname.clone()))?;
+    let caller = Caller { node: &source.node, locality: &source.locality, cluster: &source.cluster };
+    let wanted = Wanted { port: original.port(), original: original.ip() };
+    let load = |endpoint: &Endpoint| load(endpoint.address);
+    let chosen = balance::choose(service, mesh.endpoints(service), caller, wanted, load, rng);
+    let Choice { endpoint, port } = chosen.map_err(|none| match none {
+        NoEndpoint::UnknownPort => {
+            Refusal::UnknownServicePort(format!("{}:{}", service.hostname, original.port()).into())
+        }
+        NoEndpoint::NoneUsable => Refusal::NoHealthyUpstream(service.hostname.clone()),
+    })?;
+    let target = SocketAddr::new(endpoint.address, port);
     match &endpoint.workload {
         Some(workload) => to_workload(source, workload, target, Some(service.clone())),
         None => Ok(NextHop::Plain { target, destination: None, service: Some(service.clone()) }),

@@ -8,7 +8,7 @@ fn routed(original: &str) -> Result<NextHop, Refusal> {
     let mesh = mesh("");
     let pod = pod(&mesh, "client");
     let client = if original.starts_with('[') { "[fd00::2]:40000" } else { "10.0.0.2:40000" };
-    route(&mesh, &flow(&pod, client, original), &mut SmallRng::seed_from_u64(1))
+    route(&mesh, &flow(&pod, client, original), |_| 0, &mut SmallRng::seed_from_u64(1))
 }
 
 fn tunnel(hop: Result<NextHop, Refusal>) -> (String, String) {
@@ -69,7 +69,8 @@ fn the_proxys_own_ports_are_no_destination() {
 fn a_pod_that_calls_itself_stays_inside() {
     let mesh = mesh("");
     let web = pod(&mesh, "web");
-    let hop = route(&mesh, &flow(&web, "10.0.0.3:40000", "10.96.0.10:80"), &mut SmallRng::seed_from_u64(1));
+    let hop =
+        route(&mesh, &flow(&web, "10.0.0.3:40000", "10.96.0.10:80"), |_| 0, &mut SmallRng::seed_from_u64(1));
     assert!(
         matches!(hop, Ok(NextHop::Local { target, .. }) if target.to_string() == "10.0.0.3:8080"),
         "{hop:?}"
@@ -87,6 +88,7 @@ fn a_pod_that_was_replaced_has_no_way_out() {
         common::config::decode::yaml::decode(&"b.yaml".into(), text.as_bytes(), &mut Default::default());
     let mut now = common::snapshot::Mesh::new(Default::default());
     let now = now.apply(common::config::Batch { upserts: decoded.stated, ..Default::default() });
-    let hop = route(&now, &flow(&old, "10.0.0.2:40000", "10.0.0.3:80"), &mut SmallRng::seed_from_u64(1));
+    let hop =
+        route(&now, &flow(&old, "10.0.0.2:40000", "10.0.0.3:80"), |_| 0, &mut SmallRng::seed_from_u64(1));
     assert_eq!(hop, Err(Refusal::UnknownWorkload));
 }

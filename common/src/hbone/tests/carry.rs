@@ -246,7 +246,8 @@ async fn beyond_the_workers_budget_the_stream_that_wants_more_is_reset() {
     let mut wire = Wire::new(&Budget::new(100_000)).await;
     let mut carried = wire.carried().await;
     let full = async { while carried.client.write_all(&[0; 65_536]).await.is_ok() {} };
-    let (outcome, ()) = tokio::join!(carried.inbound, full);
+    let ends = async { tokio::join!(carried.inbound, full) };
+    let (outcome, ()) = tokio::time::timeout(Duration::from_secs(5), ends).await.expect("nobody is reset");
     assert_eq!(outcome.unwrap().end, End::Killed(Refusal::LimitReached("HELD_BYTES_PER_WORKER")));
 }
 

@@ -89,8 +89,12 @@ fn nonsense_is_refused_before_anything_is_touched() {
         };
         node.redirector.enrol(enrolment).err().expect("refused").to_string()
     };
-    assert!(enrol("../x", 1).contains("cannot name a pin"));
-    assert!(enrol("pod", 0).contains("0 workers"));
-    assert!(enrol("pod", 17).contains("17 workers"));
+    for (uid, count, complaint) in
+        [("../x", 1, "cannot name a pin"), ("pod", 0, "0 workers"), ("pod", 17, "17 workers")]
+    {
+        let refusal = enrol(uid, count);
+        assert!(refusal.contains(complaint), "{uid} with {count}: {refusal}");
+        assert!(!node.pins().join("pod").exists(), "{complaint}: something was touched");
+    }
     assert!(node.redirector.leftovers(&HashSet::new()).unwrap().is_empty());
 }

@@ -6,8 +6,10 @@ use aya::{
     maps::{Array, Map, MapData},
     programs::TcAttachType,
 };
+use std::os::fd::AsFd as _;
+
 use ebb_loader::{
-    AttachMode, Enrolment, Error, PodFlags, Redirector,
+    AttachMode, Enrolment, Error, PodFlags, Redirector, WorkerListeners,
     abi::{self, PodConfig, Verdict},
 };
 
@@ -111,5 +113,27 @@ fn a_process_that_has_been_superseded_leaves_the_pod_alone() {
         assert!(matches!(refused, Err(Error::Superseded { .. })), "{refused:?}");
     }
     assert_eq!(new.verify().unwrap(), []);
+    assert_outbound(&wire, &ztunnel);
+}
+
+#[test]
+fn an_upgrade_that_fails_leaves_the_pod_under_the_old_programs() {
+    let Enrolled { wire, pod, ztunnel, node } = enrolled(1);
+    drop(pod);
+    let pin = node.pins().join("pod-1").join(abi::map::CONFIG);
+    let mut config: Array<_, Entry> = Array::try_from(Map::Array(MapData::from_pin(pin).unwrap())).unwrap();
+    config
+        .set(0, Entry(PodConfig { layout_version: abi::LAYOUT_VERSION + 1, ..PodConfig::default() }), 0)
+        .unwrap();
+    let before = running(&wire.pod, TcAttachType::Egress);
+    // No socket at all, which shows only after the new maps are made.
+    let idle = std::fs::File::open("/dev/null").unwrap();
+    let worker = WorkerListeners { outbound: idle.as_fd(), plaintext: idle.as_fd(), hbone: idle.as_fd() };
+    let enrolment =
+        Enrolment { uid: "pod-1", netns: wire.pod.fd(), listeners: &[worker], flags: PodFlags::default() };
+    assert!(matches!(node.redirector.enrol(enrolment), Err(Error::Kernel { .. })));
+    assert_eq!(running(&wire.pod, TcAttachType::Egress), before, "the pod's traffic was let go");
+    let pod = node.enrol(&wire.pod, &ztunnel);
+    assert_eq!(pod.verify().unwrap(), []);
     assert_outbound(&wire, &ztunnel);
 }

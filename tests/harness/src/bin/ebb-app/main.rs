@@ -5,9 +5,20 @@
 
 #![forbid(unsafe_code)]
 
+mod bulk;
 mod get;
+mod hold;
 mod http;
+mod latency;
+mod ledger;
+mod load;
 mod net;
+mod peer;
+mod raw_http;
+mod short;
+mod tally;
+mod tcp;
+mod ticker;
 
 use std::process::ExitCode;
 
@@ -28,10 +39,30 @@ struct Arguments {
 enum Program {
     /// HTTP/1.1 server that names itself
     Http(http::Flags),
-    /// One HTTP request
-    Get(get::Flags),
+    /// TCP server that sends back what comes
+    TcpEcho(tcp::Flags),
+    /// TCP server that counts what comes, or verifies numbered records
+    TcpSink(tcp::SinkFlags),
+    /// TCP server that sends as much as it is asked for
+    TcpSource(tcp::Flags),
     /// Does nothing until told to end
     Sleep,
+    /// One HTTP request
+    Get(get::Flags),
+    /// HTTP load, closed loop or at a fixed rate
+    Load(load::Flags),
+    /// Bulk throughput
+    Bulk(bulk::Flags),
+    /// One byte there and back
+    Pingpong(short::PingpongFlags),
+    /// New connections, one request on each
+    Connrate(short::ConnrateFlags),
+    /// Holds idle connections
+    Hold(hold::Flags),
+    /// Sends numbered records and has them verified
+    Ledger(ledger::Flags),
+    /// One end of a connection, by a script
+    Peer(peer::Flags),
 }
 
 fn main() -> ExitCode {
@@ -48,19 +79,32 @@ fn run(program: Program) -> Result<ExitCode> {
     raise_file_limit()?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
         tokio::select! {
             code = dispatch(program) => code,
             _ = terminate.recv() => Ok(ExitCode::SUCCESS),
         }
-    })
+    });
+    // A thread may still be waiting for input that never comes.
+    runtime.shutdown_background();
+    result
 }
 
 async fn dispatch(program: Program) -> Result<ExitCode> {
     match program {
         Program::Http(flags) => http::serve(flags).await,
+        Program::TcpEcho(flags) => tcp::echo(flags).await,
+        Program::TcpSink(flags) => tcp::sink(flags).await,
+        Program::TcpSource(flags) => tcp::source(flags).await,
         Program::Get(flags) => get::run(flags).await,
+        Program::Load(flags) => load::run(flags).await,
+        Program::Bulk(flags) => bulk::run(flags).await,
+        Program::Pingpong(flags) => short::pingpong(flags).await,
+        Program::Connrate(flags) => short::connrate(flags).await,
+        Program::Hold(flags) => hold::run(flags).await,
+        Program::Ledger(flags) => ledger::send(flags).await,
+        Program::Peer(flags) => peer::run(flags).await,
         Program::Sleep => {
             announce("sleeping");
             std::future::pending().await
@@ -68,9 +112,9 @@ async fn dispatch(program: Program) -> Result<ExitCode> {
     }
 }
 
-/// Tells the harness that a server is ready; it waits for this line.
+/// Tells the harness that a server is ready; it waits for this line. Standard output is for results.
 fn announce(what: impl std::fmt::Display) {
-    println!("ready: {what}");
+    eprintln!("ready: {what}");
 }
 
 /// Prints a result line. The exit status says whether it was a success, for use in shells.

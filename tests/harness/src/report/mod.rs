@@ -2,9 +2,13 @@
 //!
 //! A failed operation is a result like any other here, since most tests of a mesh are about how things fail.
 
+mod ledger;
+
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
+
+pub use self::ledger::{Fate, Receipt, Sent};
 
 /// How one operation ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,4 +111,104 @@ pub struct Described {
     pub path: String,
     /// The request's header fields.
     pub headers: BTreeMap<String, String>,
+}
+
+/// What a load generator measured: `load`, `pingpong` and `connrate`, each with its own unit of work.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoadReport {
+    /// Connections used at a time.
+    pub connections: u32,
+    /// Requests, exchanges or connections done.
+    pub done: u64,
+    /// From the first to the last, in seconds.
+    pub elapsed_s: f64,
+    /// Done per second.
+    pub rate: f64,
+    /// Payload bytes received.
+    pub bytes: u64,
+    /// HTTP answers by status.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Failures by kind.
+    pub failures: BTreeMap<FailureKind, u64>,
+    /// Time per unit; at a fixed rate counted from when it was due, so that waiting for a slow one before it counts.
+    pub latency: Latency,
+}
+
+impl LoadReport {
+    /// Failures of every kind.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.failures.values().sum()
+    }
+}
+
+/// Percentiles in microseconds, each within 1 %.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Samples.
+    pub count: u64,
+    /// Arithmetic mean.
+    pub mean_us: f64,
+    /// Median.
+    pub p50_us: f64,
+    /// 90 % are faster.
+    pub p90_us: f64,
+    /// 99 % are faster.
+    pub p99_us: f64,
+    /// 99.9 % are faster.
+    pub p999_us: f64,
+    /// The slowest.
+    pub max_us: f64,
+}
+
+/// What `bulk` measured, as confirmed by the far end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BulkReport {
+    /// Streams at a time.
+    pub streams: u32,
+    /// Payload bytes that arrived.
+    pub bytes: u64,
+    /// Until the last byte was confirmed, in seconds.
+    pub elapsed_s: f64,
+    /// Gigabits per second.
+    pub gbit_per_s: f64,
+    /// Streams that broke, by kind.
+    pub failures: BTreeMap<FailureKind, u64>,
+}
+
+/// What became of the connections of `hold`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldReport {
+    /// Connections that were opened and echoed once.
+    pub opened: u64,
+    /// Connections that could not be, by kind.
+    pub failed: BTreeMap<FailureKind, u64>,
+    /// Of the opened, those that echoed again at the end; none while they are still held.
+    pub alive: Option<u64>,
+    /// Of the opened, those that did not, by kind.
+    pub dead: BTreeMap<FailureKind, u64>,
+    /// The slowest echo at the end, in microseconds.
+    pub slowest_us: u64,
+}
+
+/// One step of a scripted peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStep {
+    /// As written in the script.
+    pub step: String,
+    /// Bytes sent or received in this step.
+    pub bytes: u64,
+    /// Why it failed; the steps after a failed one are not run and not reported.
+    pub failure: Option<Failure>,
+    /// In microseconds.
+    pub elapsed_us: u64,
+}
+
+/// What happened to a scripted peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerReport {
+    /// Steps run, in order.
+    pub steps: Vec<PeerStep>,
+    /// Whether every step ran and did what it says.
+    pub complete: bool,
 }
