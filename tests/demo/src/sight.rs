@@ -79,6 +79,21 @@ impl Sight {
         self.ports.get(&port).copied().unwrap_or(0)
     }
 
+    /// Whether nothing went to the servers but inside the tunnel, and nothing of the marker could be read.
+    #[must_use]
+    pub(crate) fn is_sealed(&self) -> bool {
+        !self.readable && self.line.is_none() && self.packets(SERVER_PORT) == 0
+    }
+
+    /// What could be read of the marker, for reading.
+    #[must_use]
+    pub(crate) fn read(&self) -> String {
+        self.line.as_ref().map_or_else(
+            || if self.readable { "the marker, across packets" } else { "nothing" }.to_owned(),
+            ToString::to_string,
+        )
+    }
+
     /// The ports and their packets, for reading.
     #[must_use]
     pub(crate) fn by_port(&self) -> String {
@@ -104,6 +119,13 @@ mod tests {
         let payload = b"GET /orders?card=42 HTTP/1.1\r\nHost: web\r\n\r\n";
         assert_eq!(line_with(payload, "card=42").as_deref(), Some("GET /orders?card=42 HTTP/1.1"));
         assert_eq!(line_with(b"\x17\x03\x03\x00\xff\xfe", "card=42"), None);
+    }
+
+    #[test]
+    fn what_went_to_a_server_itself_was_not_sealed() {
+        assert!(Sight { ports: [(15008, 7)].into(), ..Sight::default() }.is_sealed());
+        assert!(!Sight { ports: [(15008, 7), (8080, 1)].into(), ..Sight::default() }.is_sealed());
+        assert!(!Sight { readable: true, ..Sight::default() }.is_sealed());
     }
 
     #[test]

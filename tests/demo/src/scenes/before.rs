@@ -39,11 +39,10 @@ pub(super) fn play(stage: &mut Stage) -> Result<Box<dyn Facts>> {
 
 impl Facts for Before {
     fn rows(&self) -> Vec<Row> {
-        let read = self.sight.line.as_ref().map_or("nothing".to_owned(), ToString::to_string);
         vec![
             Row::fact("client calls web-v2", format!("GET {}", self.path)),
             Row::fact("200 from", format!("{}, which saw {}", self.server, self.client_as_seen)),
-            Row::fact("read between the nodes", read),
+            Row::fact("read between the nodes", self.sight.read()),
             Row::fact("packets there", self.sight.by_port()),
         ]
     }

@@ -27,7 +27,7 @@ const PLAIN_CLIENT: Name = Name("outside", "plain-client");
 const PLAIN_WEB: Name = Name("outside", "plain-web");
 
 /// Rounds of each side.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 7;
 
 /// How long each kind of call is made in a round.
 const SPAN: Duration = Duration::from_millis(350);

@@ -98,10 +98,7 @@ impl Facts for Crash {
         }
         rows.extend([
             Row::text(""),
-            Row::fact(
-                "read between the nodes",
-                self.sight.line.as_ref().map_or("nothing".into(), ToString::to_string),
-            ),
+            Row::fact("read between the nodes", self.sight.read()),
             Row::fact("packets there", self.sight.by_port()),
         ]);
         rows
@@ -109,8 +106,7 @@ impl Facts for Crash {
 
     fn claims(&self) -> Vec<Claim> {
         let Phases { before, down, after, .. } = &self.phases;
-        let sealed =
-            !self.sight.readable && self.sight.line.is_none() && self.sight.packets(SERVER_PORT) == 0;
+        let sealed = self.sight.is_sealed();
         let tunnelled = self.sight.packets(TUNNEL_PORT) > 0;
         vec![
             Claim::new("every call before the kill was answered", before.ok > 0 && before.failed == 0),

@@ -15,7 +15,7 @@ use harness::interrupt::wait_for;
 use crate::{
     http::{self, Connection},
     screen::{Claim, Facts, Row},
-    sight::{SERVER_PORT, Sight, TUNNEL_PORT},
+    sight::{Sight, TUNNEL_PORT},
     stage::{
         AMBIENT, Application, CALL, CHANGE, CLIENT, INTRUDER, LABEL, Name, SHOP, Stage, WEB_V1, WEB_V2,
         marker,
@@ -126,10 +126,7 @@ impl Facts for Enrolled {
             Row::fact("connection opened before", older),
             Row::fact("client calls web-v2", format!("GET {}", self.path)),
             Row::fact("answer", format!("{}, the server saw {}", self.status, self.client_as_seen)),
-            Row::fact(
-                "read between the nodes",
-                self.sight.line.as_ref().map_or("nothing".into(), ToString::to_string),
-            ),
+            Row::fact("read between the nodes", self.sight.read()),
             Row::fact("packets there", self.sight.by_port()),
             Row::fact(
                 format!("TLS on port {TUNNEL_PORT}"),
@@ -145,8 +142,7 @@ impl Facts for Enrolled {
 
     fn claims(&self) -> Vec<Claim> {
         let (before, after) = &self.applications;
-        let sealed =
-            !self.sight.readable && self.sight.line.is_none() && self.sight.packets(SERVER_PORT) == 0;
+        let sealed = self.sight.is_sealed();
         let tls = self.sight.packets(TUNNEL_PORT) > 0 && self.sight.tls.data > 0;
         vec![
             Claim::new(
