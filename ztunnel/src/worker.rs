@@ -156,8 +156,10 @@ where
         };
         match accepted {
             Ok((socket, client)) => {
-                if backoff.accepted() {
-                    starving.take().map(common::lifecycle::readiness::ReadyGuard::done);
+                if backoff.accepted()
+                    && let Some(starving) = starving.take()
+                {
+                    starving.done();
                 }
                 tokio::spawn(serve(worker.clone(), pod.clone(), socket, client));
             }
