@@ -1,4 +1,4 @@
-//! `cargo xtask demo`, `bench` and `clean`: build, then hand over to the harness's own programs.
+//! `cargo xtask demo`, `bench` and `clean`: build, then hand over to the programs made of the harness.
 //!
 //! The demo and the benchmarks replace this process, so that a Ctrl-C and the exit code are theirs and their clean-up
 //! cannot be cut short from here.
@@ -19,7 +19,7 @@ const CLEAN_LIMIT: Duration = Duration::from_secs(120);
 
 /// Builds what is shipped with optimisations, the kernel programs and the package of the demo, and becomes the demo.
 pub(crate) fn demo(workspace: &Workspace, arguments: &[String]) -> Result<()> {
-    become_program(workspace, "ebb-demo", &["ztunnel", "ebb-harness"], arguments)
+    become_program(workspace, "ebb-demo", &["ztunnel", "ebb-harness", "ebb-demo"], arguments)
 }
 
 /// The same for the benchmarks.

@@ -1,0 +1,119 @@
+//! `ebb-demo`: two nodes, their pods and the mesh between them on this machine, in five steps that are measured.
+//!
+//! Knows the order of things and the exit code: 0 only when every claim of every step was borne out by what was measured.
+//! Everything it makes is gone when it ends, however it ends; what a `kill -9` leaves, `ebb-demo clean` removes.
+
+#![forbid(unsafe_code)]
+
+mod around;
+mod figures;
+mod http;
+mod leftovers;
+mod load;
+mod scenes;
+mod screen;
+mod sight;
+mod stage;
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use clap::{Parser, Subcommand};
+use harness::interrupt;
+
+use crate::{
+    scenes::SCENES,
+    screen::{Row, Screen},
+    stage::{CLIENT, INTRUDER, OUTSIDE, Stage, WEB_V1, WEB_V2},
+};
+
+#[derive(Parser)]
+#[command(version, about = "Shows Ebb: two nodes, their pods and the mesh between them, on this machine")]
+struct Arguments {
+    /// Stay up after the last step, print commands to look around with, and end on Ctrl-C
+    #[arg(long)]
+    keep: bool,
+    #[command(subcommand)]
+    command: Option<Subcommands>,
+}
+
+#[derive(Subcommand)]
+enum Subcommands {
+    /// Remove what killed runs left behind, and name it
+    Clean,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        Some(Subcommands::Clean) => leftovers::clean(),
+        None => interrupt::install().and_then(|()| demo(arguments.keep)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // What failed then is the wait that the interrupt ended, which nobody wants to read about.
+        Err(_) if interrupt::interrupted() => {
+            eprintln!("\nebb-demo: interrupted; all it made is removed");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("\nebb-demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn demo(keep: bool) -> Result<()> {
+    let (screen, start) = (Screen::new(), Instant::now());
+    let mut stage = Stage::build()?;
+    introduce(&screen, &stage)?;
+    let mut failed = 0;
+    for (number, scene) in (1..).zip(SCENES) {
+        screen.step(number, scene.title);
+        interrupt::check()?;
+        failed += screen.tell((scene.play)(&mut stage)?.as_ref());
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    match failed {
+        0 => screen.line(&format!("Every claim was borne out by what was measured. ({seconds:.0} s)")),
+        _ => {
+            screen.line(&format!("{failed} claims were NOT borne out by what was measured. ({seconds:.0} s)"))
+        }
+    }
+    if keep {
+        stay(&screen, &stage)?;
+    }
+    ensure!(failed == 0, "{failed} claims failed");
+    Ok(())
+}
+
+fn introduce(screen: &Screen, stage: &Stage) -> Result<()> {
+    screen.line("Ebb: two nodes on this machine, and the mesh between them");
+    let mut rows = Vec::new();
+    for node in stage.cluster().nodes() {
+        let mut pods = Vec::new();
+        for name in [CLIENT, INTRUDER, WEB_V1, WEB_V2, OUTSIDE] {
+            let pod = stage.pod(name)?;
+            if pod.node().number() == node.number() {
+                pods.push(format!("{} {}", name.1, pod.addresses().v4));
+            }
+        }
+        rows.push(Row::fact(node.name(), pods.join(", ")));
+    }
+    rows.push(Row::fact("ztunnel", "ready on both nodes; no namespace is labelled yet"));
+    screen.rows(&rows);
+    Ok(())
+}
+
+/// Waits for Ctrl-C.
+fn stay(screen: &Screen, stage: &Stage) -> Result<()> {
+    screen.line("It stays up until Ctrl-C. In another terminal, as root:");
+    screen.rows(&around::commands(stage)?);
+    while !interrupt::interrupted() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
