@@ -223,7 +223,9 @@ fn the_same_client_reaches_the_pod_by_its_own_address() -> Result<()> {
     let stage = stage()?;
     let mut tunnel = stage.open()?;
     let own = format!("{}:8080", stage.mesh.pod("victim")?.addresses().v4);
+    let before = stage.begun()?;
     assert_eq!(tunnel.connect(own.as_bytes())?, Answer::Status(200));
+    assert_eq!(stage.begun()?, [before[0] + 1, before[1], before[2]], "the count counts what is dialled");
     let greeting = String::from_utf8(tunnel.receive()?)?;
     assert!(greeting.starts_with(stage.mesh.pod("victim")?.name()), "{greeting}");
     tunnel.send(stage.mesh.marker().as_bytes())?;
