@@ -1,12 +1,19 @@
 //! Decides whether policy admits a connection: a pure function of the policies in force and the connection's facts.
 //!
-//! Order as Istio's: undecodable policies refuse, then STRICT, then DENY, then ALLOW.
+//! Order as Istio's: undecodable policies refuse, then STRICT, then DENY, then ALLOW. Without a verified identity no
+//! condition on identity holds, and every `not` of one does.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
 
 use crate::refusal::Refusal;
-use crate::snapshot::model::EffectivePolicy;
+use crate::snapshot::model::{EffectivePolicy, Match, MtlsMode, Policy, ServiceAccountMatch, StringMatch};
 use crate::spiffe::Identity;
+
+#[cfg(test)]
+mod tests;
 
 /// The facts that policies look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,9 +31,120 @@ pub struct Connection<'a> {
 /// # Errors
 /// The [`Refusal`] that names the policy.
 pub fn evaluate(policy: &EffectivePolicy, connection: &Connection<'_>) -> Result<(), Refusal> {
-    let _ = connection;
     if let Some(unknown) = policy.unknown.first() {
         return Err(Refusal::PolicyUnknown(unknown.clone()));
     }
-    Err(Refusal::NotReady)
+    if connection.source_identity.is_none() {
+        plaintext(policy, connection.destination.port())?;
+    }
+    let facts = Facts::of(connection);
+    if let Some(denied) = enforced(&policy.deny).find(|it| facts.meet(it)) {
+        return Err(Refusal::DeniedByPolicy(denied.key.clone()));
+    }
+    if enforced(&policy.allow).next().is_none() || enforced(&policy.allow).any(|it| facts.meet(it)) {
+        return Ok(());
+    }
+    Err(Refusal::NoAllowPolicyMatched)
+}
+
+/// The dry-run policy that would refuse a connection which is admitted now: the DENY policy that matches, or the first
+/// ALLOW policy, when no ALLOW policy of either sort would match.
+pub fn would_refuse(policy: &EffectivePolicy, connection: &Connection<'_>) -> Option<Arc<str>> {
+    let mut denying = policy.deny.iter().filter(|it| it.dry_run);
+    let first_allowing = policy.allow.iter().find(|it| it.dry_run);
+    if first_allowing.is_none() && denying.clone().next().is_none() {
+        return None;
+    }
+    evaluate(policy, connection).ok()?;
+    let facts = Facts::of(connection);
+    if let Some(denied) = denying.find(|it| facts.meet(it)) {
+        return Some(denied.key.clone());
+    }
+    let admitted = policy.allow.iter().any(|it| facts.meet(it));
+    first_allowing.filter(|_| !admitted).map(|it| it.key.clone())
+}
+
+fn enforced(policies: &[Arc<Policy>]) -> impl Iterator<Item = &Arc<Policy>> {
+    policies.iter().filter(|it| !it.dry_run)
+}
+
+fn plaintext(policy: &EffectivePolicy, port: u16) -> Result<(), Refusal> {
+    let peers = &policy.peer_authentication;
+    let own = peers.ports.iter().find(|(it, ..)| *it == port);
+    let (mode, decided_by) =
+        own.map_or((peers.mode, &peers.decided_by), |(_, mode, decided_by)| (*mode, decided_by));
+    match mode {
+        MtlsMode::Strict => Err(Refusal::PlaintextNotAllowed(decided_by.clone())),
+        MtlsMode::Permissive => Ok(()),
+    }
+}
+
+/// The connection in the forms that conditions compare. Addresses are canonical, so that an IPv4 peer on an IPv6
+/// socket is the IPv4 peer it is.
+struct Facts<'a> {
+    identity: Option<&'a Identity>,
+    source: IpAddr,
+    destination: IpAddr,
+    port: u16,
+}
+
+impl<'a> Facts<'a> {
+    fn of(connection: &Connection<'a>) -> Self {
+        Self {
+            identity: connection.source_identity,
+            source: connection.source.ip().to_canonical(),
+            destination: connection.destination.ip().to_canonical(),
+            port: connection.destination.port(),
+        }
+    }
+
+    /// Whether any rule holds.
+    fn meet(&self, policy: &Policy) -> bool {
+        policy.rules.iter().any(|clauses| clauses.iter().all(|matches| matches.iter().any(|it| self.fit(it))))
+    }
+
+    /// Whether every list holds. A match without any never does.
+    fn fit(&self, it: &Match) -> bool {
+        let namespace = |id: &Identity, want: &StringMatch| fits(want, &[&id.namespace]);
+        let account = |id: &Identity, want: &ServiceAccountMatch| {
+            id.namespace == want.namespace && id.service_account == want.service_account
+        };
+        *it != Match::default()
+            && self.identified(&it.namespaces, &it.not_namespaces, namespace)
+            && self.identified(&it.principals, &it.not_principals, is_principal)
+            && self.identified(&it.service_accounts, &it.not_service_accounts, account)
+            && among(&it.source_ips, &it.not_source_ips, |net: &IpNet| net.contains(&self.source))
+            && among(&it.destination_ips, &it.not_destination_ips, |net| net.contains(&self.destination))
+            && among(&it.destination_ports, &it.not_destination_ports, |port| *port == self.port)
+    }
+
+    fn identified<T>(&self, any: &[T], none: &[T], holds: impl Fn(&Identity, &T) -> bool) -> bool {
+        among(any, none, |want| self.identity.is_some_and(|identity| holds(identity, want)))
+    }
+}
+
+fn among<T>(any: &[T], none: &[T], holds: impl Fn(&T) -> bool) -> bool {
+    (any.is_empty() || any.iter().any(&holds)) && !none.iter().any(&holds)
+}
+
+/// Compares `<trust domain>/ns/<namespace>/sa/<account>` without writing it out.
+fn is_principal(identity: &Identity, want: &StringMatch) -> bool {
+    let Identity { trust_domain, namespace, service_account } = identity;
+    fits(want, &[trust_domain, "/ns/", namespace, "/sa/", service_account])
+}
+
+/// Whether the text made of these pieces fits.
+fn fits(want: &StringMatch, pieces: &[&str]) -> bool {
+    let bytes = || pieces.iter().flat_map(|piece| piece.bytes());
+    let reversed = || pieces.iter().rev().flat_map(|piece| piece.bytes().rev());
+    match want {
+        StringMatch::Presence => bytes().next().is_some(),
+        StringMatch::Exact(exact) => bytes().eq(exact.bytes()),
+        StringMatch::Prefix(prefix) => starts(bytes(), prefix.bytes()),
+        StringMatch::Suffix(suffix) => starts(reversed(), suffix.bytes().rev()),
+    }
+}
+
+fn starts(mut text: impl Iterator<Item = u8>, with: impl Iterator<Item = u8>) -> bool {
+    with.into_iter().all(|byte| text.next() == Some(byte))
 }

@@ -9,7 +9,9 @@
 
 pub mod admin;
 pub mod authz;
+pub mod balance;
 pub mod certs;
+pub mod config;
 pub mod hbone;
 pub mod lifecycle;
 pub mod net;

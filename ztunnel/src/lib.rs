@@ -1,3 +1,19 @@
 //! Ebb's node proxy, as a library so that its parts can be tested from outside.
+//!
+//! The walk of a connection: `outbound` (accept, route, forward) on the client's node, `inbound` (accept, admit,
+//! deliver) on the server's. `pods` follows the configuration and keeps the kernel's side of each pod.
 
+#![deny(unsafe_code)]
+
+pub mod app;
+mod dial;
+pub mod flow;
+pub mod inbound;
+pub mod live;
+#[expect(unsafe_code, reason = "the island for what the kernel offers no safe call for")]
 pub mod netns;
+pub mod outbound;
+pub mod pods;
+mod record;
+mod view;
+pub mod worker;

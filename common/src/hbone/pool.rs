@@ -180,7 +180,8 @@ impl Pool {
                         return Err(refusal);
                     }
                 }
-                Turn::Dial(turn) => return turn.run(dial).await,
+                // Boxed, or the TLS handshake's state would stay part of every flow's task.
+                Turn::Dial(turn) => return Box::pin(turn.run(dial)).await,
             }
         }
     }

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use h2::Reason;
 use tokio::net::TcpStream;
+use tokio::net::tcp::ReadHalf;
 
 use super::Stream;
 use super::limits;
@@ -32,16 +33,18 @@ const WRITE_BATCH_BYTES: usize = 256 * 1024;
 const WRITE_SLICES: usize = 16;
 
 /// Carries bytes between `near` and `stream` until both directions finished, one failed, or `killed`.
-pub async fn relay(near: TcpStream, stream: Stream, meters: &Meters, killed: &Killed) -> Outcome {
+pub async fn relay(mut near: TcpStream, stream: Stream, meters: &Meters, killed: &Killed) -> Outcome {
     let mut tunnel = Tunnelled::new(stream);
     let end = {
-        let mut near_failed = pin!(failure(&near));
+        let (mut from_near, to_near) = near.split();
+        let to_near = to_near.as_ref();
+        let mut near_failed = pin!(failure(to_near));
         poll_fn(|cx| {
             if let Poll::Ready(reason) = killed.poll(cx) {
                 return Poll::Ready(End::Killed(reason));
             }
             let (before_sent, before_received) = (tunnel.sent, tunnel.received);
-            let moved = tunnel.poll(cx, &near);
+            let moved = tunnel.poll(cx, &mut from_near, to_near);
             count(&meters.sent, tunnel.sent - before_sent);
             count(&meters.received, tunnel.received - before_received);
             if let Poll::Ready(end) = moved {
@@ -101,9 +104,9 @@ impl Tunnelled {
         !self.sent_end && !self.waits_for_window
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, near: &TcpStream) -> Poll<End> {
-        let sent = self.poll_send(cx, near);
-        let received = self.poll_receive(cx, near);
+    fn poll(&mut self, cx: &mut Context<'_>, from: &mut ReadHalf<'_>, to: &TcpStream) -> Poll<End> {
+        let sent = self.poll_send(cx, from);
+        let received = self.poll_receive(cx, to);
         match (sent, received) {
             (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => return Poll::Ready(end),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Closed),
@@ -131,7 +134,7 @@ impl Tunnelled {
     }
 
     /// Socket to stream.
-    fn poll_send(&mut self, cx: &mut Context<'_>, near: &TcpStream) -> Poll<Result<(), End>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, near: &mut ReadHalf<'_>) -> Poll<Result<(), End>> {
         let mut turn = 0;
         while !self.sent_end {
             if turn >= TURN_BYTES {
@@ -141,25 +144,23 @@ impl Tunnelled {
             self.waits_for_window = false;
             // Window is asked for only with something to send: an idle stream that kept a reservation would take
             // the connection's window from its neighbours.
-            ready!(near.poll_read_ready(cx)).map_err(near_reset)?;
+            ready!(near.as_ref().poll_read_ready(cx)).map_err(near_reset)?;
             self.waits_for_window = true;
             let window = ready!(self.poll_window(cx))?;
             self.waits_for_window = false;
-            match buffer::read_chunk(near, window) {
-                Ok(chunk) if chunk.is_empty() => {
-                    self.stream.send.send_data(chunk, true).map_err(|error| far_reset(&error))?;
-                    self.sent_end = true;
-                }
-                Ok(chunk) => {
+            match buffer::poll_read_chunk(cx, near, window) {
+                Poll::Ready(Ok(chunk)) => {
                     turn += chunk.len();
                     self.sent += chunk.len() as u64;
-                    self.stream.send.send_data(chunk, false).map_err(|error| far_reset(&error))?;
+                    self.sent_end = chunk.is_empty();
+                    self.stream.send.send_data(chunk, self.sent_end).map_err(|error| far_reset(&error))?;
                     self.stream.send.reserve_capacity(0);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(near_reset(error))),
+                Poll::Pending => {
                     self.stream.send.reserve_capacity(0);
+                    return Poll::Pending;
                 }
-                Err(error) => return Poll::Ready(Err(near_reset(error))),
             }
         }
         Poll::Ready(Ok(()))

@@ -15,7 +15,8 @@ pub struct Stream {
     pub(super) recv: RecvStream,
     shared: Arc<Shared>,
     held: usize,
-    peer: Option<Baggage>,
+    /// Boxed: it is there for a short while at the beginning, and a stream lives long.
+    peer: Option<Box<Baggage>>,
     /// The place on a pooled connection, given back when the stream is dropped.
     _lease: Option<Lease>,
 }
@@ -28,12 +29,12 @@ impl Stream {
         lease: Option<Lease>,
         peer: Option<Baggage>,
     ) -> Self {
-        Self { send, recv, shared, held: 0, peer, _lease: lease }
+        Self { send, recv, shared, held: 0, peer: peer.map(Box::new), _lease: lease }
     }
 
-    /// What the answering side said about its workload, on streams that this side opened.
-    pub fn peer(&self) -> Option<&Baggage> {
-        self.peer.as_ref()
+    /// Takes what the answering side said about its workload, on streams that this side opened.
+    pub fn take_peer(&mut self) -> Option<Baggage> {
+        self.peer.take().map(|peer| *peer)
     }
 
     /// Ends the stream with RST_STREAM.

@@ -7,9 +7,12 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::net::TcpStream;
+use tokio::net::tcp::ReadHalf;
+use tokio_util::io::poll_read_buf;
 
 /// The largest chunk read for a tunnel. With the 9 bytes of a DATA frame's header it fills four TLS records of
 /// 16,384 bytes exactly, so that no record carries a few bytes only.
@@ -52,50 +55,65 @@ impl Chunks {
         BytesMut::with_capacity(CHUNK_BYTES)
     }
 
-    fn read(&mut self, socket: &TcpStream, limit: usize) -> io::Result<Bytes> {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut ReadHalf<'_>,
+        limit: usize,
+    ) -> Poll<io::Result<Bytes>> {
         if self.current.capacity() < CHUNK_BYTES {
             self.current = self.next_chunk();
         }
         self.current.clear();
-        let read = socket.try_read_buf(&mut (&mut self.current).limit(limit))?;
+        let read = ready!(poll_read_buf(Pin::new(socket), cx, &mut (&mut self.current).limit(limit)))?;
         if read <= COPY_BYTES {
-            return Ok(Bytes::copy_from_slice(&self.current));
+            return Poll::Ready(Ok(Bytes::copy_from_slice(&self.current)));
         }
         let chunk = std::mem::take(&mut self.current).freeze();
         if self.lent.len() < SPARE_CHUNKS {
             self.lent.push_back(chunk.clone());
         }
-        Ok(chunk)
+        Poll::Ready(Ok(chunk))
     }
 }
 
-/// Reads what a readable socket has, at most `limit` and at most [`CHUNK_BYTES`]. Empty means FIN.
+/// Reads what a socket has, at most `limit` and at most [`CHUNK_BYTES`]. Empty means FIN. Pending leaves no buffer.
 ///
-/// # Errors
-/// `WouldBlock` when nothing is there, and the socket's own errors.
-pub fn read_chunk(socket: &TcpStream, limit: usize) -> io::Result<Bytes> {
-    CHUNKS.with_borrow_mut(|chunks| chunks.read(socket, limit.min(CHUNK_BYTES)))
+/// `poll_read` and not `try_read`: after a short read it knows that nothing is left, and saves the next system call.
+pub fn poll_read_chunk(
+    cx: &mut Context<'_>,
+    socket: &mut ReadHalf<'_>,
+    limit: usize,
+) -> Poll<io::Result<Bytes>> {
+    CHUNKS.with_borrow_mut(|chunks| chunks.poll_read(cx, socket, limit.min(CHUNK_BYTES)))
 }
 
-/// Reads what a readable socket has, at most `limit`, into the worker's scratch buffer and hands it to `consume`, which returns how
-/// much it took; the rest comes back as an owned copy. Returns the bytes read (0 means FIN) and the rest.
-///
-/// # Errors
-/// `WouldBlock` when nothing is there, and the socket's own errors.
-pub fn read_through(
-    socket: &TcpStream,
+/// What [`poll_read_through`] did.
+pub struct ReadThrough {
+    /// Bytes read; 0 means FIN.
+    pub read: usize,
+    /// What `consume` did not take, or why it failed.
+    pub rest: io::Result<Bytes>,
+}
+
+/// Reads what a socket has, at most `limit`, into the worker's scratch buffer and hands it to `consume`, which returns
+/// how much it took; the rest comes back as an owned copy.
+pub fn poll_read_through(
+    cx: &mut Context<'_>,
+    socket: &mut ReadHalf<'_>,
     limit: usize,
     consume: impl FnOnce(&[u8]) -> io::Result<usize>,
-) -> io::Result<(usize, io::Result<Bytes>)> {
+) -> Poll<io::Result<ReadThrough>> {
     SCRATCH.with_borrow_mut(|scratch| {
         scratch.clear();
         scratch.reserve(SCRATCH_BYTES);
-        let read = socket.try_read_buf(&mut (&mut *scratch).limit(limit.min(SCRATCH_BYTES)))?;
-        if read == 0 {
-            return Ok((0, Ok(Bytes::new())));
-        }
-        let rest = consume(scratch).map(|taken| Bytes::copy_from_slice(&scratch[taken..]));
-        Ok((read, rest))
+        let mut space = (&mut *scratch).limit(limit.min(SCRATCH_BYTES));
+        let read = ready!(poll_read_buf(Pin::new(socket), cx, &mut space))?;
+        let rest = match read {
+            0 => Ok(Bytes::new()),
+            _ => consume(scratch).map(|taken| Bytes::copy_from_slice(&scratch[taken..])),
+        };
+        Poll::Ready(Ok(ReadThrough { read, rest }))
     })
 }
 

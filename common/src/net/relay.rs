@@ -4,15 +4,16 @@
 //! of ending: a RST on one side is a RST on the other, never a FIN. It reads from a socket only when it can hand on
 //! what it reads, so a slow reader slows its writer and nobody's memory grows.
 
-use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::net::tcp::ReadHalf;
 
+use super::buffer::ReadThrough;
 use super::kill::Killed;
 use super::{buffer, socket};
 use crate::refusal::Refusal;
@@ -81,17 +82,20 @@ impl std::fmt::Debug for Meters {
 }
 
 /// Carries bytes between `near` (the accepted connection) and `far` until both finished, one failed, or `killed`.
-pub async fn relay(near: TcpStream, far: TcpStream, meters: &Meters, killed: &Killed) -> Outcome {
+pub async fn relay(mut near: TcpStream, mut far: TcpStream, meters: &Meters, killed: &Killed) -> Outcome {
     let (mut up, mut down) = (Pipe::new(), Pipe::new());
     let end = {
-        let mut near_failed = pin!(failure(&near));
-        let mut far_failed = pin!(failure(&far));
+        let (mut from_near, to_near) = near.split();
+        let (mut from_far, to_far) = far.split();
+        let (to_near, to_far) = (to_near.as_ref(), to_far.as_ref());
+        let mut near_failed = pin!(failure(to_near));
+        let mut far_failed = pin!(failure(to_far));
         std::future::poll_fn(|cx| {
             if let Poll::Ready(reason) = killed.poll(cx) {
                 return Poll::Ready(End::Killed(reason));
             }
             let (before_up, before_down) = (up.moved, down.moved);
-            let moved = (up.poll(cx, &near, &far), down.poll(cx, &far, &near));
+            let moved = (up.poll(cx, &mut from_near, to_far), down.poll(cx, &mut from_far, to_near));
             count(&meters.sent, up.moved - before_up);
             count(&meters.received, down.moved - before_down);
             match moved {
@@ -182,7 +186,12 @@ impl Pipe {
         self.rest.is_empty() && !self.finished_reading
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, from: &TcpStream, to: &TcpStream) -> Poll<Result<(), Failed>> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut ReadHalf<'_>,
+        to: &TcpStream,
+    ) -> Poll<Result<(), Failed>> {
         let mut turn = 0;
         while !self.finished {
             ready!(self.poll_write_rest(cx, to))?;
@@ -195,32 +204,28 @@ impl Pipe {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            ready!(from.poll_read_ready(cx)).map_err(|e| Failed::Reading(e.kind()))?;
-            match buffer::read_through(from, self.read_bytes, |bytes| match to.try_write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-                written => written,
-            }) {
-                Ok((0, _)) => self.finished_reading = true,
-                Ok((read, rest)) => {
-                    self.rest = rest.map_err(|e| Failed::Writing(e.kind()))?;
-                    self.moved += (read - self.rest.len()) as u64;
-                    self.read_bytes = match (self.rest.is_empty(), read == self.read_bytes) {
-                        (false, _) => FIRST_READ_BYTES,
-                        (true, true) => (self.read_bytes * 4).min(buffer::SCRATCH_BYTES),
-                        (true, false) => self.read_bytes,
-                    };
-                    turn += read;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(Failed::Reading(error.kind()))),
-            }
+            let read =
+                buffer::poll_read_through(cx, from, self.read_bytes, |bytes| match to.try_write(bytes) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+                    written => written,
+                });
+            let ReadThrough { read, rest } = ready!(read).map_err(|e| Failed::Reading(e.kind()))?;
+            self.finished_reading = read == 0;
+            self.rest = rest.map_err(|e| Failed::Writing(e.kind()))?;
+            self.moved += (read - self.rest.len()) as u64;
+            self.read_bytes = match (self.rest.is_empty(), read == self.read_bytes) {
+                (false, _) => FIRST_READ_BYTES,
+                (true, true) => (self.read_bytes * 4).min(buffer::SCRATCH_BYTES),
+                (true, false) => self.read_bytes,
+            };
+            turn += read;
         }
         Poll::Ready(Ok(()))
     }
 
     fn poll_write_rest(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<Result<(), Failed>> {
         while !self.rest.is_empty() {
-            ready!(Pin::new(to).poll_write_ready(cx)).map_err(|e| Failed::Writing(e.kind()))?;
+            ready!(to.poll_write_ready(cx)).map_err(|e| Failed::Writing(e.kind()))?;
             match to.try_write(&self.rest) {
                 Ok(written) => {
                     self.rest.advance(written);

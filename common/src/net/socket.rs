@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -14,17 +15,19 @@ pub const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(180);
 /// Unanswered probes after which the connection is dead.
 pub const TCP_KEEPALIVE_PROBES: u32 = 9;
 
-/// Sets what every proxied connection wants: no Nagle delay, and keepalive probes.
+/// Sets what every proxied connection wants: no Nagle delay, and keepalive probes. Set on a listener, accepted
+/// connections inherit it, which saves five system calls each.
 ///
 /// # Errors
 /// The socket's error, when it is closed already.
-pub fn tune(socket: &TcpStream) -> io::Result<()> {
-    socket.set_nodelay(true)?;
+pub fn tune(socket: &impl AsFd) -> io::Result<()> {
     let keepalive = TcpKeepalive::new()
         .with_time(TCP_KEEPALIVE_TIME)
         .with_interval(TCP_KEEPALIVE_INTERVAL)
         .with_retries(TCP_KEEPALIVE_PROBES);
-    SockRef::from(socket).set_tcp_keepalive(&keepalive)
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 /// Sends FIN: the peer reads the end of the stream and may go on writing.

@@ -9,7 +9,7 @@ use clap::CommandFactory;
 use super::Settings;
 
 /// Variables of Istio's ztunnel that Ebb does not honour.
-const NOT_HONOURED: [&str; 38] = [
+const NOT_HONOURED: [&str; 45] = [
     "ALT_CA_HOSTNAME",
     "ALT_XDS_HOSTNAME",
     "AUTHZ_POLICY_INFO_LOGGING",
@@ -23,9 +23,13 @@ const NOT_HONOURED: [&str; 38] = [
     "ENABLE_PROXY",
     "ENABLE_RESPONSE_BAGGAGE",
     "FAKE_CA",
+    "HTTP2_CONNECTION_WINDOW_SIZE",
+    "HTTP2_FRAME_SIZE",
+    "HTTP2_STREAM_WINDOW_SIZE",
     "INPOD_ENABLED",
     "INPOD_PORT_REUSE",
     "INPOD_UDS",
+    "IPV6_ENABLED",
     "ISTIO_META_DNS_CAPTURE",
     "ISTIO_META_DNS_PROXY_ADDR",
     "KEEPALIVE_ENABLED",
@@ -35,6 +39,9 @@ const NOT_HONOURED: [&str; 38] = [
     "LOCALHOST_APP_TUNNEL",
     "LOCAL_XDS",
     "LOCAL_XDS_PATH",
+    "NETWORK",
+    "PACKET_MARK",
+    "POOL_MAX_STREAMS_PER_CONNECTION",
     "PREFERED_SERVICE_NAMESPACE",
     "PROXY_CONFIG",
     "PROXY_MODE",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
-use super::value::{Workers, listen_address, loopback_address, packet_mark};
+use super::value::{Workers, listen_address, loopback_address};
 use super::{InvalidSetting, duration};
 use crate::spiffe::Identity;
 use crate::telemetry::line::LogFormat;
@@ -15,10 +15,8 @@ use crate::telemetry::line::LogFormat;
 const OBJECT_NAME: &str = "ebb-redirect.o";
 /// How long a drain may take when nothing says how long the process has (Istio's default).
 const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
-/// The smallest HTTP/2 flow control window allowed here, the one every connection starts with (RFC 9113, 6.9.2).
-const MIN_WINDOW: u32 = 65_535;
 /// The shortest certificate life: renewal happens at half of it and must leave time for retries.
-const MIN_SECRET_TTL: Duration = Duration::from_secs(60);
+const MIN_SECRET_TTL: Duration = Duration::from_secs(4);
 
 /// Where this node is in the mesh, and where its configuration comes from.
 #[derive(Debug, Clone, Args)]
@@ -39,9 +37,6 @@ pub struct NodeSettings {
     /// Trust domain of the mesh: the first part of every SPIFFE id. Lower case.
     #[arg(long, env = "TRUST_DOMAIN", value_name = "DOMAIN", default_value = "cluster.local")]
     pub trust_domain: String,
-    /// Name of the network the node is in; empty for the only one.
-    #[arg(long, env = "NETWORK", value_name = "NAME", default_value = "")]
-    pub network: String,
     /// Namespace whose policies hold for the whole mesh.
     #[arg(long, env = "EBB_ROOT_NAMESPACE", value_name = "NAMESPACE", default_value = "istio-system")]
     pub root_namespace: String,
@@ -102,7 +97,11 @@ impl CertificateSettings {
         }
         if self.secret_ttl < MIN_SECRET_TTL {
             let value = format!("{}s", self.secret_ttl.as_secs_f64());
-            return Err(InvalidSetting::new("secret-ttl", value, "a certificate must live at least 1m"));
+            return Err(InvalidSetting::new(
+                "secret-ttl",
+                value,
+                "a certificate must live at least 4s, and in use an hour or more",
+            ));
         }
         Ok(())
     }
@@ -118,12 +117,6 @@ pub struct RedirectSettings {
     /// Directory on a bpf file system where links and maps are pinned; one for each proxy of a machine.
     #[arg(long, env = "EBB_BPFFS", value_name = "DIR", default_value = "/sys/fs/bpf/ebb")]
     pub bpffs: PathBuf,
-    /// Mark of the proxy's own packets, which are not captured again. Decimal or 0x hexadecimal, not 0.
-    #[arg(long, env = "PACKET_MARK", value_name = "NUMBER", default_value = "1337", value_parser = packet_mark)]
-    pub packet_mark: u32,
-    /// Whether IPv6 traffic is captured: true or false.
-    #[arg(long, env = "IPV6_ENABLED", value_name = "BOOL", default_value = "true", action = ArgAction::Set)]
-    pub ipv6: bool,
     /// Whether applications see the address of the calling pod instead of the proxy's: true or false.
     #[arg(long, env = "ENABLE_ORIG_SRC", value_name = "BOOL", default_value = "true", action = ArgAction::Set)]
     pub original_source: bool,
@@ -140,37 +133,10 @@ impl RedirectSettings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Tunnels")]
 pub struct TunnelSettings {
-    /// Most streams at a time on one tunnel before another one is opened.
-    #[arg(long, env = "POOL_MAX_STREAMS_PER_CONNECTION", value_name = "NUMBER", default_value_t = 100,
-        value_parser = clap::value_parser!(u16).range(1..))]
-    pub pool_max_streams: u16,
     /// How long a tunnel without streams is kept, with unit.
     #[arg(long, env = "POOL_UNUSED_RELEASE_TIMEOUT", value_name = "DURATION", default_value = "5m",
         value_parser = duration::parse)]
     pub pool_unused_release: Duration,
-    /// HTTP/2 flow control window of a stream, in bytes (65535 to 2147483647).
-    #[arg(long = "http2-stream-window", env = "HTTP2_STREAM_WINDOW_SIZE", value_name = "BYTES", default_value_t = 4 << 20,
-        value_parser = clap::value_parser!(u32).range(i64::from(MIN_WINDOW)..=i64::from(i32::MAX)))]
-    pub stream_window: u32,
-    /// HTTP/2 flow control window of a tunnel, in bytes (65535 to 2147483647); not less than a stream's.
-    #[arg(long = "http2-connection-window", env = "HTTP2_CONNECTION_WINDOW_SIZE", value_name = "BYTES",
-        default_value_t = 16 << 20, value_parser = clap::value_parser!(u32).range(i64::from(MIN_WINDOW)..=i64::from(i32::MAX)))]
-    pub connection_window: u32,
-    /// Largest HTTP/2 frame taken, in bytes (16384 to 16777215).
-    #[arg(long = "http2-frame-size", env = "HTTP2_FRAME_SIZE", value_name = "BYTES", default_value_t = 1 << 20,
-        value_parser = clap::value_parser!(u32).range(16_384..=16_777_215))]
-    pub frame_size: u32,
-}
-
-impl TunnelSettings {
-    pub(super) fn validate(&self) -> Result<(), InvalidSetting> {
-        if self.connection_window < self.stream_window {
-            let right =
-                format!("one stream may have {} bytes in flight; give at least as much", self.stream_window);
-            return Err(InvalidSetting::new("http2-connection-window", self.connection_window, right));
-        }
-        Ok(())
-    }
 }
 
 /// Threads, and how the process ends.

@@ -19,7 +19,7 @@ pub use groups::{
     CertificateSettings, LogSettings, NodeSettings, RedirectSettings, RuntimeSettings, ServerSettings,
     TunnelSettings,
 };
-pub use value::Workers;
+pub use value::{MAX_WORKERS, Workers};
 
 /// Where Istio's chart puts the cluster's name as well.
 const CLUSTER_ID_OF_CHARTS: &str = "ISTIO_META_CLUSTER_ID";
@@ -102,7 +102,6 @@ impl Settings {
     pub fn validate(&self) -> Result<(), InvalidSetting> {
         self.node.validate()?;
         self.certificates.validate()?;
-        self.tunnel.validate()?;
         self.servers.validate()
     }
 
@@ -115,18 +114,12 @@ impl Settings {
             "clusterId": self.node.cluster_id,
             "clusterDomain": self.node.cluster_domain,
             "trustDomain": self.node.trust_domain,
-            "network": self.node.network,
+            "network": "",
             "rootNamespace": self.node.root_namespace,
             "manifests": self.node.manifests,
             "secretTtl": self.certificates.secret_ttl,
-            "packetMark": self.redirect.packet_mark,
-            "ipv6Enabled": self.redirect.ipv6,
             "enableOriginalSource": self.redirect.original_source,
             "bpffs": self.redirect.bpffs,
-            "windowSize": self.tunnel.stream_window,
-            "connectionWindowSize": self.tunnel.connection_window,
-            "frameSize": self.tunnel.frame_size,
-            "poolMaxStreamsPerConn": self.tunnel.pool_max_streams,
             "poolUnusedReleaseTimeout": self.tunnel.pool_unused_release,
             "numWorkerThreads": self.runtime.worker_threads(),
             "selfTerminationDeadline": self.runtime.drain_deadline(),

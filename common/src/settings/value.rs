@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-/// The most worker threads.
-pub(super) const MAX_WORKERS: usize = 256;
+/// The most worker threads: the kernel programs choose among as many listeners of a pod.
+pub const MAX_WORKERS: usize = 16;
 /// The fewest worker threads when their number is not given.
 const FEWEST_BY_DEFAULT: usize = 2;
 
@@ -56,18 +56,6 @@ impl fmt::Display for Workers {
             Self::Count(count) => write!(f, "{count}"),
             Self::Percent(percent) => write!(f, "{percent}%"),
         }
-    }
-}
-
-/// Reads a packet mark, decimal or hexadecimal. Zero is no mark: the proxy's own packets would be captured again.
-pub(super) fn packet_mark(text: &str) -> Result<u32, String> {
-    let mark = match text.strip_prefix("0x") {
-        Some(hex) => u32::from_str_radix(hex, 16),
-        None => text.parse(),
-    };
-    match mark {
-        Ok(mark) if mark != 0 => Ok(mark),
-        _ => Err("write a number other than 0 such as 1337 or 0x539".into()),
     }
 }
 

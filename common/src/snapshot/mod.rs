@@ -1,5 +1,174 @@
 //! The mesh as traffic code sees it: one immutable `Snapshot`, built from accepted resources.
 //!
 //! A snapshot shares structure with the one before it, so that one changed pod costs work in proportion to that pod.
+//! Take one snapshot per decision and ask only that one: two may differ.
 
+pub mod catalog;
+mod compile;
+mod enforce;
+mod index;
 pub mod model;
+pub mod policies;
+pub mod publish;
+mod services;
+#[cfg(test)]
+mod tests;
+mod workloads;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use self::catalog::Conflict;
+pub use self::compile::Mesh;
+use self::model::{EffectivePolicy, Service, Workload};
+use self::policies::PolicyEntry;
+pub use self::services::Endpoints;
+use crate::config::{ObjectName, PeerAuthentication, Rejected};
+
+/// What the meaning of resources depends on besides them; fixed at start.
+#[derive(Debug, Clone)]
+pub struct MeshSettings {
+    /// Trust domain of every identity.
+    pub trust_domain: Arc<str>,
+    /// The namespace whose policies bind the whole mesh.
+    pub root_namespace: Arc<str>,
+    /// This cluster's name.
+    pub cluster: Arc<str>,
+    /// The DNS domain below which services are named.
+    pub cluster_domain: Arc<str>,
+}
+
+impl Default for MeshSettings {
+    fn default() -> Self {
+        Self {
+            trust_domain: crate::spiffe::DEFAULT_TRUST_DOMAIN.into(),
+            root_namespace: "istio-system".into(),
+            cluster: "Kubernetes".into(),
+            cluster_domain: "cluster.local".into(),
+        }
+    }
+}
+
+/// An enrolled workload's place in the order by node.
+type Post = (Arc<str>, Arc<str>);
+
+/// The mesh at one moment.
+///
+/// Every lookup is O(log n) and takes no lock; those by address, uid, workload or service do not allocate.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    generation: u64,
+    policy_generation: u64,
+    workloads: OrdMap<Arc<str>, Arc<Workload>>,
+    by_address: OrdMap<IpAddr, Arc<Workload>>,
+    by_node: OrdMap<Post, Arc<Workload>>,
+    services: OrdMap<ObjectName, Arc<Service>>,
+    by_vip: OrdMap<IpAddr, Arc<Service>>,
+    endpoints: OrdMap<ObjectName, Endpoints>,
+    /// For workloads that a selector picks.
+    selected: OrdMap<Arc<str>, Arc<EffectivePolicy>>,
+    /// For the others, where their namespace has policies.
+    by_namespace: OrdMap<Arc<str>, Arc<EffectivePolicy>>,
+    /// For all others.
+    mesh_policy: Arc<EffectivePolicy>,
+    policies: OrdMap<ObjectName, Arc<PolicyEntry>>,
+    peer_authentications: OrdMap<ObjectName, Arc<PeerAuthentication>>,
+    unknown_policies: Arc<[Arc<str>]>,
+    rejected: Arc<[Arc<Rejected>]>,
+    conflicts: Arc<[Conflict]>,
+}
+
+impl Snapshot {
+    /// Grows with every snapshot; 0 before anything was read.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Grows when the policy of a workload that was there before changed, and only then: connections need judging
+    /// anew when it has.
+    pub fn policy_generation(&self) -> u64 {
+        self.policy_generation
+    }
+
+    /// The workload of this uid (`<cluster>//Pod/<namespace>/<name>`).
+    pub fn workload(&self, uid: &str) -> Option<&Arc<Workload>> {
+        self.workloads.get(uid)
+    }
+
+    /// The pod at an address. Pods on the host's network have none of their own and are never found here; of two pods
+    /// that claim one address, the younger has it.
+    pub fn workload_at(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+        self.by_address.get(&address.to_canonical())
+    }
+
+    /// The service whose cluster or load balancer address this is.
+    pub fn service_at(&self, vip: IpAddr) -> Option<&Arc<Service>> {
+        self.by_vip.get(&vip.to_canonical())
+    }
+
+    /// The service of this name.
+    pub fn service(&self, namespace: &str, name: &str) -> Option<&Arc<Service>> {
+        self.services.get(&ObjectName::new(namespace, name))
+    }
+
+    /// Where a service is served.
+    pub fn endpoints(&self, service: &Service) -> &Endpoints {
+        static NONE: std::sync::LazyLock<Endpoints> = std::sync::LazyLock::new(Endpoints::default);
+        let object = ObjectName { namespace: service.namespace.clone(), name: service.name.clone() };
+        self.endpoints.get(&object).unwrap_or(&NONE)
+    }
+
+    /// Everything that decides who may connect to a workload; shared by all workloads with the same policies.
+    pub fn policy_for(&self, workload: &Workload) -> &Arc<EffectivePolicy> {
+        self.selected
+            .get(&workload.uid)
+            .or_else(|| self.by_namespace.get(workload.namespace()))
+            .unwrap_or(&self.mesh_policy)
+    }
+
+    /// The enrolled pods of a node, by uid.
+    pub fn pods_on<'s>(&'s self, node: &'s str) -> impl Iterator<Item = &'s Arc<Workload>> {
+        let first: Post = (node.into(), "".into());
+        self.by_node
+            .range(first..)
+            .take_while(move |((it, _), _)| **it == *node)
+            .map(|(_, workload)| workload)
+    }
+
+    /// Every workload, by uid.
+    pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.workloads.values()
+    }
+
+    /// Every service, by namespace and name.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
+    /// Every AuthorizationPolicy that could be read, by namespace and name, with what of it is not enforced as stated.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<PolicyEntry>> {
+        self.policies.values()
+    }
+
+    /// Every PeerAuthentication, by namespace and name.
+    pub fn peer_authentications(&self) -> impl Iterator<Item = &Arc<PeerAuthentication>> {
+        self.peer_authentications.values()
+    }
+
+    /// Policies that could not be read and for which nobody is admitted, where they would bind.
+    pub fn unknown_policies(&self) -> &[Arc<str>] {
+        &self.unknown_policies
+    }
+
+    /// Documents turned away and not corrected since.
+    pub fn rejected(&self) -> &[Arc<Rejected>] {
+        &self.rejected
+    }
+
+    /// Objects stated by more than one file.
+    pub fn conflicts(&self) -> &[Conflict] {
+        &self.conflicts
+    }
+}

@@ -7,7 +7,6 @@
 //! each series. And it cannot drop a series while somebody holds its handle: here an edge is dropped exactly when no
 //! connection holds it.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::RandomState;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -203,24 +202,24 @@ impl Table {
     }
 }
 
-/// The edges one worker has met lately. Stays on its thread.
+/// The edges one worker has met lately. Stays on its thread, so that its lock is never contended.
 #[derive(Debug)]
 pub struct EdgeCache {
     metrics: Arc<TcpMetrics>,
     // Weak, so that a cache does not keep an edge from expiring.
-    known: RefCell<HashMap<u64, Weak<Edge>>>,
+    known: Mutex<HashMap<u64, Weak<Edge>>>,
 }
 
 impl EdgeCache {
     /// An empty cache in front of `metrics`.
     pub fn new(metrics: Arc<TcpMetrics>) -> Self {
-        Self { metrics, known: RefCell::default() }
+        Self { metrics, known: Mutex::default() }
     }
 
     /// Finds or makes the edge of a connection: once for each connection, which then holds the edge to its end.
     pub fn edge(&self, labels: &EdgeLabels<'_>) -> Arc<Edge> {
         let key = labels.hash(&self.metrics.hash);
-        let known = self.known.borrow().get(&key).and_then(Weak::upgrade);
+        let known = self.known().get(&key).and_then(Weak::upgrade);
         if let Some(edge) = known.filter(|edge| labels.are(&edge.labels)) {
             return edge;
         }
@@ -228,12 +227,17 @@ impl EdgeCache {
             // Not remembered: the edge gets its own series as soon as there is room.
             return self.metrics.overflow(labels.reporter);
         };
-        let mut known = self.known.borrow_mut();
+        let mut known = self.known();
         if known.len() >= EDGE_CACHE_ENTRIES {
             known.clear();
         }
         known.insert(key, Arc::downgrade(&edge));
         edge
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<u64, Weak<Edge>>> {
+        // Each statement under the lock leaves the map whole.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -80,7 +80,10 @@ fn collides(netns: &Netns, to: SocketAddr, stream: &TcpStream) -> io::Result<boo
 
 fn prepared(netns: &Netns, to: SocketAddr, from: Option<SocketAddr>) -> io::Result<Socket> {
     if from.is_some_and(|from| from.is_ipv4() != to.is_ipv4()) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "source and destination are of different families"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "source and destination are of different families",
+        ));
     }
     netns.enter(|| {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;

@@ -44,7 +44,10 @@ impl PodListeners {
     /// When the namespace cannot be entered or a socket cannot be opened.
     pub fn open(netns: &Netns, worker: u32) -> io::Result<Self> {
         if worker >= MAX_WORKERS {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("there are at most {MAX_WORKERS} workers")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("there are at most {MAX_WORKERS} workers"),
+            ));
         }
         netns.enter(|| {
             Ok(Self {

@@ -1,9 +1,10 @@
 //! The TCP sockets of a pod, as inet_diag shows them, and the end of those that policy no longer admits.
 //!
-//! Tells ztunnel's own sockets by their mark, accepted ones included, and never destroys one of them. Sockets
-//! still in a handshake or in TIME_WAIT have no mark to show; they are listed without one and left alone.
+//! Tells ztunnel's own sockets by their mark, accepted ones included, and never destroys one of them. Sockets in
+//! TIME_WAIT have no mark to show; they are listed without one and left alone.
 
 use std::{
+    collections::HashSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
@@ -21,8 +22,9 @@ const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
 /// INET_DIAG_MARK (linux/inet_diag.h).
 const INET_DIAG_MARK: u16 = 15;
-/// Every state but LISTEN.
-const CONNECTIONS: u32 = 0xfff & !(1 << 10);
+/// LISTEN, and every other state.
+const LISTENERS: u32 = 1 << 10;
+const CONNECTIONS: u32 = 0xfff & !LISTENERS;
 
 const HEADER: usize = 16;
 const REQUEST: usize = 56;
@@ -64,7 +66,7 @@ pub struct TcpSocketInfo {
     pub remote: SocketAddr,
     /// State of the connection.
     pub state: State,
-    /// SO_MARK; none for the short-lived kinds.
+    /// SO_MARK; none in TIME_WAIT.
     pub mark: Option<u32>,
     /// Inode, zero when no process holds it any more.
     pub inode: u32,
@@ -93,9 +95,43 @@ impl TcpSocketInfo {
 /// When inet_diag is not there or refuses.
 pub fn list(netns: &Netns) -> io::Result<Vec<TcpSocketInfo>> {
     netns.run(|| {
-        let mut found = dump(libc::AF_INET)?;
-        found.extend(dump(libc::AF_INET6)?);
+        let mut found = dump(libc::AF_INET, CONNECTIONS)?;
+        found.extend(dump(libc::AF_INET6, CONNECTIONS)?);
         Ok(found)
+    })?
+}
+
+/// The connections that do not run through ztunnel, so those older than enrolment: neither ztunnel's, nor mirrored by
+/// one of ztunnel's with the ends exchanged, nor within the pod.
+///
+/// # Errors
+/// As for [`list`].
+pub fn older_than_enrolment(netns: &Netns) -> io::Result<Vec<TcpSocketInfo>> {
+    // A connection made while the kernel was listing can show one end without the other. Those that lack a
+    // mirror in two listings are old.
+    let (first, second) = (list(netns)?, list(netns)?);
+    let mut old = unmirrored(second);
+    let suspects: HashSet<[u8; 48]> = unmirrored(first).iter().map(|socket| socket.id).collect();
+    old.retain(|socket| suspects.contains(&socket.id));
+    Ok(old)
+}
+
+fn unmirrored(mut sockets: Vec<TcpSocketInfo>) -> Vec<TcpSocketInfo> {
+    let ends: HashSet<(SocketAddr, SocketAddr)> =
+        sockets.iter().map(|socket| (socket.local, socket.remote)).collect();
+    sockets.retain(|socket| is_destroyable(socket) && !ends.contains(&(socket.remote, socket.local)));
+    sockets
+}
+
+/// The ports on which somebody in the pod listens, ztunnel excepted.
+///
+/// # Errors
+/// As for [`list`].
+pub fn listening_ports(netns: &Netns) -> io::Result<HashSet<u16>> {
+    netns.run(|| {
+        let mut found = dump(libc::AF_INET, LISTENERS)?;
+        found.extend(dump(libc::AF_INET6, LISTENERS)?);
+        Ok(found.iter().filter(|socket| !socket.is_ztunnels()).map(|socket| socket.local.port()).collect())
     })?
 }
 
@@ -106,10 +142,10 @@ pub fn list(netns: &Netns) -> io::Result<Vec<TcpSocketInfo>> {
 pub fn find(netns: &Netns, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<TcpSocketInfo>> {
     netns.run(|| {
         let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-        let mut found = dump(family)?;
+        let mut found = dump(family, CONNECTIONS)?;
         if local.is_ipv4() {
             // A dual-stack socket's IPv4 connection is listed with the IPv6 ones.
-            found.extend(dump(libc::AF_INET6)?);
+            found.extend(dump(libc::AF_INET6, CONNECTIONS)?);
         }
         Ok(found.into_iter().find(|socket| socket.local == local && socket.remote == remote))
     })?
@@ -139,12 +175,17 @@ pub fn destroy(netns: &Netns, sockets: &[TcpSocketInfo]) -> io::Result<usize> {
 }
 
 fn is_destroyable(socket: &TcpSocketInfo) -> bool {
-    !socket.is_ztunnels() && !socket.is_loopback() && matches!(socket.state, State::Established | State::SynSent | State::Closing(_))
+    // What shows no mark might be ztunnel's.
+    socket.mark.is_some() && !socket.is_ztunnels() && !socket.is_loopback() && socket.state != State::TimeWait
 }
 
-fn dump(family: i32) -> io::Result<Vec<TcpSocketInfo>> {
+fn dump(family: i32, states: u32) -> io::Result<Vec<TcpSocketInfo>> {
     let netlink = open()?;
-    netlink.send_to(&request(SOCK_DIAG_BY_FAMILY, dump_flags(), family as u8, None), &NetlinkAddr::new(0, 0), 0)?;
+    netlink.send_to(
+        &request(SOCK_DIAG_BY_FAMILY, dump_flags(), family as u8, (states, None)),
+        &NetlinkAddr::new(0, 0),
+        0,
+    )?;
     let mut found = Vec::new();
     loop {
         let (datagram, _) = netlink.recv_from_full()?;
@@ -168,7 +209,11 @@ fn dump(family: i32) -> io::Result<Vec<TcpSocketInfo>> {
 fn destroy_one(socket: &TcpSocketInfo) -> io::Result<()> {
     let netlink = open()?;
     let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
-    netlink.send_to(&request(SOCK_DESTROY, flags, socket.family, Some(&socket.id)), &NetlinkAddr::new(0, 0), 0)?;
+    netlink.send_to(
+        &request(SOCK_DESTROY, flags, socket.family, (CONNECTIONS, Some(&socket.id))),
+        &NetlinkAddr::new(0, 0),
+        0,
+    )?;
     let (datagram, _) = netlink.recv_from_full()?;
     match message(&datagram) {
         Some((kind, body, _)) if i32::from(kind) == libc::NLMSG_ERROR => refusal(body).map_or(Ok(()), Err),
@@ -187,14 +232,14 @@ fn dump_flags() -> u16 {
 }
 
 /// `struct inet_diag_req_v2` behind its netlink header.
-fn request(kind: u16, flags: u16, family: u8, id: Option<&[u8; 48]>) -> Vec<u8> {
+fn request(kind: u16, flags: u16, family: u8, (states, id): (u32, Option<&[u8; 48]>)) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + REQUEST);
     bytes.extend(((HEADER + REQUEST) as u32).to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(flags.to_ne_bytes());
     bytes.extend([0; 8]);
     bytes.extend([family, libc::IPPROTO_TCP as u8, 0, 0]);
-    bytes.extend(CONNECTIONS.to_ne_bytes());
+    bytes.extend(states.to_ne_bytes());
     bytes.extend(id.unwrap_or(&[0; 48]));
     bytes
 }
@@ -218,7 +263,9 @@ fn socket(body: &[u8]) -> Option<TcpSocketInfo> {
     let family = fixed[0];
     let port = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
     let word = |at: usize| u32::from_ne_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
-    let end = |address: usize, port: u16| canonical(SocketAddr::new(ip(family, &fixed[address..address + 16]), port));
+    let end = |address: usize, port: u16| {
+        canonical(SocketAddr::new(ip(family, &fixed[address..address + 16]), port))
+    };
     Some(TcpSocketInfo {
         state: State::of(fixed[1]),
         local: end(8, port(4)),

@@ -117,7 +117,8 @@ impl Netlink {
     }
 
     fn remove(&self, family: AddressFamily) -> io::Result<()> {
-        let steps = [RouteNetlinkMessage::DelRule(rule(family)), RouteNetlinkMessage::DelRoute(route(family))];
+        let steps =
+            [RouteNetlinkMessage::DelRule(rule(family)), RouteNetlinkMessage::DelRoute(route(family))];
         for step in steps {
             match self.ask(step, 0) {
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {}

@@ -1,0 +1,49 @@
+//! Turns documents into typed resources, or says where and why not. Pure: bytes in, values out.
+//!
+//! The surprising thing: a document that cannot be read still says something. When it may be a policy, the
+//! rejection says so, and whoever it may concern is denied until it can be read.
+
+pub mod check;
+pub(crate) mod manifest;
+pub(crate) mod policy;
+pub(crate) mod text;
+pub mod yaml;
+
+use std::sync::Arc;
+
+use super::{Origin, Rejected, Stated};
+
+/// What is wrong with a field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// Path of the field, `spec.ports[0].port`.
+    pub(crate) field: String,
+    /// What is wrong, in words.
+    pub(crate) reason: String,
+}
+
+impl Fault {
+    pub(crate) fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { field: field.into(), reason: reason.into() }
+    }
+}
+
+/// A document of a kind Ebb does not act on. Not an error: manifests hold many kinds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Where it stands.
+    pub origin: Origin,
+    /// `apiVersion/kind` as stated.
+    pub kind: Arc<str>,
+}
+
+/// All that one file says.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Decoded {
+    /// Resources, in the order of their documents.
+    pub stated: Vec<Stated>,
+    /// Documents turned away.
+    pub rejected: Vec<Rejected>,
+    /// Documents of other kinds.
+    pub skipped: Vec<Skipped>,
+}

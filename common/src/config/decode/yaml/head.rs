@@ -1,0 +1,214 @@
+//! What kind of document this is, before it is read in full; and what it may have been about, when it cannot be.
+
+use serde::Deserialize;
+use serde_saphyr::Error;
+
+use super::{Page, options};
+use crate::config::decode::check;
+use crate::config::decode::text::Text;
+use crate::config::{Kind, Subject};
+
+/// The first two fields of every document.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) api_version: String,
+    pub(super) kind: String,
+}
+
+pub(super) enum Reading {
+    /// A `v1` List of other documents.
+    List,
+    /// One document.
+    Head(Head),
+    /// Not even that much can be read.
+    Unclear(Error),
+}
+
+impl Kind {
+    /// The kind of this name, whatever its API group.
+    pub(super) fn of(name: &str) -> Option<Self> {
+        [
+            Self::Namespace,
+            Self::Node,
+            Self::Pod,
+            Self::Service,
+            Self::EndpointSlice,
+            Self::ServiceAccount,
+            Self::AuthorizationPolicy,
+            Self::PeerAuthentication,
+        ]
+        .into_iter()
+        .find(|kind| kind.name() == name)
+    }
+}
+
+impl Head {
+    /// The kind to read it as; `None` when it is no business of ours.
+    ///
+    /// # Errors
+    /// In words, when it seems meant for us and is not of a version we know.
+    pub(super) fn kind(&self) -> Result<Option<Kind>, String> {
+        let kind = Kind::of(&self.kind);
+        let (group, version) = self.api_version.split_once('/').unwrap_or(("", &self.api_version));
+        let known = match kind {
+            Some(Kind::AuthorizationPolicy | Kind::PeerAuthentication) => {
+                if group == "security.istio.io" && matches!(version, "v1" | "v1beta1") {
+                    return Ok(kind);
+                }
+                // Other meshes have an AuthorizationPolicy too; a misspelt Istio group must not pass for one.
+                return if !group.is_empty() && !group.contains("istio") {
+                    Ok(None)
+                } else {
+                    Err(format!("{:?}: expected security.istio.io/v1", self.api_version))
+                };
+            }
+            Some(Kind::EndpointSlice) => group == "discovery.k8s.io" && version == "v1",
+            Some(_) => self.api_version == "v1",
+            None if group == "security.istio.io" && self.kind != "RequestAuthentication" => {
+                return Err(format!("{:?} is no kind of security.istio.io", self.kind));
+            }
+            None => false,
+        };
+        if kind.is_some() && self.api_version.is_empty() {
+            return Err("not stated".to_owned());
+        }
+        Ok(kind.filter(|_| known))
+    }
+}
+
+/// Passes over blank lines, comments, directives and what is left of the line of a document mark.
+pub(super) fn from_first_content(page: Page<'_>) -> Option<Page<'_>> {
+    let Page { mut text, mut line } = page;
+    loop {
+        let first = text.split_inclusive('\n').next()?;
+        let content = first.trim();
+        if !(content.is_empty() || content.starts_with('#') || first.starts_with('%')) {
+            return Some(Page { text, line });
+        }
+        text = &text[first.len()..];
+        line = line.saturating_add(1);
+    }
+}
+
+/// Finds kind and version: by looking, when each stands plainly at the start of a line, else by parsing.
+pub(super) fn read(page: Page<'_>) -> Reading {
+    let head = match glance(page.text) {
+        Some(head) => head,
+        None => match parse(page.text) {
+            Ok(parsed) => Head {
+                api_version: parsed.api_version.map(|it| it.to_string()).unwrap_or_default(),
+                kind: parsed.kind.map(|it| it.to_string()).unwrap_or_default(),
+            },
+            Err(error) => return Reading::Unclear(error),
+        },
+    };
+    if head.kind == "List" && head.api_version == "v1" { Reading::List } else { Reading::Head(head) }
+}
+
+/// Top-level keys of a block mapping stand at the start of their line, and no other text of it can.
+fn glance(text: &str) -> Option<Head> {
+    let mut head = Head::default();
+    for line in text.lines() {
+        let (place, value) = if let Some(value) = line.strip_prefix("kind:") {
+            (&mut head.kind, value)
+        } else if let Some(value) = line.strip_prefix("apiVersion:") {
+            (&mut head.api_version, value)
+        } else {
+            continue;
+        };
+        let value = value.strip_prefix(' ')?.trim();
+        let plain =
+            !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"./-".contains(&b));
+        if !plain || !place.is_empty() {
+            return None;
+        }
+        value.clone_into(place);
+    }
+    (!head.kind.is_empty() && !head.api_version.is_empty()).then_some(head)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
+struct Parsed<'a> {
+    api_version: Option<Text<'a>>,
+    kind: Option<Text<'a>>,
+    metadata: Option<ParsedMetadata<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
+struct ParsedMetadata<'a> {
+    name: Option<Text<'a>>,
+    namespace: Option<Text<'a>>,
+}
+
+fn parse(text: &str) -> Result<Parsed<'_>, Error> {
+    serde_saphyr::from_str_with_options(text, options(None))
+}
+
+/// What a document of known kind that was turned away is about.
+pub(super) fn subject(kind: Kind, text: &str) -> Subject {
+    let Ok(parsed) = parse(text) else {
+        return Subject { kind: Some(kind), ..guess_subject(text) };
+    };
+    let metadata = parsed.metadata;
+    let (name, namespace) = metadata.map_or((None, None), |it| (it.name, it.namespace));
+    let cluster_wide = matches!(kind, Kind::Namespace | Kind::Node);
+    let namespace = match namespace.as_deref() {
+        _ if cluster_wide => Some(""),
+        None => Some("default"),
+        stated => stated.filter(|it| check::is_dns_label(it)),
+    };
+    Subject {
+        kind: Some(kind),
+        namespace: namespace.map(Into::into),
+        name: name.filter(|it| check::is_dns_name(it)).map(|it| (*it).into()),
+    }
+}
+
+/// What a broken document seems to be about, from its lines: `kind` and the first `name` and `namespace` below
+/// `metadata`. A namespace that does not plainly stand there stays unknown, which is the whole mesh.
+pub(super) fn guess_subject(text: &str) -> Subject {
+    let mut subject = Subject::default();
+    let mut in_metadata = None;
+    for line in text.lines() {
+        let content = line.trim_start_matches(' ');
+        let indent = line.len() - content.len();
+        if indent == 0 && !content.is_empty() {
+            in_metadata = content.trim_end().eq("metadata:").then_some(None);
+            if let Some(kind) = content.strip_prefix("kind:") {
+                subject.kind = subject.kind.or_else(|| Kind::of(kind.trim()));
+            }
+            continue;
+        }
+        let Some(level) = &mut in_metadata else { continue };
+        if *level.get_or_insert(indent) != indent {
+            continue;
+        }
+        let Some((key, value)) = content.split_once(": ") else { continue };
+        let value = value.trim().trim_matches(['"', '\'']);
+        match key {
+            "name" if check::is_dns_name(value) => subject.name = Some(value.into()),
+            "namespace" if check::is_dns_label(value) => subject.namespace = Some(value.into()),
+            _ => {}
+        }
+    }
+    if subject.kind.is_some_and(|it| matches!(it, Kind::Namespace | Kind::Node)) {
+        subject.namespace = Some("".into());
+    }
+    subject
+}
+
+/// Whether a document that could not be read may be a policy.
+pub(super) fn guards(kind: Option<Kind>, bytes: &[u8]) -> bool {
+    kind.map_or_else(|| mentions_security(bytes), Kind::guards_access)
+}
+
+/// Whether there is any sign of a policy in bytes of whatever encoding.
+pub(super) fn mentions_security(bytes: &[u8]) -> bool {
+    // Without its zeros, UTF-16 and UTF-32 of these words reads as the words.
+    let dense: Vec<u8> = bytes.iter().copied().filter(|b| *b != 0).collect();
+    ["security.istio.io", "AuthorizationPolicy", "PeerAuthentication"]
+        .iter()
+        .any(|sign| dense.windows(sign.len()).any(|window| window == sign.as_bytes()))
+}

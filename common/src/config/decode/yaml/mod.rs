@@ -1,0 +1,313 @@
+//! YAML manifests into resources: documents one by one, so that a bad one spoils no other.
+//!
+//! Bounds are here. A document is read by `block` when it is plain enough, else by serde-saphyr; both fill the same
+//! manifests. Documents are cut at `---` before anything is parsed, which is exact: YAML allows those three dashes
+//! at the start of a line nowhere else.
+
+mod block;
+mod head;
+mod list;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_saphyr::{Error, Options};
+
+use self::head::{Head, Reading};
+use super::manifest::{
+    EndpointSliceManifest, Manifest, NamespaceManifest, NodeManifest, PodManifest, ServiceAccountManifest,
+    ServiceManifest,
+};
+use super::policy::{AuthorizationPolicyManifest, PeerAuthenticationManifest};
+use super::{Decoded, Fault, Skipped};
+use crate::config::names::Names;
+use crate::config::{Kind, Origin, Rejected, Resource, Stated, Subject};
+
+/// Largest file read, in bytes: a hundred thousand pods in one. A larger one is turned away unread.
+pub const MAX_FILE_BYTES: usize = 64 << 20;
+/// Largest document, in bytes (etcd holds 1.5 MiB); a `List` may be as large as its file.
+pub const MAX_DOCUMENT_BYTES: usize = 2 << 20;
+/// Most documents and list items in one file.
+pub const MAX_DOCUMENTS: usize = 200_000;
+/// Most rejections kept of one file.
+pub const MAX_REJECTED: usize = 1_000;
+/// Deepest nesting of mappings and sequences.
+pub const MAX_DEPTH: usize = 64;
+/// Most nodes that aliases may stand for, in one document.
+pub const MAX_ALIASED_NODES: usize = 10_000;
+/// How much of an unreadable file is searched for signs that it holds policies, in bytes.
+pub const SNIFF_BYTES: usize = 1 << 20;
+
+/// Reads one file.
+pub fn decode(file: &Arc<str>, bytes: &[u8], names: &mut Names) -> Decoded {
+    let mut decoder = Decoder { file, names, decoded: Decoded::default(), documents: 0 };
+    if bytes.len() > MAX_FILE_BYTES {
+        decoder.reject_file(bytes, format!("{} bytes, more than {MAX_FILE_BYTES}", bytes.len()));
+    } else if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..] = bytes {
+        decoder.reject_file(bytes, "UTF-16 or UTF-32; write it as UTF-8".to_owned());
+    } else {
+        for document in documents(bytes) {
+            if !decoder.take(document) {
+                break;
+            }
+        }
+    }
+    decoder.decoded.stated.shrink_to_fit();
+    decoder.decoded
+}
+
+/// What is known of a file that was not read at all: nothing, except perhaps that it holds policies.
+pub fn unread(file: &Arc<str>, sample: &[u8], reason: impl Into<Arc<str>>) -> Rejected {
+    Rejected {
+        origin: Origin { file: file.clone(), line: 0 },
+        subject: Subject::default(),
+        field: "".into(),
+        reason: reason.into(),
+        guards_access: head::mentions_security(sample),
+        last_good: false,
+    }
+}
+
+/// Part of a file between document marks, and the line it starts on, from 1.
+#[derive(Clone, Copy)]
+struct Document<'a> {
+    bytes: &'a [u8],
+    line: u32,
+}
+
+/// Cuts a stream at lines that begin with `---` or `...`.
+fn documents(bytes: &[u8]) -> impl Iterator<Item = Document<'_>> {
+    let mut rest = Some(Document { bytes, line: 1 });
+    std::iter::from_fn(move || {
+        let from = rest.take()?;
+        let (mut line, mut at) = (from.line, 0);
+        for text in from.bytes.split_inclusive(|b| *b == b'\n') {
+            let end = at + text.len();
+            line += 1;
+            let mark = text.starts_with(b"---") || text.starts_with(b"...");
+            if mark && text.get(3).is_none_or(u8::is_ascii_whitespace) {
+                // What follows the dashes on their line belongs to the next document.
+                rest = Some(Document { bytes: &from.bytes[at + 3..], line: line - 1 });
+                return Some(Document { bytes: &from.bytes[..at], line: from.line });
+            }
+            at = end;
+        }
+        Some(from)
+    })
+}
+
+struct Decoder<'d> {
+    file: &'d Arc<str>,
+    names: &'d mut Names,
+    decoded: Decoded,
+    documents: usize,
+}
+
+/// A document's text and where it stands.
+#[derive(Clone, Copy)]
+struct Page<'t> {
+    text: &'t str,
+    /// Line of the file that `text` starts on.
+    line: u32,
+}
+
+impl Decoder<'_> {
+    /// Reads one document; false when no more may be.
+    fn take(&mut self, document: Document<'_>) -> bool {
+        if document.bytes.iter().all(u8::is_ascii_whitespace) {
+            return true;
+        }
+        self.documents += 1;
+        if self.documents > MAX_DOCUMENTS {
+            self.reject_bytes(
+                document,
+                format!("more than {MAX_DOCUMENTS} documents; this and the rest are unread"),
+            );
+            return false;
+        }
+        match text(document.bytes) {
+            Ok(text) => self.page(Page { text, line: document.line }),
+            Err((offset, reason)) => {
+                let lines = document.bytes[..offset].iter().filter(|b| **b == b'\n').count();
+                let line = document.line.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX));
+                self.reject_bytes(Document { line, ..document }, reason);
+            }
+        }
+        true
+    }
+
+    fn page(&mut self, page: Page<'_>) {
+        let page = head::from_first_content(page);
+        let Some(page) = page else { return };
+        match head::read(page) {
+            Reading::List => list::unpack(self, page),
+            Reading::Head(head) => self.document(page, &head),
+            Reading::Unclear(error) => {
+                let subject = head::guess_subject(page.text);
+                let guards = head::guards(subject.kind, page.text.as_bytes());
+                self.reject_error(page, subject, guards, &error);
+            }
+        }
+    }
+
+    /// Reads a document whose kind is known.
+    fn document(&mut self, page: Page<'_>, head: &Head) {
+        let kind = match head.kind() {
+            Ok(Some(kind)) => kind,
+            Ok(None) => return self.skip(page, head),
+            Err(reason) => {
+                let kind = Kind::of(&head.kind);
+                let subject = Subject { kind, ..head::guess_subject(page.text) };
+                let guards = head::guards(kind, head.api_version.as_bytes());
+                let fault = Fault::new("apiVersion", reason);
+                return self.reject(page.line, subject, guards, fault);
+            }
+        };
+        if page.text.len() > MAX_DOCUMENT_BYTES {
+            let fault = Fault::new("", format!("{} bytes, more than {MAX_DOCUMENT_BYTES}", page.text.len()));
+            let subject = Subject { kind: Some(kind), ..head::guess_subject(page.text) };
+            return self.reject(page.line, subject, kind.guards_access(), fault);
+        }
+        match read_kind(kind, page.text, self.names) {
+            Ok(Ok(resource)) => self.accept(page.line, resource),
+            Ok(Err(fault)) => {
+                let subject = head::subject(kind, page.text);
+                self.reject(page.line, subject, kind.guards_access(), fault);
+            }
+            Err(error) => {
+                let subject = head::subject(kind, page.text);
+                self.reject_error(page, subject, kind.guards_access(), &error);
+            }
+        }
+    }
+
+    fn accept(&mut self, line: u32, resource: Resource) {
+        let origin = Origin { file: self.file.clone(), line };
+        self.decoded.stated.push(Stated { origin, resource });
+    }
+
+    fn skip(&mut self, page: Page<'_>, head: &Head) {
+        let origin = Origin { file: self.file.clone(), line: page.line };
+        let kind = self.names.share(&format!("{} {}", head.api_version, head.kind));
+        self.decoded.skipped.push(Skipped { origin, kind });
+    }
+
+    fn reject(&mut self, line: u32, subject: Subject, guards_access: bool, fault: Fault) {
+        let full = self.decoded.rejected.len() >= MAX_REJECTED;
+        if let Some(last) = self.decoded.rejected.last_mut().filter(|_| full) {
+            // One entry stands for all that follow; of what they are about, nothing may be assumed.
+            last.reason = format!("this and more, {MAX_REJECTED} shown: {}", fault.reason).into();
+            last.guards_access |= guards_access;
+            last.subject = Subject::default();
+            return;
+        }
+        self.decoded.rejected.push(Rejected {
+            origin: Origin { file: self.file.clone(), line },
+            subject,
+            field: fault.field.into(),
+            reason: fault.reason.into(),
+            guards_access,
+            last_good: false,
+        });
+    }
+
+    fn reject_error(&mut self, page: Page<'_>, subject: Subject, guards_access: bool, error: &Error) {
+        let (offset, fault) = explain(error, page.text);
+        self.reject(page.line.saturating_add(offset), subject, guards_access, fault);
+    }
+
+    fn reject_bytes(&mut self, document: Document<'_>, reason: String) {
+        let guards = head::mentions_security(document.bytes);
+        self.reject(document.line, Subject::default(), guards, Fault::new("", reason));
+    }
+
+    fn reject_file(&mut self, bytes: &[u8], reason: String) {
+        let sample = &bytes[..bytes.len().min(SNIFF_BYTES)];
+        self.decoded.rejected.push(unread(self.file, sample, reason));
+    }
+}
+
+/// The text of a document, or where it stops being text and why.
+fn text(bytes: &[u8]) -> Result<&str, (usize, String)> {
+    if bytes.starts_with(&[0xef, 0xbb, 0xbf]) {
+        return Err((0, "starts with a byte order mark; save it as UTF-8 without one".to_owned()));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| (error.valid_up_to(), "not UTF-8".to_owned()))?;
+    let control = bytes.iter().enumerate().find(|(at, byte)| match byte {
+        b'\t' | b'\n' => false,
+        b'\r' => bytes.get(at + 1) != Some(&b'\n'),
+        0x7f => true,
+        byte => **byte < 0x20,
+    });
+    match control {
+        Some((at, byte)) => Err((at, format!("control character 0x{byte:02x}"))),
+        None => Ok(text),
+    }
+}
+
+/// How the whole parser reads: security kinds as strictly as an API server, where a string that looks like a number
+/// or a boolean must be quoted.
+fn options(kind: Option<Kind>) -> Options {
+    let guards = kind.is_some_and(Kind::guards_access);
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: MAX_DEPTH,
+            max_aliases: MAX_ALIASED_NODES,
+            max_anchors: MAX_ALIASED_NODES,
+            max_nodes: MAX_DOCUMENT_BYTES,
+            max_events: 2 * MAX_DOCUMENT_BYTES,
+            max_documents: 1,
+        },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_ALIASED_NODES },
+        no_schema: guards,
+        reject_unsupported_tags: true,
+        with_snippet: false,
+    }
+}
+
+type Read = Result<Result<Resource, Fault>, Error>;
+
+fn read_kind(kind: Kind, text: &str, names: &mut Names) -> Read {
+    match kind {
+        Kind::Namespace => read::<NamespaceManifest<'_>>(kind, text, names),
+        Kind::Node => read::<NodeManifest<'_>>(kind, text, names),
+        Kind::Pod => read::<PodManifest<'_>>(kind, text, names),
+        Kind::Service => read::<ServiceManifest<'_>>(kind, text, names),
+        Kind::EndpointSlice => read::<EndpointSliceManifest<'_>>(kind, text, names),
+        Kind::ServiceAccount => read::<ServiceAccountManifest<'_>>(kind, text, names),
+        Kind::AuthorizationPolicy => read::<AuthorizationPolicyManifest<'_>>(kind, text, names),
+        Kind::PeerAuthentication => read::<PeerAuthenticationManifest<'_>>(kind, text, names),
+    }
+}
+
+fn read<'t, M: Manifest + Deserialize<'t>>(kind: Kind, text: &'t str, names: &mut Names) -> Read {
+    if !kind.guards_access()
+        && let Ok(manifest) = block::read::<M>(text)
+    {
+        return Ok(manifest.read(names));
+    }
+    let manifest: M = serde_saphyr::from_str_with_options(text, options(Some(kind)))?;
+    Ok(manifest.read(names))
+}
+
+/// The parser's error as a line offset and a fault in our words.
+fn explain(error: &Error, text: &str) -> (u32, Fault) {
+    let error = error.without_snippet();
+    let line = error.location().map_or(1, |it| it.line().max(1));
+    let field = match error {
+        Error::SerdeUnknownField { field, .. } => field.as_str(),
+        Error::SerdeMissingField { field, .. } => field,
+        Error::DuplicateMappingKey { key: Some(key), .. } => key,
+        _ => "",
+    };
+    let said = error.to_string();
+    // The parser counts lines from the start of the document, we from the start of the file.
+    let mut reason = said.rfind(" at line ").map_or(said.as_str(), |at| &said[..at]).to_owned();
+    let tab = |line: &str| line.trim_start_matches(' ').starts_with('\t');
+    if text.lines().any(tab) {
+        reason.push_str(" (a tab in the indentation; YAML allows spaces only)");
+    }
+    (u32::try_from(line - 1).unwrap_or(u32::MAX), Fault::new(field, reason))
+}

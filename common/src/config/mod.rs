@@ -1,0 +1,250 @@
+//! What an operator may state about the mesh, typed: the eight kinds Ebb reads, and a batch of them.
+//!
+//! Knows no YAML, no files and no watch: `decode` turns documents into these values and `snapshot` compiles them.
+//! Values are checked on the way in (names, ports, addresses), so that whoever holds one need not check again.
+
+use std::fmt;
+use std::sync::Arc;
+
+pub mod core;
+pub mod decode;
+pub mod names;
+pub mod security;
+
+pub use self::core::{
+    EndpointSlice, Labels, Namespace, Node, Pod, Service, ServiceAccount, SliceEndpoint, TargetPort,
+};
+pub use self::security::{AuthorizationPolicy, PeerAuthentication};
+
+/// The kinds of resource Ebb acts on. Any other kind is skipped by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+pub enum Kind {
+    /// `v1` Namespace.
+    Namespace,
+    /// `v1` Node.
+    Node,
+    /// `v1` Pod.
+    Pod,
+    /// `v1` Service.
+    Service,
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    EndpointSlice,
+    /// `v1` ServiceAccount.
+    ServiceAccount,
+    /// `security.istio.io` AuthorizationPolicy.
+    AuthorizationPolicy,
+    /// `security.istio.io` PeerAuthentication.
+    PeerAuthentication,
+}
+
+impl Kind {
+    /// The `kind:` an operator writes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::Node => "Node",
+            Self::Pod => "Pod",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::ServiceAccount => "ServiceAccount",
+            Self::AuthorizationPolicy => "AuthorizationPolicy",
+            Self::PeerAuthentication => "PeerAuthentication",
+        }
+    }
+
+    /// Whether an object of this kind decides who may connect: when one cannot be read, access must not widen.
+    pub fn guards_access(self) -> bool {
+        matches!(self, Self::AuthorizationPolicy | Self::PeerAuthentication)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Namespace and name of an object; the namespace is empty for cluster-wide kinds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectName {
+    /// `metadata.namespace`.
+    pub namespace: Arc<str>,
+    /// `metadata.name`.
+    pub name: Arc<str>,
+}
+
+impl ObjectName {
+    /// Names an object.
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            f.write_str(&self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
+    }
+}
+
+/// Which object: kind, namespace, name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// What it is.
+    pub kind: Kind,
+    /// What it is called.
+    pub object: ObjectName,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.object)
+    }
+}
+
+/// Where a resource was stated.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin {
+    /// File name, or the name of another source.
+    pub file: Arc<str>,
+    /// Line of the document's first content, from 1; 0 when the source has no lines.
+    pub line: u32,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.line == 0 { f.write_str(&self.file) } else { write!(f, "{}:{}", self.file, self.line) }
+    }
+}
+
+/// One resource, of any kind Ebb reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each variant holds the kind of its name")]
+pub enum Resource {
+    Namespace(Arc<Namespace>),
+    Node(Arc<Node>),
+    Pod(Arc<Pod>),
+    Service(Arc<Service>),
+    EndpointSlice(Arc<EndpointSlice>),
+    ServiceAccount(Arc<ServiceAccount>),
+    AuthorizationPolicy(Arc<AuthorizationPolicy>),
+    PeerAuthentication(Arc<PeerAuthentication>),
+}
+
+impl Resource {
+    /// Which object this is.
+    pub fn key(&self) -> Key {
+        let (kind, object) = match self {
+            Self::Namespace(it) => (Kind::Namespace, ObjectName::new("", it.name.clone())),
+            Self::Node(it) => (Kind::Node, ObjectName::new("", it.name.clone())),
+            Self::Pod(it) => (Kind::Pod, it.object.clone()),
+            Self::Service(it) => (Kind::Service, it.object.clone()),
+            Self::EndpointSlice(it) => (Kind::EndpointSlice, it.object.clone()),
+            Self::ServiceAccount(it) => (Kind::ServiceAccount, it.object.clone()),
+            Self::AuthorizationPolicy(it) => (Kind::AuthorizationPolicy, it.object.clone()),
+            Self::PeerAuthentication(it) => (Kind::PeerAuthentication, it.object.clone()),
+        };
+        Key { kind, object }
+    }
+}
+
+/// A resource and where it was stated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stated {
+    /// Where.
+    pub origin: Origin,
+    /// What.
+    pub resource: Resource,
+}
+
+/// Which object a rejected document was about, as far as it could be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// `kind`, when it is one Ebb acts on.
+    pub kind: Option<Kind>,
+    /// `metadata.namespace`; `default` when the document states none but could be read that far.
+    pub namespace: Option<Arc<str>>,
+    /// `metadata.name`.
+    pub name: Option<Arc<str>>,
+}
+
+impl Subject {
+    /// The object, when kind, namespace and name are all known.
+    pub fn key(&self) -> Option<Key> {
+        let (kind, namespace, name) = (self.kind?, self.namespace.clone()?, self.name.clone()?);
+        Some(Key { kind, object: ObjectName { namespace, name } })
+    }
+}
+
+/// A document that was turned away. It blocks no other document and never widens access.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// Where it stands; the line is that of the fault when it is known, else of the document.
+    pub origin: Origin,
+    /// What it was about.
+    pub subject: Subject,
+    /// Path of the field at fault (`spec.rules[0].from`), empty when there is none.
+    pub field: Arc<str>,
+    /// What is wrong, in words.
+    pub reason: Arc<str>,
+    /// It is, or may be, a policy: until it can be read, everyone it may concern is denied, unless an earlier
+    /// version is still in force.
+    pub guards_access: bool,
+    /// An earlier version of what it stated stays in force.
+    pub last_good: bool,
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.origin)?;
+        if let Some(kind) = self.subject.kind {
+            write!(f, "{kind} ")?;
+        }
+        if let Some(name) = &self.subject.name {
+            write!(f, "{}/{name} ", self.subject.namespace.as_deref().unwrap_or("?"))?;
+        }
+        if !self.field.is_empty() {
+            write!(f, "{} ", self.field)?;
+        }
+        write!(f, "rejected: {}", self.reason)?;
+        if self.last_good {
+            f.write_str("; the last good version stays in force")?;
+        }
+        Ok(())
+    }
+}
+
+/// One object no longer stated by one source file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removal {
+    /// The file that stated it.
+    pub file: Arc<str>,
+    /// The object.
+    pub key: Key,
+}
+
+/// What a source found since it last reported.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Files read again: what was rejected from them before is forgotten.
+    pub reread: Vec<Arc<str>>,
+    /// Resources stated, new or changed or the same.
+    pub upserts: Vec<Stated>,
+    /// Resources no longer stated.
+    pub removals: Vec<Removal>,
+    /// Documents turned away.
+    pub rejected: Vec<Rejected>,
+}
+
+impl Batch {
+    /// Whether applying it would do nothing.
+    pub fn is_empty(&self) -> bool {
+        self.reread.is_empty()
+            && self.upserts.is_empty()
+            && self.removals.is_empty()
+            && self.rejected.is_empty()
+    }
+}

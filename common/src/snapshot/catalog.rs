@@ -1,0 +1,271 @@
+//! Every resource as stated, and which statement is in force.
+//!
+//! Knows nothing of what resources mean. When two files state one object, the first by file name is in force and the
+//! other is reported; which one came first in time makes no difference, so that a restart changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::config::{
+    AuthorizationPolicy, Batch, EndpointSlice, Key, Kind, Namespace, Node, ObjectName, Origin,
+    PeerAuthentication, Pod, Rejected, Removal, Resource, Service, ServiceAccount, Stated,
+};
+
+/// One object stated by more than one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// The object.
+    pub key: Key,
+    /// The statement in force.
+    pub in_force: Origin,
+    /// The statements without effect.
+    pub ignored: Vec<Origin>,
+}
+
+type Statement<T> = (Origin, Arc<T>);
+
+/// The statements about one object.
+#[derive(Debug)]
+struct Entry<T> {
+    in_force: Statement<T>,
+    /// By file name. Boxed twice over because hardly any object has one.
+    #[expect(clippy::box_collection, reason = "a pointer per object instead of three words")]
+    others: Option<Box<Vec<Statement<T>>>>,
+}
+
+/// Objects of one kind.
+#[derive(Debug)]
+pub(crate) struct Store<T>(BTreeMap<ObjectName, Entry<T>>);
+
+impl<T> Default for Store<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+/// Objects whose version in force changed, each with the version before.
+pub(crate) type Changed<T> = BTreeMap<ObjectName, Option<Arc<T>>>;
+
+impl<T: PartialEq> Store<T> {
+    pub(crate) fn get(&self, object: &ObjectName) -> Option<&Arc<T>> {
+        self.0.get(object).map(|entry| &entry.in_force.1)
+    }
+
+    pub(crate) fn origin(&self, object: &ObjectName) -> Option<&Origin> {
+        self.0.get(object).map(|entry| &entry.in_force.0)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&ObjectName, &Arc<T>)> {
+        self.0.iter().map(|(object, entry)| (object, &entry.in_force.1))
+    }
+
+    /// The objects of one namespace.
+    pub(crate) fn of(&self, namespace: &Arc<str>) -> impl Iterator<Item = (&ObjectName, &Arc<T>)> {
+        let first = ObjectName { namespace: namespace.clone(), name: "".into() };
+        self.0
+            .range(first..)
+            .take_while(move |(object, _)| *object.namespace == **namespace)
+            .map(|(object, entry)| (object, &entry.in_force.1))
+    }
+
+    /// True when the object is now stated by several files; likewise below.
+    fn upsert(&mut self, object: ObjectName, statement: Statement<T>, changed: &mut Changed<T>) -> bool {
+        let Some(entry) = self.0.get_mut(&object) else {
+            changed.entry(object.clone()).or_insert(None);
+            self.0.insert(object, Entry { in_force: statement, others: None });
+            return false;
+        };
+        let before = entry.in_force.1.clone();
+        if entry.in_force.0.file == statement.0.file {
+            let same = *before == *statement.1;
+            // The same value keeps its old allocation, which snapshots share.
+            entry.in_force = if same { (statement.0, before.clone()) } else { statement };
+        } else {
+            let others = entry.others.get_or_insert_default();
+            others.retain(|(origin, _)| origin.file != statement.0.file);
+            if statement.0.file < entry.in_force.0.file {
+                others.push(std::mem::replace(&mut entry.in_force, statement));
+            } else {
+                others.push(statement);
+            }
+            others.sort_by(|a, b| a.0.file.cmp(&b.0.file));
+        }
+        note(changed, &object, before, Some(&entry.in_force.1));
+        entry.others.is_some()
+    }
+
+    fn withdraw(&mut self, object: &ObjectName, file: &Arc<str>, changed: &mut Changed<T>) -> bool {
+        let Some(entry) = self.0.get_mut(object) else { return false };
+        if entry.in_force.0.file != *file {
+            if let Some(others) = &mut entry.others {
+                others.retain(|(origin, _)| origin.file != *file);
+            }
+        } else {
+            let before = entry.in_force.1.clone();
+            match entry.others.as_mut().filter(|others| !others.is_empty()) {
+                Some(others) => {
+                    entry.in_force = others.remove(0);
+                    note(changed, object, before, Some(&entry.in_force.1));
+                }
+                None => {
+                    self.0.remove(object);
+                    note(changed, object, before, None);
+                    return false;
+                }
+            }
+        }
+        if entry.others.as_ref().is_some_and(|others| others.is_empty()) {
+            entry.others = None;
+        }
+        entry.others.is_some()
+    }
+
+    /// The origin in force, and the others.
+    fn origins(&self, object: &ObjectName) -> Option<(Origin, Vec<Origin>)> {
+        let entry = self.0.get(object)?;
+        let others = entry.others.iter().flat_map(|others| others.iter());
+        Some((entry.in_force.0.clone(), others.map(|(origin, _)| origin.clone()).collect()))
+    }
+}
+
+fn note<T: PartialEq>(changed: &mut Changed<T>, object: &ObjectName, before: Arc<T>, now: Option<&Arc<T>>) {
+    if now.is_none_or(|now| !Arc::ptr_eq(now, &before) && **now != *before) {
+        changed.entry(object.clone()).or_insert(Some(before));
+    }
+}
+
+/// What one batch changed.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    pub(crate) namespaces: Changed<Namespace>,
+    pub(crate) nodes: Changed<Node>,
+    pub(crate) pods: Changed<Pod>,
+    pub(crate) services: Changed<Service>,
+    pub(crate) slices: Changed<EndpointSlice>,
+    pub(crate) accounts: Changed<ServiceAccount>,
+    pub(crate) authorization: Changed<AuthorizationPolicy>,
+    pub(crate) peers: Changed<PeerAuthentication>,
+    /// Rejections came or went.
+    pub(crate) rejected: bool,
+    /// Objects stated by several files came or went, perhaps.
+    pub(crate) conflicts: bool,
+}
+
+/// Holds what every source has stated.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    pub(crate) namespaces: Store<Namespace>,
+    pub(crate) nodes: Store<Node>,
+    pub(crate) pods: Store<Pod>,
+    pub(crate) services: Store<Service>,
+    pub(crate) slices: Store<EndpointSlice>,
+    pub(crate) accounts: Store<ServiceAccount>,
+    pub(crate) authorization: Store<AuthorizationPolicy>,
+    pub(crate) peers: Store<PeerAuthentication>,
+    rejected: BTreeMap<Arc<str>, Vec<Arc<Rejected>>>,
+    contested: BTreeSet<Key>,
+}
+
+impl Catalog {
+    /// Accepts a batch. Nothing in it can fail: what was wrong was rejected on decoding, and stays as it was.
+    pub(crate) fn apply(&mut self, batch: Batch) -> Changes {
+        let mut changes = Changes::default();
+        for file in &batch.reread {
+            changes.rejected |= self.rejected.remove(file).is_some();
+        }
+        for rejected in batch.rejected {
+            changes.rejected = true;
+            self.rejected.entry(rejected.origin.file.clone()).or_default().push(Arc::new(rejected));
+        }
+        // A file that is renamed states its objects anew before it withdraws them, so that nothing is ever missing.
+        for stated in batch.upserts {
+            self.upsert(stated, &mut changes);
+        }
+        for removal in batch.removals {
+            self.withdraw(removal, &mut changes);
+        }
+        changes
+    }
+
+    fn upsert(&mut self, stated: Stated, changes: &mut Changes) {
+        let key = stated.resource.key();
+        let (origin, object) = (stated.origin, key.object.clone());
+        if let Some(before) =
+            self.authorization.get(&object).filter(|_| key.kind == Kind::AuthorizationPolicy)
+            && self.authorization.origin(&object) != Some(&origin)
+        {
+            // Reports give the line a policy stands on, which moves without the policy.
+            changes.authorization.entry(object.clone()).or_insert_with(|| Some(before.clone()));
+        }
+        let contested = match stated.resource {
+            Resource::Namespace(it) => self.namespaces.upsert(object, (origin, it), &mut changes.namespaces),
+            Resource::Node(it) => self.nodes.upsert(object, (origin, it), &mut changes.nodes),
+            Resource::Pod(it) => self.pods.upsert(object, (origin, it), &mut changes.pods),
+            Resource::Service(it) => self.services.upsert(object, (origin, it), &mut changes.services),
+            Resource::EndpointSlice(it) => self.slices.upsert(object, (origin, it), &mut changes.slices),
+            Resource::ServiceAccount(it) => self.accounts.upsert(object, (origin, it), &mut changes.accounts),
+            Resource::AuthorizationPolicy(it) => {
+                self.authorization.upsert(object, (origin, it), &mut changes.authorization)
+            }
+            Resource::PeerAuthentication(it) => self.peers.upsert(object, (origin, it), &mut changes.peers),
+        };
+        self.contested(key, contested, changes);
+    }
+
+    fn withdraw(&mut self, removal: Removal, changes: &mut Changes) {
+        let (object, file) = (&removal.key.object, &removal.file);
+        let contested = match removal.key.kind {
+            Kind::Namespace => self.namespaces.withdraw(object, file, &mut changes.namespaces),
+            Kind::Node => self.nodes.withdraw(object, file, &mut changes.nodes),
+            Kind::Pod => self.pods.withdraw(object, file, &mut changes.pods),
+            Kind::Service => self.services.withdraw(object, file, &mut changes.services),
+            Kind::EndpointSlice => self.slices.withdraw(object, file, &mut changes.slices),
+            Kind::ServiceAccount => self.accounts.withdraw(object, file, &mut changes.accounts),
+            Kind::AuthorizationPolicy => {
+                self.authorization.withdraw(object, file, &mut changes.authorization)
+            }
+            Kind::PeerAuthentication => self.peers.withdraw(object, file, &mut changes.peers),
+        };
+        self.contested(removal.key, contested, changes);
+    }
+
+    fn contested(&mut self, key: Key, contested: bool, changes: &mut Changes) {
+        changes.conflicts |= contested;
+        if contested {
+            self.contested.insert(key);
+        } else if !self.contested.is_empty() {
+            changes.conflicts |= self.contested.remove(&key);
+        }
+    }
+
+    /// Documents turned away and not yet corrected, by file and line.
+    pub(crate) fn rejected(&self) -> impl Iterator<Item = &Arc<Rejected>> {
+        self.rejected.values().flatten()
+    }
+
+    /// Objects stated by several files.
+    pub(crate) fn conflicts(&self) -> impl Iterator<Item = Conflict> {
+        self.contested.iter().filter_map(|key| {
+            let (in_force, ignored) = self.origins(key)?;
+            Some(Conflict { key: key.clone(), in_force, ignored })
+        })
+    }
+
+    fn origins(&self, key: &Key) -> Option<(Origin, Vec<Origin>)> {
+        match key.kind {
+            Kind::Namespace => self.namespaces.origins(&key.object),
+            Kind::Node => self.nodes.origins(&key.object),
+            Kind::Pod => self.pods.origins(&key.object),
+            Kind::Service => self.services.origins(&key.object),
+            Kind::EndpointSlice => self.slices.origins(&key.object),
+            Kind::ServiceAccount => self.accounts.origins(&key.object),
+            Kind::AuthorizationPolicy => self.authorization.origins(&key.object),
+            Kind::PeerAuthentication => self.peers.origins(&key.object),
+        }
+    }
+
+    /// Whether a version of this object is in force.
+    pub(crate) fn holds(&self, key: &Key) -> bool {
+        self.origins(key).is_some()
+    }
+}

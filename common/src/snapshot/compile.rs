@@ -1,0 +1,345 @@
+//! Turns batches into snapshots: takes what a batch changed and follows it to what it touches.
+//!
+//! The order is that of dependence: pods need namespaces and nodes, endpoints need pods, policies need labels.
+//! Whatever order batches come in, the snapshot is the one that a single batch of everything in force would give.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::catalog::{Catalog, Changes};
+use super::enforce::Enforcement;
+use super::index::{Index, service_of};
+use super::model::{Endpoint, Locality, Workload};
+use super::services::{self, Endpoints, Moved};
+use super::workloads::{Constants, locality};
+use super::{MeshSettings, Snapshot};
+use crate::config::{Batch, EndpointSlice, ObjectName, Pod, Service, SliceEndpoint};
+
+/// The mesh as it is put together: everything stated, and the snapshot it amounts to.
+#[derive(Debug)]
+pub struct Mesh {
+    settings: MeshSettings,
+    constants: Constants,
+    catalog: Catalog,
+    index: Index,
+    localities: std::collections::BTreeMap<Arc<str>, Arc<Locality>>,
+    nowhere: Arc<Locality>,
+    enforcement: Enforcement,
+    draft: Snapshot,
+}
+
+/// A pod whose workload, labels or ports may have changed: as it was and as it is.
+struct Touched {
+    object: ObjectName,
+    pod_before: Option<Arc<Pod>>,
+    before: Option<Arc<Workload>>,
+    now: Option<Arc<Workload>>,
+}
+
+impl Mesh {
+    /// An empty mesh.
+    pub fn new(settings: MeshSettings) -> Self {
+        Self {
+            constants: Constants::new(settings.clone()),
+            settings,
+            catalog: Catalog::default(),
+            index: Index::default(),
+            localities: std::collections::BTreeMap::new(),
+            nowhere: Arc::default(),
+            enforcement: Enforcement::default(),
+            draft: Snapshot::default(),
+        }
+    }
+
+    /// Applies a batch and returns the snapshot after it.
+    pub fn apply(&mut self, batch: Batch) -> Arc<Snapshot> {
+        let changes = self.catalog.apply(batch);
+        let touched = self.workloads(&changes);
+        self.services(&changes, &touched);
+        let pods = touched.iter().map(|it| (&it.object, it.before.as_ref(), it.now.as_ref()));
+        if self.enforcement.apply(&self.catalog, &changes, &self.constants, pods, &mut self.draft) {
+            self.draft.policy_generation += 1;
+        }
+        if changes.rejected {
+            self.draft.rejected = self.catalog.rejected().cloned().collect();
+        }
+        if changes.conflicts {
+            self.draft.conflicts = self.catalog.conflicts().collect();
+        }
+        self.draft.generation += 1;
+        Arc::new(self.draft.clone())
+    }
+
+    /// The pods a batch touches: its own, and those of its namespaces and nodes.
+    fn workloads(&mut self, changes: &Changes) -> Vec<Touched> {
+        let mut dirty: BTreeSet<ObjectName> = changes.pods.keys().cloned().collect();
+        for node in changes.nodes.keys() {
+            let now = self.catalog.nodes.get(node).map(|it| Arc::new(locality(&it.labels)));
+            let before = self.localities.get(&node.name);
+            if before.unwrap_or(&self.nowhere) != now.as_ref().unwrap_or(&self.nowhere) {
+                dirty.extend(self.index.pods_on.of(&node.name).cloned());
+                match now {
+                    Some(now) => self.localities.insert(node.name.clone(), now),
+                    None => self.localities.remove(&node.name),
+                };
+            }
+        }
+        for namespace in changes.namespaces.keys() {
+            dirty.extend(self.catalog.pods.of(&namespace.name).map(|(object, _)| object.clone()));
+        }
+        dirty.into_iter().map(|object| self.workload(object, changes)).collect()
+    }
+
+    /// Derives one workload anew and files it.
+    fn workload(&mut self, object: ObjectName, changes: &Changes) -> Touched {
+        let pod = self.catalog.pods.get(&object).cloned();
+        let pod_before = changes.pods.get(&object).cloned().unwrap_or_else(|| pod.clone());
+        self.index.move_pod(&object, pod_before.as_deref(), pod.as_deref());
+        let uid = self.constants.uid(&object);
+        let before = self.draft.workloads.get(&*uid).cloned();
+        let derived = pod.as_deref().and_then(|pod| {
+            let namespace = self.catalog.namespaces.get(&ObjectName::new("", pod.object.namespace.clone()));
+            let locality = self.localities.get(&pod.node).unwrap_or(&self.nowhere);
+            self.constants.workload(pod, namespace.map(AsRef::as_ref), locality)
+        });
+        let now = match (&before, derived) {
+            // The same value keeps its allocation: whoever compares pointers sees that nothing changed.
+            (Some(before), Some(derived)) if **before == derived => Some(before.clone()),
+            (_, derived) => derived.map(Arc::new),
+        };
+        match &now {
+            Some(now) => self.draft.workloads.insert(now.uid.clone(), now.clone()),
+            None => self.draft.workloads.remove(&*uid),
+        };
+        self.post(before.as_deref(), now.as_ref());
+        self.claim(&object, before.as_deref(), now.as_ref());
+        Touched { object, pod_before, before, now }
+    }
+
+    /// Keeps the order by node of enrolled pods.
+    fn post(&mut self, before: Option<&Workload>, now: Option<&Arc<Workload>>) {
+        let enrolled = |it: &Workload| it.enrolment.is_some();
+        if let Some(before) = before.filter(|it| enrolled(it)) {
+            self.draft.by_node.remove(&(before.node.clone(), before.uid.clone()));
+        }
+        if let Some(now) = now.filter(|it| enrolled(it)) {
+            self.draft.by_node.insert((now.node.clone(), now.uid.clone()), now.clone());
+        }
+    }
+
+    /// Keeps who is at which address.
+    fn claim(&mut self, object: &ObjectName, before: Option<&Workload>, now: Option<&Arc<Workload>>) {
+        let own = |it: &Workload| if it.host_network { Vec::new() } else { it.addresses.to_vec() };
+        let from = before.map(own).unwrap_or_default();
+        let to = now.map(|it| own(it)).unwrap_or_default();
+        for address in from.iter().filter(|it| !to.contains(it)) {
+            if self.index.addresses.withdraw(*address, object) {
+                self.draft.by_address.remove(address);
+            }
+        }
+        for address in &to {
+            let holder = self.draft.by_address.get(address).map(|it| name_of(it));
+            self.index.addresses.add(*address, holder, object);
+        }
+        for address in from.iter().chain(&to) {
+            match self.index.addresses.claimants(*address) {
+                Some(claimants) => self.settle(*address, &claimants),
+                None => {
+                    if let Some(now) = now.filter(|_| to.contains(address)) {
+                        self.draft.by_address.insert(*address, now.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Of several pods that claim an address, the youngest has it: the others are on their way out.
+    fn settle(&mut self, address: IpAddr, claimants: &BTreeSet<ObjectName>) {
+        let age = |object: &&ObjectName| self.catalog.pods.get(object).and_then(|pod| pod.created);
+        let youngest = claimants.iter().max_by_key(|object| (age(object), *object));
+        let workload = youngest.and_then(|object| self.draft.workloads.get(&*self.constants.uid(object)));
+        if let Some(workload) = workload.cloned() {
+            self.draft.by_address.insert(address, workload);
+        }
+    }
+
+    /// Services that changed are built anew; in all others the touched pods are replaced one by one.
+    fn services(&mut self, changes: &Changes, touched: &[Touched]) {
+        let mut rebuild: BTreeSet<ObjectName> = changes.services.keys().cloned().collect();
+        for namespace in changes.namespaces.keys() {
+            rebuild.extend(self.catalog.services.of(&namespace.name).map(|(object, _)| object.clone()));
+        }
+        for (object, before) in &changes.services {
+            before.iter().for_each(|it| self.index.selectors.remove(it));
+            self.catalog.services.get(object).into_iter().for_each(|it| self.index.selectors.add(it));
+        }
+        for (object, before) in &changes.slices {
+            let now = self.catalog.slices.get(object);
+            before.iter().for_each(|it| self.index.remove_slice(it));
+            now.into_iter().for_each(|it| self.index.add_slice(it));
+            rebuild.extend(before.iter().chain(now).filter_map(|it| service_of(it)));
+        }
+        for pod in touched {
+            self.patch_selecting(pod, &rebuild);
+            self.patch_slices(pod, &rebuild);
+        }
+        self.rebuild(&rebuild);
+    }
+
+    /// Replaces a pod in the services that select it, now or before.
+    fn patch_selecting(&mut self, pod: &Touched, rebuild: &BTreeSet<ObjectName>) {
+        let now = self.catalog.pods.get(&pod.object);
+        let namespace = &pod.object.namespace;
+        let candidates: BTreeSet<ObjectName> = [pod.pod_before.as_ref(), now]
+            .into_iter()
+            .flatten()
+            .flat_map(|it| self.index.selectors.candidates(namespace, &it.labels))
+            .filter(|it| !rebuild.contains(it) && !self.index.slices_of.has(it))
+            .cloned()
+            .collect();
+        for object in candidates {
+            let Some(service) = self.catalog.services.get(&object) else { continue };
+            let Some(endpoints) = self.draft.endpoints.get_mut(&object) else { continue };
+            if let Some(before) = &pod.before {
+                before.addresses.iter().for_each(|address| endpoints.remove(*address, &before.uid));
+            }
+            if let (Some(now), Some(workload)) = (now, &pod.now)
+                && service.selector.all_in(&now.labels)
+            {
+                services::of_pod(service, now, workload).into_iter().for_each(|it| endpoints.insert(it));
+            }
+        }
+    }
+
+    /// States anew what slices say of the addresses a pod has, had, or is said to have.
+    fn patch_slices(&mut self, pod: &Touched, rebuild: &BTreeSet<ObjectName>) {
+        let workloads = [&pod.before, &pod.now].into_iter().flatten();
+        let mut addresses: BTreeSet<IpAddr> = workloads.flat_map(|it| it.addresses.iter().copied()).collect();
+        for slice in self.index.slices_naming.of(&pod.object) {
+            let endpoints = self.catalog.slices.get(slice).into_iter().flat_map(|it| &it.endpoints);
+            let naming = endpoints.filter(|it| it.pod.as_ref() == Some(&pod.object.name));
+            addresses.extend(naming.flat_map(|it| it.addresses.iter().copied()));
+        }
+        for address in addresses {
+            let slices = self.index.slices_at.of(&address).filter_map(|it| self.catalog.slices.get(it));
+            let services: BTreeSet<ObjectName> = slices.filter_map(|it| service_of(it)).collect();
+            for object in services.into_iter().filter(|it| !rebuild.contains(it)) {
+                let Some(service) = self.catalog.services.get(&object) else { continue };
+                let stated = self.stated_endpoints(service, |it| it == address);
+                if let Some(endpoints) = self.draft.endpoints.get_mut(&object) {
+                    endpoints.replace_at(address, &Endpoints::collect(stated));
+                }
+            }
+        }
+    }
+
+    /// What the slices of a service state about some addresses.
+    fn stated_endpoints(&self, service: &Service, about: impl Fn(IpAddr) -> bool) -> Vec<Endpoint> {
+        let slices = self.index.slices_of.of(&service.object).filter_map(|it| self.catalog.slices.get(it));
+        slices
+            .flat_map(|slice| {
+                services::of_slice(service, slice, &about, |address, it| self.resolve(slice, address, it))
+            })
+            .collect()
+    }
+
+    /// The workload behind an address of a slice. An address that is not, or no longer, that of the pod named beside
+    /// it may have become another pod's, with another identity: it is not used.
+    fn resolve(
+        &self,
+        slice: &EndpointSlice,
+        address: IpAddr,
+        endpoint: &SliceEndpoint,
+    ) -> Result<Option<Arc<Workload>>, Moved> {
+        let at = self.draft.by_address.get(&address);
+        let Some(pod) = super::index::pod_of(slice, endpoint.pod.as_ref()) else { return Ok(at.cloned()) };
+        match self.draft.workloads.get(&*self.constants.uid(&pod)) {
+            Some(workload) if workload.addresses.contains(&address) => Ok(Some(workload.clone())),
+            None if at.is_none() && self.catalog.pods.get(&pod).is_none() => Ok(None),
+            _ => Err(Moved),
+        }
+    }
+
+    fn rebuild(&mut self, rebuild: &BTreeSet<ObjectName>) {
+        let mut selecting: std::collections::BTreeMap<Arc<str>, Vec<Arc<Service>>> = Default::default();
+        for object in rebuild {
+            let stated = self.catalog.services.get(object).cloned();
+            let namespace = self.catalog.namespaces.get(&ObjectName::new("", object.namespace.clone()));
+            let domain = &self.settings.cluster_domain;
+            let service =
+                stated.as_deref().and_then(|it| services::service(it, namespace.map(AsRef::as_ref), domain));
+            self.file_service(object, service);
+            let Some(stated) = stated.filter(|_| self.draft.services.contains_key(object)) else {
+                self.draft.endpoints.remove(object);
+                continue;
+            };
+            let from_slices = self.index.slices_of.has(object);
+            let endpoints = if from_slices { self.stated_endpoints(&stated, |_| true) } else { Vec::new() };
+            self.draft.endpoints.insert(object.clone(), Endpoints::collect(endpoints));
+            if !from_slices && !stated.selector.is_empty() {
+                selecting.entry(object.namespace.clone()).or_default().push(stated);
+            }
+        }
+        for (namespace, services) in selecting {
+            self.select(&namespace, &services);
+        }
+    }
+
+    /// Finds the pods of services in one pass over their namespace, however many services there are.
+    fn select(&mut self, namespace: &Arc<str>, services: &[Arc<Service>]) {
+        let mut wanted = super::index::Selectors::default();
+        services.iter().for_each(|it| wanted.add(it));
+        let mut found: std::collections::BTreeMap<&ObjectName, Vec<Endpoint>> = Default::default();
+        for (object, pod) in self.catalog.pods.of(namespace) {
+            let Some(workload) = self.draft.workloads.get(&*self.constants.uid(object)) else { continue };
+            for candidate in wanted.candidates(namespace, &pod.labels) {
+                let Ok(at) = services.binary_search_by(|it| it.object.cmp(candidate)) else { continue };
+                let Some(service) = services.get(at).filter(|it| it.selector.all_in(&pod.labels)) else {
+                    continue;
+                };
+                found.entry(&service.object).or_default().extend(services::of_pod(service, pod, workload));
+            }
+        }
+        for (object, endpoints) in found {
+            self.draft.endpoints.insert(object.clone(), Endpoints::collect(endpoints));
+        }
+    }
+
+    /// Files a service under its name and addresses.
+    fn file_service(&mut self, object: &ObjectName, now: Option<super::model::Service>) {
+        let before = self.draft.services.get(object).cloned();
+        let now = now.map(Arc::new);
+        match &now {
+            Some(now) => self.draft.services.insert(object.clone(), now.clone()),
+            None => self.draft.services.remove(object),
+        };
+        let from = before.map(|it| it.vips.to_vec()).unwrap_or_default();
+        let to = now.as_ref().map(|it| it.vips.to_vec()).unwrap_or_default();
+        for vip in from.iter().filter(|it| !to.contains(it)) {
+            if self.index.vips.withdraw(*vip, object) {
+                self.draft.by_vip.remove(vip);
+            }
+        }
+        for vip in &to {
+            let holder = self.draft.by_vip.get(vip);
+            let holder =
+                holder.map(|it| ObjectName { namespace: it.namespace.clone(), name: it.name.clone() });
+            self.index.vips.add(*vip, holder, object);
+        }
+        for vip in from.iter().chain(&to) {
+            // Of several services with one address the first by name has it.
+            let owner = match self.index.vips.claimants(*vip) {
+                Some(claimants) => claimants.first().and_then(|it| self.draft.services.get(it)).cloned(),
+                None => now.clone().filter(|_| to.contains(vip)),
+            };
+            if let Some(owner) = owner {
+                self.draft.by_vip.insert(*vip, owner);
+            }
+        }
+    }
+}
+
+fn name_of(workload: &Workload) -> ObjectName {
+    ObjectName { namespace: workload.namespace().clone(), name: workload.name.clone() }
+}

@@ -1,0 +1,285 @@
+//! The composition root: reads settings, chooses implementations, starts the long-lived tasks and ends them in order.
+//!
+//! Threads: `main` carries the control runtime (admin servers, certificates), `worker-N` the traffic, `pods` the
+//! kernel's side, and the configuration source its own.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use anyhow::Context;
+use common::admin::{AdminHandler, HttpServer, ReadinessHandler, StatsHandler};
+use common::certs::{CertStore, EmbeddedCa, StoreSettings};
+use common::hbone::pool::Pool;
+use common::hbone::{Budget, limits};
+use common::lifecycle::drain::{self, Drained};
+use common::lifecycle::readiness::Readiness;
+use common::lifecycle::shutdown::Shutdown;
+use common::settings::{CertificateSettings, Settings, environment};
+use common::snapshot::publish::Reader;
+use common::telemetry::logging::{self, Logging};
+use common::telemetry::metrics::Metrics;
+use common::telemetry::tcp::EdgeCache;
+use ebb_loader::{AttachMode, Redirector};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::live::Live;
+use crate::pods::agent::Agent;
+use crate::pods::status::Status;
+use crate::view;
+use crate::worker::{MAX_QUEUED_COMMANDS, Serve, Worker};
+
+const _: () = assert!(common::settings::MAX_WORKERS == ebb_loader::abi::MAX_WORKERS as usize);
+
+/// The version in logs, metrics and dumps.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Runs the proxy until it is asked to stop.
+///
+/// # Errors
+/// When it cannot start: the sentence names what is missing.
+pub fn run(settings: Settings) -> anyhow::Result<()> {
+    let logging = logging::init(&settings.log.filter, settings.log.format).context("--log")?;
+    let names: Vec<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+    for warning in environment::warnings(names.iter().map(String::as_str)) {
+        tracing::warn!("{warning}");
+    }
+    raise_file_limit();
+    let control = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the control runtime")?;
+    control.block_on(serve(settings, logging))
+}
+
+/// Connections are files: the soft limit that shells set is for programs that use `select`.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit on open files stays as it was");
+    }
+}
+
+async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
+    let mut shutdown = Shutdown::listen().context("listen for signals")?;
+    let readiness = Readiness::default();
+    let certs = certificates(&settings)?;
+    let kernel = redirector(&settings)?;
+    let status = Arc::new(Status::default());
+    let mut metrics = Metrics::install("ztunnel", VERSION)?;
+    view::collect(&mut metrics, &status, &certs, &logging);
+    let metrics = Arc::new(metrics);
+    tokio::spawn(metrics.upkeep());
+
+    let (source, mesh) = source(&settings, &readiness)?;
+    let (trigger, watch) = drain::channel();
+    let (end, stop) = (CancellationToken::new(), CancellationToken::new());
+    let parts =
+        Parts { settings: &settings, mesh: &mesh, certs: &certs, metrics: &metrics, logging: &logging };
+    let crew = Crew::start(&parts, &watch, &end, &readiness)?;
+    let agent = Agent::new(
+        settings.node.node.as_str().into(),
+        mesh.clone(),
+        certs.clone(),
+        status.clone(),
+        kernel,
+        crew.commands.clone(),
+    );
+    let pods = spawn_agent(agent, stop.clone(), readiness.await_task("pods of this node enrolled"), &status)?;
+
+    let sections = view::sections(&settings, &mesh, &certs, &status, &crew.live);
+    let admin = AdminHandler::new(sections, logging.control.clone(), shutdown.request());
+    tokio::spawn(admin.bind(settings.servers.admin)?.serve(std::future::pending()));
+    let stats = HttpServer::bind("stats", settings.servers.stats, StatsHandler::new(metrics.clone()))?;
+    tokio::spawn(stats.serve(std::future::pending()));
+    let probes = ReadinessHandler::new(readiness.clone());
+    let probes = HttpServer::bind("readiness", settings.servers.readiness, probes)?;
+    tokio::spawn(probes.serve(std::future::pending()));
+
+    let reason = shutdown.wait().await;
+    let _draining = readiness.await_task("the end: draining");
+    let grace = settings.runtime.drain_deadline();
+    tracing::info!(%reason, grace_seconds = grace.as_secs(), "draining; new connections wait for the next process");
+    match trigger.drain(grace).await {
+        Drained::Finished => tracing::info!("every connection has ended"),
+        Drained::DeadlinePassed { left } => tracing::warn!(left, "connections are cut at the deadline"),
+    }
+    stop.cancel();
+    end.cancel();
+    drop(source);
+    crew.join();
+    join(pods);
+    Ok(())
+}
+
+fn source(settings: &Settings, readiness: &Readiness) -> anyhow::Result<((), Reader)> {
+    let (publisher, reader) = common::snapshot::publish::channel();
+    let mut mesh = common::snapshot::Mesh::new(common::snapshot::MeshSettings {
+        trust_domain: settings.node.trust_domain.as_str().into(),
+        root_namespace: settings.node.root_namespace.as_str().into(),
+        cluster: settings.node.cluster_id.as_str().into(),
+        cluster_domain: settings.node.cluster_domain.as_str().into(),
+    });
+    let mut guard = Some(readiness.await_task("manifests"));
+    let dir = settings.node.manifests.clone();
+    std::thread::spawn(move || {
+        let mut seen: std::collections::HashMap<std::path::PathBuf, Vec<u8>> = Default::default();
+        let mut names = common::config::names::Names::default();
+        loop {
+            let mut batch = common::config::Batch::default();
+            let mut now = vec![];
+            for f in std::fs::read_dir(&dir)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|e| e.path())
+                .filter(|p| p.extension().is_some_and(|e| e == "yaml"))
+            {
+                now.push(f.clone());
+                let Ok(t) = std::fs::read(&f) else { continue };
+                if seen.get(&f) == Some(&t) {
+                    continue;
+                }
+                let file: Arc<str> = f.file_name().unwrap().to_string_lossy().into();
+                let d = common::config::decode::yaml::decode(&file, &t, &mut names);
+                seen.insert(f, t);
+                batch.reread.push(file);
+                batch.upserts.extend(d.stated);
+                for r in &d.rejected {
+                    tracing::error!("{r}");
+                }
+                batch.rejected.extend(d.rejected);
+            }
+            seen.retain(|f, _| {
+                now.contains(f) || {
+                    batch.reread.push(f.file_name().unwrap().to_string_lossy().into());
+                    false
+                }
+            });
+            if !batch.is_empty() {
+                let s = mesh.apply(batch);
+                publisher.publish(s);
+            }
+            if let Some(g) = guard.take() {
+                g.done()
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    });
+    Ok(((), reader))
+}
+
+fn certificates(settings: &Settings) -> anyhow::Result<CertStore> {
+    let clock = Arc::new(rustls::time_provider::DefaultTimeProvider);
+    let trust_domain: Arc<str> = settings.node.trust_domain.as_str().into();
+    let given: &CertificateSettings = &settings.certificates;
+    let ca = match (&given.ca_root_cert, &given.ca_root_key) {
+        (Some(cert), Some(key)) => EmbeddedCa::from_files(cert.clone(), key.clone(), trust_domain, clock)?,
+        _ => EmbeddedCa::open_or_create(&given.ca_dir, trust_domain, clock)?,
+    };
+    let ca = Arc::new(ca);
+    let control = tokio::runtime::Handle::current();
+    control.spawn(ca.clone().watch_files());
+    Ok(CertStore::new(ca, StoreSettings { lifetime: given.secret_ttl, ..StoreSettings::new(control) }))
+}
+
+fn redirector(settings: &Settings) -> anyhow::Result<Redirector> {
+    let executable = std::env::current_exe().context("find the executable")?;
+    Ok(Redirector::open(ebb_loader::Settings {
+        object: settings.redirect.object_path(&executable),
+        bpffs: settings.redirect.bpffs.clone(),
+        node: settings.node.node.replace('.', "_"),
+        attach: AttachMode::Auto,
+    })?)
+}
+
+struct Parts<'a> {
+    settings: &'a Settings,
+    mesh: &'a Reader,
+    certs: &'a CertStore,
+    metrics: &'a Arc<Metrics>,
+    logging: &'a Logging,
+}
+
+/// The traffic threads.
+struct Crew {
+    commands: Vec<mpsc::Sender<Serve>>,
+    live: Vec<Arc<Live>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Crew {
+    fn start(
+        parts: &Parts<'_>,
+        drain: &drain::DrainWatch,
+        end: &CancellationToken,
+        readiness: &Readiness,
+    ) -> anyhow::Result<Self> {
+        let (mut commands, mut live, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+        for index in 0..parts.settings.runtime.worker_threads() {
+            let budget = Budget::new(limits::HELD_BYTES_PER_WORKER);
+            let worker = Arc::new(Worker {
+                mesh: parts.mesh.clone(),
+                certs: parts.certs.clone(),
+                pool: Pool::new(parts.settings.tunnel.pool_unused_release, budget.clone()),
+                budget,
+                live: Arc::default(),
+                edges: EdgeCache::new(parts.metrics.tcp()),
+                access: parts.logging.access.clone(),
+                handshakes: Default::default(),
+                tunnels: Default::default(),
+                drain: drain.clone(),
+                end: end.clone(),
+                readiness: readiness.clone(),
+                keeps_source: parts.settings.redirect.original_source,
+            });
+            let (sender, receiver) = mpsc::channel(MAX_QUEUED_COMMANDS);
+            commands.push(sender);
+            live.push(worker.live.clone());
+            threads.push(spawn_runtime(&format!("worker-{index}"), move || worker.run(receiver))?);
+        }
+        Ok(Self { commands, live, threads })
+    }
+
+    fn join(self) {
+        self.threads.into_iter().for_each(join);
+    }
+}
+
+fn spawn_agent(
+    agent: Agent,
+    stop: CancellationToken,
+    enrolled: common::lifecycle::readiness::ReadyGuard,
+    status: &Arc<Status>,
+) -> anyhow::Result<JoinHandle<()>> {
+    let status = status.clone();
+    tokio::spawn(async move {
+        status.ready().await;
+        enrolled.done();
+    });
+    spawn_runtime("pods", move || agent.run(stop))
+}
+
+/// A named thread with a current-thread runtime of its own.
+fn spawn_runtime<F>(name: &str, work: impl FnOnce() -> F + Send + 'static) -> anyhow::Result<JoinHandle<()>>
+where
+    F: Future<Output = ()>,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .with_context(|| format!("start the runtime of {name}"))?;
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(move || runtime.block_on(work()))
+        .with_context(|| format!("start the thread {name}"))
+}
+
+fn join(thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        tracing::error!("a thread ended in a panic");
+    }
+}

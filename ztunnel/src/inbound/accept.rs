@@ -1,0 +1,89 @@
+//! Takes a tunnel connection that arrived for a pod and yields the CONNECTs on it.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+
+use common::hbone::server::{Arrival, Server};
+use common::refusal::Refusal;
+use common::spiffe::Identity;
+use common::telemetry::labels::Reporter;
+use common::tls::{self, ServerStream};
+use common::{hbone, net};
+use tokio::net::TcpStream;
+
+use crate::flow::Flow;
+use crate::inbound::deliver;
+use crate::pods::Pod;
+use crate::worker::Worker;
+
+/// Serves one tunnel connection to its end.
+pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, socket: TcpStream, client: SocketAddr) {
+    let Ok(original) = socket.local_addr() else {
+        return;
+    };
+    let flow = Flow::new(pod, client, original);
+    match handshake(&worker, &flow, socket).await {
+        Ok((server, peer)) => {
+            let flow = Arc::new(flow);
+            match worker.tunnels.admit(&peer) {
+                Ok(_held) => run(&worker, &flow, &peer, server).await,
+                Err(refusal) => early(&worker, &flow, &refusal),
+            }
+        }
+        Err(refusal) => early(&worker, &flow, &refusal),
+    }
+}
+
+fn early(worker: &Worker, flow: &Flow, refusal: &Refusal) {
+    worker.access.refused_early(Reporter::Destination, (flow.client, flow.original), refusal);
+}
+
+/// Every step has a deadline, and a place among the handshakes of its source address until it is through.
+async fn handshake(
+    worker: &Worker,
+    flow: &Flow,
+    socket: TcpStream,
+) -> Result<(Server<ServerStream<TcpStream>>, Identity), Refusal> {
+    let _permit = worker.handshakes.admit(flow.client.ip())?;
+    net::socket::tune(&socket).map_err(|error| Refusal::ConnectFailed(error.to_string().into()))?;
+    let certificate = worker.certs.get(&flow.pod.identity).await?;
+    let accepted = tls::accept(socket, certificate.server.clone(), tls::ACCEPT_DEADLINE).await?;
+    let server = hbone::server::accept(accepted.stream, &worker.budget).await?;
+    Ok((server, accepted.peer))
+}
+
+/// The loop both drives the connection and takes what arrives; it ends when the connection does.
+async fn run(
+    worker: &Arc<Worker>,
+    flow: &Arc<Flow>,
+    peer: &Identity,
+    mut server: Server<ServerStream<TcpStream>>,
+) {
+    let mut draining = false;
+    let (mut gone, mut drain) = (pin!(flow.pod.gone.cancelled()), pin!(worker.drain.draining()));
+    loop {
+        tokio::select! {
+            biased;
+            // Dropping the server ends its streams: the pod is gone and nobody can answer any more.
+            () = &mut gone => return,
+            _ = &mut drain, if !draining => {
+                draining = true;
+                server.drain();
+            }
+            arrival = server.next() => match arrival {
+                Some(Ok(Arrival::Connect(incoming))) => {
+                    tokio::spawn(deliver::serve(worker.clone(), flow.clone(), peer.clone(), *incoming));
+                }
+                Some(Ok(Arrival::Invalid(invalid))) => {
+                    early(worker, flow, &Refusal::DestinationMismatch(invalid.to_string().into()));
+                }
+                Some(Err(why)) => {
+                    tracing::debug!(peer = %peer, client = %flow.client, why, "tunnel connection ended");
+                    return;
+                }
+                None => return,
+            },
+        }
+    }
+}

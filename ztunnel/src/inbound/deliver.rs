@@ -1,0 +1,121 @@
+//! Carries what was admitted to the application in the pod.
+
+use std::sync::Arc;
+
+use common::hbone::relay::relay;
+use common::hbone::request::Baggage;
+use common::hbone::server::Incoming;
+use common::net::kill::Killed;
+use common::refusal::Refusal;
+use common::snapshot::Snapshot;
+use common::spiffe::Identity;
+use common::telemetry::labels::Reporter;
+use tokio::net::TcpStream;
+
+use crate::dial::dial;
+use crate::flow::Flow;
+use crate::inbound::admit::{self, Admission};
+use crate::live::{Direction, Entry, Protocol};
+use crate::outbound::route::keeps_source;
+use crate::record::{Ends, Record};
+use crate::worker::Worker;
+
+/// Serves one CONNECT: judged, answered, carried to its end.
+pub async fn serve(worker: Arc<Worker>, flow: Arc<Flow>, peer: Identity, mut incoming: Incoming) {
+    let flow = Flow { since: std::time::Instant::now(), ..(*flow).clone() };
+    let mesh = worker.mesh.current();
+    let judged = admit::admit_tunnel(&mesh, &flow, &peer, &incoming.request.authority);
+    let record = Record::open(&worker.edges, &worker.access, ends(&mesh, &flow, &peer, &incoming, &judged));
+    let entered = judged.and_then(|admission| {
+        let entry = entry(&flow, Protocol::Hbone, admission.clone());
+        worker.live.enter(entry, &worker.drain).map(|entered| (admission, entered))
+    });
+    let (admission, (_registration, killed)) = match entered {
+        Ok(entered) => entered,
+        Err(refusal) => {
+            incoming.refuse(refusal.status());
+            return record.refuse(&worker.access, &refusal);
+        }
+    };
+    let connected = tokio::select! {
+        biased;
+        () = incoming.withdrawn() => Err(Refusal::ConnectFailed("the caller went away".into())),
+        connected = connect(&worker, &flow, &admission, &killed) => connected,
+    };
+    let application = match connected {
+        Ok(application) => application,
+        Err(refusal) => {
+            incoming.refuse(refusal.status());
+            return record.refuse(&worker.access, &refusal);
+        }
+    };
+    let baggage = mesh.workload(&flow.pod.uid).map(|workload| Baggage::of(workload));
+    match incoming.accept(baggage.as_ref()) {
+        Ok(stream) => {
+            let outcome = relay(application, stream, &record.meters(), &killed).await;
+            record.close(&worker.access, &outcome);
+        }
+        Err(refusal) => {
+            common::net::socket::reset(application);
+            record.refuse(&worker.access, &refusal);
+        }
+    }
+}
+
+/// Connects to the application as the client, unless the connection is ended meanwhile.
+///
+/// # Errors
+/// The [`Refusal`] to answer with.
+pub async fn connect(
+    worker: &Worker,
+    flow: &Flow,
+    admission: &Admission,
+    killed: &Killed,
+) -> Result<TcpStream, Refusal> {
+    let client = admission.client.ip();
+    let source = (worker.keeps_source && keeps_source(client, admission.target.ip())).then_some(client);
+    tokio::select! {
+        biased;
+        reason = killed.wait() => Err(reason),
+        dialled = dial(&flow.pod, source, admission.target) => dialled.map_err(|error| error.refusal(admission.target)),
+    }
+}
+
+/// The registry entry of an admitted connection.
+pub fn entry(flow: &Flow, protocol: Protocol, admission: Admission) -> Entry {
+    Entry {
+        pod: flow.pod.clone(),
+        direction: Direction::Inbound,
+        protocol,
+        source: flow.client,
+        original: admission.target,
+        admission: Some(admission),
+    }
+}
+
+fn ends(
+    mesh: &Snapshot,
+    flow: &Flow,
+    peer: &Identity,
+    incoming: &Incoming,
+    judged: &Result<Admission, Refusal>,
+) -> Ends {
+    let destination = mesh.workload(&flow.pod.uid).filter(|workload| flow.pod.is(workload)).cloned();
+    let source = admit::caller(mesh, flow.client.ip(), Some(peer)).cloned();
+    // The service is a claim of the caller: believed only when this pod is one of its endpoints.
+    let claimed = incoming.request.forwarded.as_ref().and_then(|forwarded| forwarded.host.as_deref());
+    let service = claimed.and_then(|host| admit::claimed_service(mesh, host, &flow.pod)).cloned();
+    let target = judged.as_ref().map_or(flow.original, |admission| admission.target);
+    Ends {
+        reporter: Reporter::Destination,
+        client: flow.client,
+        server: flow.original,
+        tunnelled_to: Some(target),
+        source,
+        destination,
+        service,
+        source_identity: Some(peer.clone()),
+        destination_identity: Some(flow.pod.identity.clone()),
+        since: flow.since,
+    }
+}

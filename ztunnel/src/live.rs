@@ -1,0 +1,149 @@
+//! The open connections of one worker, judged again whenever policy changes.
+//!
+//! A connection is entered before its verdict is acted upon, and both happen without an await in between, so that a
+//! policy change either is seen by the verdict or finds the connection here.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use common::lifecycle::drain::{DrainGuard, DrainWatch};
+use common::net::kill::{Kill, Killed, kill_switch};
+use common::refusal::Refusal;
+use common::snapshot::Snapshot;
+
+use crate::inbound::admit::{self, Admission};
+use crate::pods::Pod;
+
+/// The most connections one worker carries at a time; more are refused, not queued.
+pub const MAX_CONNECTIONS: usize = 65_536;
+
+/// Which way a connection goes, seen from the pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// To the pod.
+    Inbound,
+    /// From the pod.
+    Outbound,
+}
+
+/// How a connection travels between nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Through a tunnel.
+    Hbone,
+    /// As it is.
+    Tcp,
+}
+
+/// What is known of an open connection.
+#[derive(Debug)]
+pub struct Entry {
+    /// The pod it belongs to.
+    pub pod: Arc<Pod>,
+    /// Which way it goes.
+    pub direction: Direction,
+    /// How it travels.
+    pub protocol: Protocol,
+    /// The connecting side.
+    pub source: SocketAddr,
+    /// Where it wanted to go.
+    pub original: SocketAddr,
+    /// What was admitted; `None` for outbound connections, which the peer's node judges.
+    pub admission: Option<Admission>,
+}
+
+/// The registry of one worker.
+#[derive(Debug, Default)]
+pub struct Live {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    next: u64,
+    entries: HashMap<u64, (Entry, Kill)>,
+}
+
+/// Keeps a connection in the registry until it is dropped.
+#[derive(Debug)]
+pub struct Registration {
+    live: Arc<Live>,
+    id: u64,
+    /// A drain waits for it.
+    _open: DrainGuard,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let removed = self.live.lock().entries.remove(&self.id);
+        if let Some((entry, _)) = removed {
+            entry.pod.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Live {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic while holding the lock leaves the map itself whole: each operation is one insertion or removal.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters a connection; the second value tells its relay when it is ended from outside.
+    ///
+    /// # Errors
+    /// [`Refusal::LimitReached`] at [`MAX_CONNECTIONS`].
+    pub fn enter(
+        self: &Arc<Self>,
+        entry: Entry,
+        drain: &DrainWatch,
+    ) -> Result<(Registration, Killed), Refusal> {
+        let (kill, killed) = kill_switch();
+        let mut inner = self.lock();
+        if inner.entries.len() >= MAX_CONNECTIONS {
+            return Err(Refusal::LimitReached("MAX_CONNECTIONS"));
+        }
+        entry.pod.open.fetch_add(1, Ordering::Relaxed);
+        let id = inner.next;
+        inner.next += 1;
+        inner.entries.insert(id, (entry, kill));
+        drop(inner);
+        Ok((Registration { live: self.clone(), id, _open: drain.guard() }, killed))
+    }
+
+    /// Ends every admitted connection that `mesh` no longer allows.
+    pub fn judge_again(&self, mesh: &Snapshot) -> usize {
+        self.end_where(|entry| {
+            let admission = entry.admission.as_ref()?;
+            admit::judge(mesh, &entry.pod, admission).err()
+        })
+    }
+
+    /// Ends the connections for which `reason` gives one; returns how many.
+    pub fn end_where(&self, reason: impl Fn(&Entry) -> Option<Refusal>) -> usize {
+        let ended: Vec<(Kill, Refusal)> = self
+            .lock()
+            .entries
+            .values()
+            .filter_map(|(entry, kill)| reason(entry).map(|reason| (kill.clone(), reason)))
+            .collect();
+        // Outside the lock: killing wakes tasks that leave the registry.
+        for (kill, reason) in &ended {
+            kill.kill(reason.clone());
+        }
+        ended.len()
+    }
+
+    /// How many connections are open.
+    pub fn len(&self) -> usize {
+        self.lock().entries.len()
+    }
+
+    /// Shows each open connection to `visit`.
+    pub fn for_each(&self, mut visit: impl FnMut(&Entry)) {
+        for (entry, _) in self.lock().entries.values() {
+            visit(entry);
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Takes a captured connection of a pod and makes it a flow.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use crate::flow::Flow;
+use crate::outbound::{forward, route};
+use crate::pods::Pod;
+use crate::record;
+use crate::worker::Worker;
+
+/// Carries one captured connection to its end.
+pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, socket: TcpStream, client: SocketAddr) {
+    let Ok(original) = socket.local_addr() else {
+        // The application closed before the connection was taken up.
+        return;
+    };
+    let flow = Flow::new(pod, client, original);
+    let mesh = worker.mesh.current();
+    let routed = route::route(&mesh, &flow, &mut rand::rng());
+    match routed {
+        Ok(hop) => forward::forward(&worker, &mesh, flow, hop, socket).await,
+        Err(refusal) => record::refuse_outbound(&worker, &mesh, &flow, &refusal, socket),
+    }
+}

@@ -1,0 +1,176 @@
+//! Carries a pod's connection to the next hop that was chosen for it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use common::hbone::pool::Key;
+use common::hbone::request::{Authority, Baggage, Connect, Forwarded, Traceparent};
+use common::hbone::{self, Stream};
+use common::net::kill::Killed;
+use common::net::relay::{Outcome, relay};
+use common::net::socket;
+use common::refusal::Refusal;
+use common::snapshot::Snapshot;
+use common::snapshot::model::{Service, Workload};
+use common::telemetry::labels::Reporter;
+use common::tls;
+use tokio::net::TcpStream;
+
+use crate::dial::dial;
+use crate::flow::Flow;
+use crate::inbound::admit::{self, Admission};
+use crate::live::{Direction, Entry, Protocol};
+use crate::outbound::route::{self, NextHop};
+use crate::record::{Ends, Record};
+use crate::worker::Worker;
+
+/// Carries `near` to `hop` and to its end.
+pub async fn forward(worker: &Arc<Worker>, mesh: &Snapshot, flow: Flow, hop: NextHop, near: TcpStream) {
+    let ends = ends(mesh, &flow, &hop);
+    let record = Record::open(&worker.edges, &worker.access, ends);
+    match carry(worker, mesh, &flow, hop, &record, near).await {
+        Ok(outcome) => record.close(&worker.access, &outcome),
+        Err((refusal, near)) => {
+            record.refuse(&worker.access, &refusal);
+            // A reset tells the application at once; a FIN would look like an answer.
+            socket::reset(near);
+        }
+    }
+}
+
+async fn carry(
+    worker: &Arc<Worker>,
+    mesh: &Snapshot,
+    flow: &Flow,
+    hop: NextHop,
+    record: &Record,
+    near: TcpStream,
+) -> Result<Outcome, (Refusal, TcpStream)> {
+    let protocol = match hop {
+        NextHop::Tunnel { .. } => Protocol::Hbone,
+        NextHop::Plain { .. } | NextHop::Local { .. } => Protocol::Tcp,
+    };
+    let entry = Entry {
+        pod: flow.pod.clone(),
+        direction: Direction::Outbound,
+        protocol,
+        source: flow.client,
+        original: flow.original,
+        admission: own_admission(flow, &hop),
+    };
+    let (_registration, killed) = match worker.live.enter(entry, &worker.drain) {
+        Ok(entered) => entered,
+        Err(refusal) => return Err((refusal, near)),
+    };
+    // Judged after it was entered, so that a policy change finds it if this look came too early.
+    if let Some(admission) = own_admission(flow, &hop)
+        && let Err(refusal) = admit::judge(mesh, &flow.pod, &admission)
+    {
+        return Err((refusal, near));
+    }
+    if let Err(error) = socket::tune(&near) {
+        return Err((Refusal::ConnectFailed(error.to_string().into()), near));
+    }
+    match hop {
+        NextHop::Tunnel { peer, authority, destination, service } => {
+            let tunnel = TunnelTo { peer, authority, destination, service };
+            match or_killed(&killed, open(worker, mesh, flow, &tunnel)).await {
+                Ok(stream) => Ok(hbone::relay::relay(near, stream, &record.meters(), &killed).await),
+                Err(refusal) => Err((refusal, near)),
+            }
+        }
+        NextHop::Plain { target, .. } | NextHop::Local { target, .. } => {
+            let connecting = async { dial(&flow.pod, None, target).await.map_err(|e| e.refusal(target)) };
+            match or_killed(&killed, connecting).await {
+                Ok(far) => Ok(relay(near, far, &record.meters(), &killed).await),
+                Err(refusal) => Err((refusal, near)),
+            }
+        }
+    }
+}
+
+/// What has to be admitted when a pod calls itself: nobody else judges that connection.
+fn own_admission(flow: &Flow, hop: &NextHop) -> Option<Admission> {
+    let NextHop::Local { target, .. } = hop else { return None };
+    let client = SocketAddr::new(target.ip(), flow.client.port());
+    Some(Admission { target: *target, client, identity: Some(flow.pod.identity.clone()) })
+}
+
+/// The work's result, or the reason the connection was ended meanwhile.
+async fn or_killed<T>(killed: &Killed, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    tokio::select! {
+        reason = killed.wait() => Err(reason),
+        done = work => done,
+    }
+}
+
+struct TunnelTo {
+    peer: SocketAddr,
+    authority: SocketAddr,
+    destination: Arc<Workload>,
+    service: Option<Arc<Service>>,
+}
+
+async fn open(worker: &Worker, mesh: &Snapshot, flow: &Flow, to: &TunnelTo) -> Result<Stream, Refusal> {
+    let certificate = worker.certs.get(&flow.pod.identity).await?;
+    let key = Arc::new(Key {
+        source_uid: flow.pod.uid.clone(),
+        source_incarnation: flow.pod.incarnation.clone(),
+        source: flow.pod.identity.clone(),
+        destination: to.destination.identity.clone(),
+        address: to.peer,
+        source_ip: flow.client.ip(),
+    });
+    let request = request(mesh, flow, to)?;
+    let expected = &to.destination.identity;
+    let dialled = || async {
+        let tcp = dial(&flow.pod, None, to.peer).await.map_err(|error| error.tunnel_refusal(to.peer))?;
+        tls::connect(tcp, &certificate.client, expected, tls::CONNECT_DEADLINE).await
+    };
+    worker.pool.open(&key, &request, dialled).await
+}
+
+fn request(mesh: &Snapshot, flow: &Flow, to: &TunnelTo) -> Result<Connect, Refusal> {
+    let authority = Authority::address(to.authority)
+        .map_err(|error| Refusal::DestinationMismatch(format!("{}: {error}", to.authority).into()))?;
+    let host = to.service.as_ref().map(|service| service.hostname.clone());
+    Ok(Connect {
+        authority,
+        forwarded: Some(Forwarded { client: flow.client, host }),
+        baggage: route::source(mesh, flow).map(|source| Baggage::of(source)),
+        traceparent: Some(Traceparent::new(rand::random(), rand::random())),
+    })
+}
+
+fn ends(mesh: &Snapshot, flow: &Flow, hop: &NextHop) -> Ends {
+    let (server, tunnelled_to, destination, service) = match hop {
+        NextHop::Tunnel { peer, authority, destination, service } => {
+            (*peer, Some(*authority), Some(destination.clone()), service.clone())
+        }
+        NextHop::Local { target, destination, service } => {
+            (*target, None, Some(destination.clone()), service.clone())
+        }
+        NextHop::Plain { target, destination, service } => {
+            (*target, None, destination.clone(), service.clone())
+        }
+    };
+    let identities = match (hop, &destination) {
+        // The handshake proves both before a byte is carried.
+        (NextHop::Tunnel { .. }, Some(destination)) => {
+            (Some(flow.pod.identity.clone()), Some(destination.identity.clone()))
+        }
+        _ => (None, None),
+    };
+    Ends {
+        reporter: Reporter::Source,
+        client: flow.client,
+        server,
+        tunnelled_to,
+        source: route::source(mesh, flow).cloned(),
+        destination,
+        service,
+        source_identity: identities.0,
+        destination_identity: identities.1,
+        since: flow.since,
+    }
+}

@@ -1,0 +1,5 @@
+//! From a pod into the mesh: accept, route, forward.
+
+pub mod accept;
+pub mod forward;
+pub mod route;

@@ -1,0 +1,177 @@
+//! One traffic thread: a current-thread runtime that owns its listeners, tunnels and pool.
+//!
+//! A connection and both its halves stay on the worker that accepted it, so that nothing on the hot path is woken
+//! across threads. Workers share only what is read: snapshots, certificates, metric handles.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use common::certs::CertStore;
+use common::hbone::Budget;
+use common::hbone::pool::Pool;
+use common::lifecycle::backoff::AcceptBackoff;
+use common::lifecycle::drain::DrainWatch;
+use common::lifecycle::readiness::Readiness;
+use common::refusal::Refusal;
+use common::snapshot::publish::Reader;
+use common::telemetry::access::AccessLog;
+use common::telemetry::tcp::EdgeCache;
+use common::tls::HandshakeLimiter;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::inbound;
+use crate::inbound::tunnels::TunnelLimiter;
+use crate::live::Live;
+use crate::netns::listen::PodListeners;
+use crate::outbound;
+use crate::pods::Pod;
+
+/// How many pods may wait to be taken over by one worker.
+pub const MAX_QUEUED_COMMANDS: usize = 256;
+
+/// What every connection of a worker uses.
+pub struct Worker {
+    /// The mesh.
+    pub mesh: Reader,
+    /// Certificates by identity.
+    pub certs: CertStore,
+    /// Tunnels by source pod and destination.
+    pub pool: Pool,
+    /// Bounds what slow readers hold.
+    pub budget: Arc<Budget>,
+    /// Open connections.
+    pub live: Arc<Live>,
+    /// Metric handles by edge.
+    pub edges: EdgeCache,
+    /// Where connections are told of.
+    pub access: AccessLog,
+    /// Bounds TLS handshakes in flight.
+    pub handshakes: HandshakeLimiter,
+    /// Bounds tunnel connections by peer.
+    pub tunnels: TunnelLimiter,
+    /// Tells when to stop accepting, and counts what is open.
+    pub drain: DrainWatch,
+    /// Tells when to end what is still open.
+    pub end: CancellationToken,
+    /// Whether applications are to see the client's own address (Istio `ENABLE_ORIG_SRC`).
+    pub keeps_source: bool,
+    /// Where it is said that file descriptors have run out.
+    pub readiness: Readiness,
+}
+
+/// Tells a worker to serve one more pod; it stops by itself when the pod is gone.
+#[derive(Debug)]
+pub struct Serve {
+    /// The pod.
+    pub pod: Arc<Pod>,
+    /// Its sockets.
+    pub listeners: PodListeners,
+}
+
+impl Worker {
+    /// Serves pods until `end` fires.
+    pub async fn run(self: Arc<Self>, mut commands: mpsc::Receiver<Serve>) {
+        let mut tasks = JoinSet::new();
+        let policy = tokio::spawn(self.clone().follow_policy());
+        // The accept loops end by themselves when a drain begins: new connections then wait in the kernel for the
+        // next process. What is open goes on until `end` fires.
+        loop {
+            tokio::select! {
+                biased;
+                () = self.end.cancelled() => break,
+                Some(serve) = commands.recv() => self.serve(serve, &mut tasks),
+                Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
+            }
+        }
+        policy.abort();
+        self.live.end_where(|_| Some(Refusal::Draining));
+        tasks.shutdown().await;
+    }
+
+    fn serve(self: &Arc<Self>, serve: Serve, tasks: &mut JoinSet<()>) {
+        let Serve { pod, listeners } = serve;
+        let (worker, uid) = (self.clone(), pod.clone());
+        tasks.spawn(accept(self.clone(), pod.clone(), listeners.outbound, outbound::accept::serve));
+        tasks.spawn(accept(self.clone(), pod.clone(), listeners.plaintext, inbound::passthrough::serve));
+        tasks.spawn(accept(self.clone(), pod, listeners.hbone, inbound::accept::serve));
+        tasks.spawn(async move { worker.forget(&uid).await });
+    }
+
+    /// Ends what is open for a pod once it is gone.
+    async fn forget(&self, pod: &Arc<Pod>) {
+        pod.gone.cancelled().await;
+        self.pool.close(&pod.uid);
+        self.live.end_where(|entry| Arc::ptr_eq(&entry.pod, pod).then_some(Refusal::PodGone));
+    }
+
+    /// Ends the connections that a new policy no longer allows.
+    async fn follow_policy(self: Arc<Self>) {
+        let mut mesh = self.mesh.clone();
+        let mut judged = 0;
+        loop {
+            let current = mesh.current();
+            if current.policy_generation() != judged {
+                judged = current.policy_generation();
+                let ended = self.live.judge_again(&current);
+                if ended > 0 {
+                    tracing::info!(ended, "connections ended that policy no longer allows");
+                }
+            }
+            mesh.changed().await;
+        }
+    }
+}
+
+/// Accepts until the pod closes or the process drains. Each connection is a task of its own, so that a panic in one
+/// ends that one.
+async fn accept<S, F>(worker: Arc<Worker>, pod: Arc<Pod>, listener: std::net::TcpListener, serve: S)
+where
+    S: Fn(Arc<Worker>, Arc<Pod>, TcpStream, SocketAddr) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(pod = &*pod.uid, %error, "a listener cannot be served"),
+    };
+    let mut backoff = AcceptBackoff::default();
+    let mut starving = None;
+    // Made once: a connection is not to pay for looking at either of them anew.
+    let mut closing = pin!(async {
+        tokio::select! {
+            () = pod.closing.cancelled() => {}
+            _ = worker.drain.draining() => {}
+        }
+    });
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut closing => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, client)) => {
+                if backoff.accepted() {
+                    starving.take().map(common::lifecycle::readiness::ReadyGuard::done);
+                }
+                tokio::spawn(serve(worker.clone(), pod.clone(), socket, client));
+            }
+            Err(error) => {
+                let pause = backoff.failed(&error, Instant::now());
+                if let Some(times) = pause.log {
+                    tracing::error!(pod = &*pod.uid, %error, times, "connections cannot be accepted");
+                }
+                if pause.starving && starving.is_none() {
+                    starving =
+                        Some(worker.readiness.await_task("file descriptors to accept connections with"));
+                }
+                sleep(pause.wait).await;
+            }
+        }
+    }
+}
