@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use ebb_tests::{
     app::{App, service},
     mesh::{Mesh, eventually},
@@ -117,8 +117,9 @@ fn a_label_enrols_and_unenrols_running_pods_and_no_open_connection_breaks() -> R
         eventually("listeners of the proxy to go once their connections have", SOON, || {
             Ok(!traces::listening(namespace)?.iter().any(|port| (15001..=15008).contains(port)))
         })?;
-        let routing = traces::routing(namespace)?;
-        ensure!(!routing.iter().any(|line| line.contains("fwmark")), "{name} keeps {routing:#?}");
+        eventually("the rules of the proxy to go as well", SOON, || {
+            Ok(!traces::routing(namespace)?.iter().any(|line| line.contains("fwmark")))
+        })?;
     }
     drop(echo);
     mesh.finish()

@@ -106,7 +106,7 @@ fn allow_and_deny_go_by_principal_namespace_and_port() -> Result<()> {
     // An ALLOW policy without rules admits nobody, and one of the root namespace holds everywhere.
     mesh.kubelet_mut().delete("61-deny.yaml")?;
     mesh.kubelet_mut().delete("60-allow.yaml")?;
-    mesh.apply("62-nothing.yaml", &authorization("n", "istio-system", "{}"))?;
+    mesh.apply("62-nothing.yaml", &authorization("nothing", "istio-system", "{}"))?;
     only(&mesh, v4, &[])?;
     mesh.kubelet_mut().delete("62-nothing.yaml")?;
     only(&mesh, v4, &ALL)?;
@@ -205,7 +205,7 @@ fn a_policy_pushed_over_live_connections_ends_within_a_second_what_it_no_longer_
     assert!(took < AT_ONCE + SLACK, "a plaintext connection went on for {took:?}");
     client.say(mesh.marker()).context("the connection that is still allowed")?;
 
-    let nothing = authorization("n", "shop", "{}");
+    let nothing = authorization("nothing", "shop", "{}");
     let took = time_to_close(&mut mesh, ("61-p.yaml", &nothing), &mut [&mut client])?;
     assert!(took < AT_ONCE + SLACK, "the last one went on for {took:?}");
     mesh.finish()
