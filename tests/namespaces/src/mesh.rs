@@ -160,7 +160,7 @@ impl Mesh {
         self.ztunnels.iter().try_for_each(|ztunnel| {
             let mut last = String::new();
             let settled = eventually("the proxies to serve what runs", SETTLED, || {
-                Ok(self.unsettled(ztunnel)?.map_or(true, |why| {
+                Ok(self.unsettled(ztunnel)?.is_none_or(|why| {
                     last = why;
                     false
                 }))

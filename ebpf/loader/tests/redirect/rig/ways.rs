@@ -1,6 +1,6 @@
 //! Every way round redirection that we know of, as frames, with what must become of them.
 
-use ebb_loader::abi::Verdict;
+use ebb_loader::abi::Verdict::{self, *};
 
 use super::{
     PEER4, PEER6, POD4, POD6,
