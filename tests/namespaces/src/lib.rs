@@ -8,6 +8,7 @@
 
 pub mod app;
 pub mod hostile;
+pub mod load;
 pub mod mesh;
 pub mod peer;
 pub mod traces;

@@ -1,6 +1,7 @@
 //! Peers that follow a script: servers and clients on sockets in a pod's namespace, run by threads of the test.
 
 use std::{
+    fs::File,
     io::{ErrorKind, Read, Write},
     net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -8,8 +9,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use harness::{cluster::Pod, netns::Namespace};
+use nix::sched::{CloneFlags, setns};
 use socket2::SockRef;
 
 /// How long anything that should happen may take.
@@ -107,6 +109,48 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
+/// Where connections are made from.
+pub trait Origin {
+    /// Connects.
+    ///
+    /// # Errors
+    /// No answer within `within`, or a refusal.
+    fn reach(&self, to: SocketAddr, within: Duration) -> Result<TcpStream>;
+}
+
+impl Origin for Namespace {
+    fn reach(&self, to: SocketAddr, within: Duration) -> Result<TcpStream> {
+        self.connect(to, within)
+    }
+}
+
+/// A way into a namespace that outlives whoever made it, for clients that run while the mesh is changed.
+#[derive(Debug)]
+pub struct Doorway(File);
+
+impl Doorway {
+    /// A way into `namespace`.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn to(namespace: &Namespace) -> Result<Self> {
+        Ok(Self(File::open(namespace.path())?))
+    }
+}
+
+impl Origin for Doorway {
+    fn reach(&self, to: SocketAddr, within: Duration) -> Result<TcpStream> {
+        // A thread of its own, because a namespace is a property of the thread.
+        std::thread::scope(|scope| {
+            let connecting = scope.spawn(|| {
+                setns(&self.0, CloneFlags::CLONE_NEWNET)?;
+                TcpStream::connect_timeout(&to, within).with_context(|| format!("connect to {to}"))
+            });
+            connecting.join().map_err(|_| anyhow!("the connecting thread panicked"))?
+        })
+    }
+}
+
 /// What an echo server says first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Greeting {
@@ -125,20 +169,20 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Connects from `namespace` and reads the greeting.
+    /// Connects and reads the greeting.
     ///
     /// # Errors
     /// There was no connection or no greeting.
-    pub fn open(namespace: &Namespace, to: SocketAddr) -> Result<Self> {
-        Self::open_within(namespace, to, SOON)
+    pub fn open(from: &impl Origin, to: SocketAddr) -> Result<Self> {
+        Self::open_within(from, to, SOON)
     }
 
     /// As [`Flow::open`], with a deadline for each step.
     ///
     /// # Errors
     /// As [`Flow::open`].
-    pub fn open_within(namespace: &Namespace, to: SocketAddr, within: Duration) -> Result<Self> {
-        let mut stream = namespace.connect(to, within)?;
+    pub fn open_within(from: &impl Origin, to: SocketAddr, within: Duration) -> Result<Self> {
+        let mut stream = from.reach(to, within)?;
         stream.set_read_timeout(Some(within))?;
         stream.set_write_timeout(Some(within))?;
         stream.set_nodelay(true)?;
