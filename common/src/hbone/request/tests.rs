@@ -105,7 +105,7 @@ const NOWHERE: &[&str] = &[
 fn whatever_is_not_one_place_is_no_authority() {
     let long = format!("{}:80", "a.".repeat(130));
     let label = format!("{}.example:80", "a".repeat(64));
-    for text in NOWHERE.iter().copied().chain([&long, &label]) {
+    for text in NOWHERE.iter().copied().chain([&*long, &*label]) {
         assert!(Authority::parse(text).is_err(), "{text:?} was accepted");
     }
 }
