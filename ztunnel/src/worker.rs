@@ -13,7 +13,7 @@ use common::hbone::Budget;
 use common::hbone::pool::Pool;
 use common::lifecycle::backoff::AcceptBackoff;
 use common::lifecycle::drain::DrainWatch;
-use common::lifecycle::readiness::Readiness;
+use common::lifecycle::readiness::{Readiness, ReadyGuard};
 use common::refusal::Refusal;
 use common::snapshot::publish::Reader;
 use common::telemetry::access::AccessLog;
@@ -140,7 +140,7 @@ where
         Err(error) => return tracing::error!(pod = &*pod.uid, %error, "a listener cannot be served"),
     };
     let mut backoff = AcceptBackoff::default();
-    let mut starving = None;
+    let mut starving: Option<ReadyGuard> = None;
     // Made once: a connection is not to pay for looking at either of them anew.
     let mut closing = pin!(async {
         tokio::select! {
@@ -156,8 +156,10 @@ where
         };
         match accepted {
             Ok((socket, client)) => {
-                if backoff.accepted() {
-                    starving.take().map(common::lifecycle::readiness::ReadyGuard::done);
+                if backoff.accepted()
+                    && let Some(starving) = starving.take()
+                {
+                    starving.done();
                 }
                 tokio::spawn(serve(worker.clone(), pod.clone(), socket, client));
             }

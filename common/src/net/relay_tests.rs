@@ -27,7 +27,7 @@ struct Relayed {
 async fn relayed() -> Relayed {
     let ((client, near), (far, server)) = (sockets().await, sockets().await);
     let (kill, killed) = kill_switch();
-    let outcome = tokio::spawn(async move { relay(near, far, &Meters::none(), &killed).await });
+    let outcome = tokio::spawn(async move { relay(near, far, &(), &killed).await });
     Relayed { client, server, outcome, kill }
 }
 

@@ -265,7 +265,7 @@ fn a_workers_cache_is_bounded() {
     let cart = workload("cart");
     for peer in 0..EDGE_CACHE_ENTRIES + 10 {
         cache.edge(&labels(&workload(&format!("p{peer}")), &cart)).opened();
-        assert!(cache.known.borrow().len() <= EDGE_CACHE_ENTRIES);
+        assert!(cache.known().len() <= EDGE_CACHE_ENTRIES);
     }
     assert_eq!(metrics.edges(), EDGE_CACHE_ENTRIES + 10);
 }

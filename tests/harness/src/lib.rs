@@ -7,6 +7,33 @@
 //! It knows nothing of how the proxy works: it starts the shipped binaries by path and talks to their ports. Everything
 //! a run makes is written to a ledger first, so that [`run::clean`] can remove what a crashed run left behind and
 //! nothing else. Without root nothing here can work, and it says so: `refused: ...`.
+//!
+//! ```no_run
+//! use std::{path::Path, time::Duration};
+//! use harness::{client::Client, cluster::Cluster, kubelet::Kubelet, report::FailureKind, wire::Capture, ztunnel::{Settings, Ztunnel}};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let cluster = Cluster::two_nodes()?;
+//! let mut kubelet = Kubelet::start(&cluster)?;
+//! kubelet.apply_path(Path::new("deploy/examples/two-nodes"))?;
+//! let start = |node| Ztunnel::start(node, kubelet.directory(), Settings::default());
+//! let mut proxies = cluster.nodes().iter().map(start).collect::<Result<Vec<_>, _>>()?;
+//! for proxy in &proxies {
+//!     proxy.wait_ready(Duration::from_secs(10))?;
+//! }
+//! let wire = Capture::start(&cluster)?;
+//! let client = Client::in_pod(kubelet.replica("shop", "client")?.pod());
+//! let answer = client.get("http://10.96.0.10/marker-7f3a")?.done().expect("the client is allowed");
+//! println!("{} answered {}", answer.described()?.name, answer.status);
+//! assert_eq!(wire.find("marker-7f3a")?, None);
+//! assert!(wire.tls_records(15008)?.application_data > 0);
+//! let intruder = Client::in_pod(kubelet.replica("shop", "intruder")?.pod());
+//! assert_eq!(intruder.get("http://10.96.0.10/")?.failure().map(|failure| failure.kind), Some(FailureKind::Reset));
+//! proxies[0].kill9()?;
+//! proxies[0].start_again()?;
+//! # Ok(())
+//! # }
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -8,6 +8,7 @@ use std::{
 use harness::{
     client::{Client, Running},
     cluster::{Cluster, Pod},
+    interrupt::wait_for,
     report::{FailureKind, Fate, PeerReport, Receipt},
 };
 
@@ -126,19 +127,12 @@ fn a_ledger_knows_delivered_from_refused_from_cut() {
     let sending = Client::in_pod(&pair.client)
         .start(&[&["ledger", &pair.to(9002).to_string()], &slow[..]].concat())
         .unwrap();
-    let start = Instant::now();
-    while pair
-        .server
-        .namespace()
-        .within(|| Ok(std::fs::read_to_string("/proc/thread-self/net/tcp6")?))
-        .unwrap()
-        .lines()
-        .count()
-        < 3
-    {
-        assert!(start.elapsed() < SOON);
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let table = || Ok(std::fs::read_to_string("/proc/thread-self/net/tcp6")?);
+    wait_for("connection at the sink", SOON, || {
+        // The heading, the listener, and then the connection.
+        Ok((pair.server.namespace().within(table)?.lines().count() > 2).then_some(()))
+    })
+    .unwrap();
     // The sender is what is killed, so that the receiver lives to say what it has.
     sending.process().kill9().unwrap();
     let line = sink.process().wait_for_log("\"flow\":10", SOON).unwrap();

@@ -1,6 +1,10 @@
 //! What the capture promises: it sees what is readable on the wire, and only claims what it can know.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
 
 use anyhow::Result;
 use harness::{
@@ -73,15 +77,15 @@ fn tls_records_are_told_by_their_first_bytes() {
     let server = cluster.node(0).add_pod("server").unwrap();
     let far = cluster.node(1).add_pod("far").unwrap();
     let to = SocketAddr::new(server.addresses().v4.into(), 15008);
-    let listener = server.namespace().within(|| Ok(std::net::TcpListener::bind(to)?)).unwrap();
+    let listener = server.namespace().within(|| Ok(TcpListener::bind(to)?)).unwrap();
     let capture = Capture::start(&cluster).unwrap();
     let mut stream = far.namespace().connect(to, SOON).unwrap();
     let (mut accepted, _) = listener.accept().unwrap();
-    std::io::Write::write_all(&mut stream, &[0x16, 3, 1, 0, 1, 0]).unwrap();
+    stream.write_all(&[0x16, 3, 1, 0, 1, 0]).unwrap();
     let mut hello = [0; 6];
-    std::io::Read::read_exact(&mut accepted, &mut hello).unwrap();
-    std::io::Write::write_all(&mut accepted, &[0x17, 3, 3, 0, 1, 0]).unwrap();
-    std::io::Read::read_exact(&mut stream, &mut hello).unwrap();
+    accepted.read_exact(&mut hello).unwrap();
+    accepted.write_all(&[0x17, 3, 3, 0, 1, 0]).unwrap();
+    stream.read_exact(&mut hello).unwrap();
     let records = capture.tls_records(15008).unwrap();
     assert_eq!((records.handshake, records.application_data), (1, 1));
 }
@@ -92,4 +96,19 @@ fn a_cut_wire_is_an_error_and_not_an_empty_answer() {
     let capture = Capture::start(&cluster).unwrap();
     cluster.node(0).namespace().ip(&["link set wire0 down".into()]).unwrap();
     assert!(capture.contains("anything").is_err());
+}
+
+#[test]
+fn a_capture_that_lost_packets_says_so_instead_of_answering() {
+    let cluster = Cluster::two_nodes().unwrap();
+    let capture = Capture::start_with_buffer(&cluster, 8192).unwrap();
+    let to = SocketAddr::from((cluster.node(1).addresses().v4, 7));
+    let listener = cluster.node(1).namespace().within(|| Ok(TcpListener::bind(to)?)).unwrap();
+    let mut stream = cluster.node(0).namespace().connect(to, SOON).unwrap();
+    let (mut accepted, _) = listener.accept().unwrap();
+    let sender = std::thread::spawn(move || stream.write_all(&vec![7; 4_000_000]));
+    accepted.read_exact(&mut vec![0; 4_000_000]).unwrap();
+    sender.join().unwrap().unwrap();
+    let error = capture.contains("anything").unwrap_err().to_string();
+    assert!(error.contains("lost") && error.contains("packets"), "{error}");
 }

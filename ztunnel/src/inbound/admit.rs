@@ -71,7 +71,7 @@ pub fn judge(mesh: &Snapshot, pod: &Pod, admission: &Admission) -> Result<(), Re
         source: admission.client,
         destination: admission.target,
     };
-    authz::evaluate(&mesh.policy_for(workload), &connection)
+    authz::evaluate(mesh.policy_for(workload), &connection)
 }
 
 /// The pod's own address that a CONNECT names. Anything else would make the proxy a way to other places.

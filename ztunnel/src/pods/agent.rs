@@ -162,7 +162,7 @@ impl Agent {
             if !served.judge_older_at(mesh.policy_generation()) {
                 continue;
             }
-            if let Err(error) = older::end_refused(&served.pod, &mesh.policy_for(workload)) {
+            if let Err(error) = older::end_refused(&served.pod, mesh.policy_for(workload)) {
                 tracing::error!(pod = &*served.pod.uid, %error, "older connections cannot be judged; cutting them all");
                 served.cut_older();
             }

@@ -1,6 +1,6 @@
 //! Every way round redirection that we know of, as frames, with what must become of them.
 
-use ebb_loader::abi::Verdict;
+use ebb_loader::abi::Verdict::{self, *};
 
 use super::{
     PEER4, PEER6, POD4, POD6,
@@ -18,20 +18,39 @@ pub(crate) fn out6(flags: u8) -> Frame {
     Frame::tcp((POD6, 4000), (PEER6, 80), flags, b"")
 }
 
-/// One line per way round redirection: what egress and ingress make of it. Where a SYN would be given to a
-/// listener the answer is "no listener", because the bench has none.
-pub(crate) fn ways_round() -> Vec<(&'static str, Frame, Verdict, Verdict)> {
-    use Verdict::*;
-    let opens = |name, frame| (name, frame, SteerSyn, DropNoListener);
-    let both = |name, frame, verdict| (name, frame, verdict, verdict);
-    let tagged =
-        |frame: Frame, tags: &[u16]| frame.with(|f| f.tags = tags.iter().map(|tag| (*tag, 100)).collect());
-    let extended = |frame: Frame, kinds: &[u8]| {
-        frame.with(|f| f.extensions = kinds.iter().map(|kind| (*kind, padding())).collect())
-    };
-    let pieces = |frame: Frame, offset: u16, more: bool| {
-        frame.with(|f| f.extensions.push((FRAGMENT, fragment(offset, more))))
-    };
+/// A name, a frame, and what egress and ingress make of it.
+type Way = (&'static str, Frame, Verdict, Verdict);
+
+/// One line per way round redirection. Where a SYN would be given to a listener the answer is "no listener", because
+/// the bench has none.
+pub(crate) fn ways_round() -> Vec<Way> {
+    let mut all = openings();
+    all.extend(fragments());
+    all.extend(others());
+    all
+}
+
+fn opens(name: &'static str, frame: Frame) -> Way {
+    (name, frame, SteerSyn, DropNoListener)
+}
+
+fn both(name: &'static str, frame: Frame, verdict: Verdict) -> Way {
+    (name, frame, verdict, verdict)
+}
+
+fn tagged(frame: Frame, tags: &[u16]) -> Frame {
+    frame.with(|f| f.tags = tags.iter().map(|tag| (*tag, 100)).collect())
+}
+
+fn extended(frame: Frame, kinds: &[u8]) -> Frame {
+    frame.with(|f| f.extensions = kinds.iter().map(|kind| (*kind, padding())).collect())
+}
+
+fn pieces(frame: Frame, offset: u16, more: bool) -> Frame {
+    frame.with(|f| f.extensions.push((FRAGMENT, fragment(offset, more))))
+}
+
+fn openings() -> Vec<Way> {
     vec![
         opens("plain SYN", out4(SYN)),
         opens("plain SYN, IPv6", out6(SYN)),
@@ -53,6 +72,11 @@ pub(crate) fn ways_round() -> Vec<(&'static str, Frame, Verdict, Verdict)> {
         both("SYN and RST, IPv6", out6(SYN | RST), DropOddFlags),
         both("SYN-ACK and FIN", out4(SYN | ACK | FIN), DropOddFlags),
         both("every flag", out4(0xff), DropOddFlags),
+    ]
+}
+
+fn fragments() -> Vec<Way> {
+    vec![
         both("SYN with MF", out4(SYN).with(|f| f.fragment = 0x2000), DropFragment),
         both("SYN with MF, IPv6", pieces(out6(SYN), 0, true), DropFragment),
         both("SYN in an atomic fragment", pieces(out6(SYN), 0, false), DropFragment),
@@ -84,6 +108,11 @@ pub(crate) fn ways_round() -> Vec<(&'static str, Frame, Verdict, Verdict)> {
         ),
         both("later fragment", Frame::new(POD4, PEER4, vec![0; 64]).with(|f| f.fragment = 185), PassFragment),
         both("later fragment, IPv6", pieces(Frame::new(POD6, PEER6, vec![0; 64]), 1232, false), PassFragment),
+    ]
+}
+
+fn others() -> Vec<Way> {
+    vec![
         both("TCP header cut short", Frame::new(POD4, PEER4, vec![0x10; 12]), DropMalformed),
         both("TCP header that claims sixteen bytes", out4(SYN).with(|f| f.payload[12] = 0x40), DropMalformed),
         both("UDP", out4(SYN).with(|f| f.protocol = 17), PassNotTcp),
