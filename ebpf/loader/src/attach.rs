@@ -22,6 +22,7 @@ use crate::{
     netlink, object,
     pins::PodPins,
     probe::Attachment,
+    syscall,
 };
 
 /// Priority of our filter under clsact: ahead of everyone else's.
@@ -182,6 +183,10 @@ fn pin_over(link: FdLink, path: &Path, pins: &PodPins) -> Result<(), String> {
     let staging = pins.map("link-staging");
     let _stale = fs::remove_file(&staging);
     let pinned = link.pin(&staging).map_err(text)?;
+    if path.exists() {
+        // The old one runs beside the new one until then; without this, until the kernel gets round to it.
+        syscall::detach_pinned_link(path).map_err(text)?;
+    }
     fs::rename(&staging, path).map_err(text)?;
     drop(pinned);
     Ok(())

@@ -3,7 +3,12 @@
 //! Pinned maps are taken over only when every one of them has exactly the shape this build writes; otherwise
 //! new maps are made, and the links are moved to programs that use them, so nothing is ever half old.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -11,6 +16,7 @@ use aya::{
     programs::{ProgramError, SchedClassifier, SkLookup},
 };
 use ebb_abi::{COUNTER_SLOTS, LAYOUT_VERSION, LISTENER_SLOTS, PodConfig, REPORT_RING_BYTES, map, program};
+use nix::sys::signal::{SigSet, SigmaskHow};
 
 use crate::{error::Missing, pins::PodPins};
 
@@ -81,9 +87,8 @@ impl ProgramObject {
                 .and_then(|program| program.load())
                 .map_err(|error| failure(name, &error))?;
         }
-        sk_lookup(&mut ebpf)
-            .and_then(SkLookup::load)
-            .map_err(|error| failure(program::ANSWER_LOOKUP, &error))?;
+        let lookup = sk_lookup(&mut ebpf).map_err(|error| failure(program::ANSWER_LOOKUP, &error))?;
+        uninterrupted(|| lookup.load()).map_err(|error| failure(program::ANSWER_LOOKUP, &error))?;
         Ok(Loaded {
             listeners: take(&mut ebpf, map::LISTENERS)?,
             config: take(&mut ebpf, map::CONFIG)?,
@@ -100,6 +105,64 @@ impl ProgramObject {
         let ring = MapData::from_pin(&self.drops).map_err(io::Error::other)?;
         RingBuf::try_from(Map::RingBuf(ring)).map_err(io::Error::other)
     }
+}
+
+/// How long the verifier's EAGAIN is met with another attempt.
+const LOAD_PATIENCE: Duration = Duration::from_secs(10);
+/// Rest between attempts.
+const LOAD_PAUSE: Duration = Duration::from_millis(5);
+
+/// Repeats `load` while the kernel says EAGAIN, with which the verifier gives up when its thread is interrupted.
+///
+/// On a busy machine this was seen many times in a row, and with signals blocked too, so what interrupts is not
+/// only signals; hence both the block and a bound in time instead of a count. libbpf repeats the call as well, aya
+/// does not.
+///
+/// # Errors
+/// Whatever else `load` says, or EAGAIN after [`LOAD_PATIENCE`].
+pub(crate) fn uninterrupted<T>(load: impl FnMut() -> Result<T, ProgramError>) -> Result<T, ProgramError> {
+    repeated_for(LOAD_PATIENCE, load)
+}
+
+fn repeated_for<T>(
+    patience: Duration,
+    mut load: impl FnMut() -> Result<T, ProgramError>,
+) -> Result<T, ProgramError> {
+    let _quiet = SignalsHeld::new();
+    let until = Instant::now() + patience;
+    loop {
+        match load() {
+            Err(error) if was_interrupted(&error) && Instant::now() < until => thread::sleep(LOAD_PAUSE),
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Keeps signals from this thread until dropped; then it has the mask it had before.
+struct SignalsHeld(Option<SigSet>);
+
+impl SignalsHeld {
+    fn new() -> Self {
+        // Cannot fail with these arguments, and if it did the loads would merely be less patient.
+        Self(SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK).ok())
+    }
+}
+
+impl Drop for SignalsHeld {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _restored = before.thread_set_mask();
+        }
+    }
+}
+
+fn was_interrupted(error: &ProgramError) -> bool {
+    let io_error = match error {
+        ProgramError::LoadError { io_error, .. } => io_error,
+        ProgramError::SyscallError(error) => &error.io_error,
+        _ => return false,
+    };
+    io_error.kind() == io::ErrorKind::WouldBlock
 }
 
 /// The program called `name`.
@@ -171,11 +234,57 @@ fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(ebpf: &mut Ebpf, name: &st
     T::try_from(map).map_err(|error| failure(name, &error))
 }
 
-/// Keeps the end of a long message: the verifier says last what it minds.
+/// Keeps both ends of a long message: first comes what the kernel answered, last what the verifier minds.
 fn failure(program: &str, reason: &dyn std::fmt::Display) -> LoadFailure {
-    const LINES: usize = 12;
+    const LAST_LINES: usize = 8;
     let reason = reason.to_string();
-    let mut lines: Vec<&str> = reason.lines().rev().take(LINES).collect();
-    lines.reverse();
-    LoadFailure { program: program.to_owned(), reason: lines.join("; ") }
+    let lines: Vec<&str> = reason.lines().collect();
+    let (first, rest) = lines.split_first().map_or(("", &[][..]), |(first, rest)| (*first, rest));
+    let mut kept = vec![first];
+    kept.extend(&rest[rest.len().saturating_sub(LAST_LINES)..]);
+    LoadFailure { program: program.to_owned(), reason: kept.join("; ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use aya::sys::SyscallError;
+
+    use super::*;
+
+    fn refusal(errno: i32) -> ProgramError {
+        ProgramError::SyscallError(SyscallError {
+            call: "bpf_prog_load",
+            io_error: io::Error::from_raw_os_error(errno),
+        })
+    }
+
+    #[test]
+    fn signals_are_kept_away_during_a_load_and_no_longer() {
+        let blocked = || SigSet::thread_get_mask().unwrap().contains(nix::sys::signal::Signal::SIGCHLD);
+        assert!(!blocked());
+        assert!(uninterrupted(|| Ok(blocked())).unwrap());
+        assert!(!blocked());
+    }
+
+    #[test]
+    fn an_interrupted_load_is_repeated_and_a_refused_one_is_not() {
+        let mut calls = 0;
+        let loaded = uninterrupted(|| {
+            calls += 1;
+            if calls < 20 { Err(refusal(nix::libc::EAGAIN)) } else { Ok(()) }
+        });
+        assert!(loaded.is_ok());
+        let mut calls = 0;
+        let refused = uninterrupted(|| {
+            calls += 1;
+            Err::<(), _>(refusal(nix::libc::EINVAL))
+        });
+        assert!(refused.is_err() && calls == 1);
+    }
+
+    #[test]
+    fn patience_with_interruptions_ends() {
+        let refused = repeated_for(Duration::from_millis(20), || Err::<(), _>(refusal(nix::libc::EAGAIN)));
+        assert!(refused.is_err_and(|error| was_interrupted(&error)));
+    }
 }

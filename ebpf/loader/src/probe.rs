@@ -22,7 +22,7 @@ use nix::{
 use crate::{
     error::Missing,
     namespace,
-    object::{ProgramObject, classifier},
+    object::{ProgramObject, classifier, uninterrupted},
     redirector::AttachMode,
 };
 
@@ -64,7 +64,7 @@ pub(crate) fn helpers() -> Result<(), Missing> {
     // Kernels before 5.11 charge maps against this limit; newer ones ignore it.
     let _best_effort = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
     for (helper, name, since) in HELPERS {
-        match is_helper_supported(ProgramType::SchedClassifier, helper) {
+        match uninterrupted(|| is_helper_supported(ProgramType::SchedClassifier, helper)) {
             Ok(true) => {}
             Ok(false) => return Err(Missing::Helper { helper: name, since }),
             Err(error) => return Err(denied(error)),

@@ -255,6 +255,19 @@ pub(crate) fn transparent_v6(socket: &impl AsFd) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Waits in vain for a byte, for as long as the socket's timeout says. A wait that a signal cut short starts anew.
+pub(crate) fn assert_silent(stream: &mut TcpStream) {
+    loop {
+        match stream.read(&mut [0; 1]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => {
+                assert_eq!(outcome.map_err(|error| error.kind()), Err(io::ErrorKind::WouldBlock));
+                return;
+            }
+        }
+    }
+}
+
 /// Sends a line one way, and back.
 pub(crate) fn assert_joined(one: &mut TcpStream, other: &mut TcpStream) {
     for _ in 0..2 {
