@@ -8,7 +8,9 @@
 #![forbid(unsafe_code)]
 
 pub mod authz;
+pub mod balance;
 pub mod config;
 pub mod refusal;
 pub mod snapshot;
+pub mod source;
 pub mod spiffe;

@@ -1,0 +1,248 @@
+//! The files of one directory as last read, and what has changed since.
+//!
+//! Knows no threads and no events: it is told which files to look at. A file is read again when its stamp (time of
+//! change, size, inode) differs, and decoded again when its content does.
+
+use std::collections::BTreeMap;
+use std::fs::{File, Metadata};
+use std::hash::{DefaultHasher, Hasher};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::ledger;
+use crate::config::decode::{Skipped, yaml};
+use crate::config::names::Names;
+use crate::config::{Batch, Key, Origin, Rejected, Subject};
+
+/// Most files read from one directory.
+pub const MAX_FILES: usize = 200_000;
+
+/// Tells a file from the one that was there before, without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            changed: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    stamp: Option<Stamp>,
+    /// Of the content last decoded; `None` when the last reading failed.
+    content: Option<u64>,
+    keys: Box<[Key]>,
+}
+
+/// A directory.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    files: BTreeMap<Arc<str>, Known>,
+    names: Names,
+    buffer: Vec<u8>,
+    overflowing: bool,
+}
+
+impl Directory {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, files: BTreeMap::new(), names: Names::default(), buffer: Vec::new(), overflowing: false }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many files it holds.
+    pub(super) fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Which directory the path leads to, so that another one put in its place is noticed.
+    pub(super) fn identity(&self) -> io::Result<(u64, u64)> {
+        let metadata = std::fs::metadata(&self.path)?;
+        if !metadata.is_dir() {
+            return Err(io::Error::from(ErrorKind::NotADirectory));
+        }
+        Ok((metadata.dev(), metadata.ino()))
+    }
+
+    /// Whether a file of this name is one of ours.
+    pub(super) fn is_manifest(name: &str) -> bool {
+        !name.starts_with('.') && (name.ends_with(".yaml") || name.ends_with(".yml"))
+    }
+
+    /// The names of its manifests, sorted.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub(super) fn list(&self) -> io::Result<Vec<String>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            if let Ok(name) = entry?.file_name().into_string()
+                && Self::is_manifest(&name)
+            {
+                found.push(name);
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Looks at every file listed, but those `busy`. With `keep_missing` the files that are gone count as there.
+    pub(super) fn scan(
+        &mut self,
+        mut found: Vec<String>,
+        keep_missing: bool,
+        busy: impl Fn(&str) -> bool,
+    ) -> Batch {
+        let mut batch = Batch::default();
+        self.overflow(found.len(), &mut batch);
+        found.truncate(MAX_FILES);
+        let missing = |name: &&Arc<str>| found.binary_search_by(|it| (**it).cmp(name)).is_err();
+        let gone: Vec<Arc<str>> = self.files.keys().filter(missing).cloned().collect();
+        for name in found.iter().filter(|name| !busy(name)) {
+            self.look(name, false, &mut batch);
+        }
+        for name in gone.iter().filter(|_| !keep_missing) {
+            self.forget(name, &mut batch);
+        }
+        self.buffer = Vec::new();
+        batch
+    }
+
+    /// Looks at one file, and reads it whatever its stamp says.
+    pub(super) fn refresh(&mut self, name: &str, batch: &mut Batch) {
+        self.look(name, true, batch);
+    }
+
+    /// Files beyond the bound are unread, so they may hold anything, policies included.
+    fn overflow(&mut self, found: usize, batch: &mut Batch) {
+        let file: Arc<str> = "(directory)".into();
+        let overflowing = found > MAX_FILES;
+        if overflowing || self.overflowing {
+            batch.reread.push(file.clone());
+        }
+        if overflowing {
+            batch.rejected.push(Rejected {
+                origin: Origin { file, line: 0 },
+                subject: Subject::default(),
+                field: "".into(),
+                reason: format!("{found} files, more than {MAX_FILES}; the last by name are unread").into(),
+                guards_access: true,
+                last_good: false,
+            });
+        }
+        self.overflowing = overflowing;
+    }
+
+    fn look(&mut self, name: &str, always: bool, batch: &mut Batch) {
+        let path = self.path.join(name);
+        let metadata = match std::fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            // A link whose target is missing is a volume in the middle of an update, not a file removed.
+            Err(error)
+                if error.kind() == ErrorKind::NotFound && std::fs::symlink_metadata(&path).is_err() =>
+            {
+                return self.forget(name, batch);
+            }
+            Err(error) => return self.unreadable(name, &[], &error.to_string(), batch),
+        };
+        let stamp = Stamp::of(&metadata);
+        if !always && self.files.get(name).is_some_and(|it| it.stamp == Some(stamp)) {
+            return;
+        }
+        match self.read(&path, &metadata) {
+            Ok(None) => self.decode(name, stamp, batch),
+            Ok(Some(reason)) => {
+                let sample = std::mem::take(&mut self.buffer);
+                self.unreadable(name, &sample, &reason, batch);
+                self.stamp(name, stamp);
+            }
+            Err(error) => self.unreadable(name, &[], &error.to_string(), batch),
+        }
+    }
+
+    /// Reads a file into the buffer; a reason when it is not one to decode, with a sample in the buffer.
+    fn read(&mut self, path: &Path, metadata: &Metadata) -> io::Result<Option<String>> {
+        self.buffer.clear();
+        if !metadata.is_file() {
+            return Ok(Some("not a regular file".to_owned()));
+        }
+        let large = metadata.len() > yaml::MAX_FILE_BYTES as u64;
+        let most = if large { yaml::SNIFF_BYTES } else { yaml::MAX_FILE_BYTES + 1 };
+        File::open(path)?.take(most as u64).read_to_end(&mut self.buffer)?;
+        let reason = || format!("{} bytes, more than {}", metadata.len(), yaml::MAX_FILE_BYTES);
+        Ok(large.then(reason))
+    }
+
+    fn decode(&mut self, name: &str, stamp: Stamp, batch: &mut Batch) {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&self.buffer);
+        let content = hasher.finish();
+        if !self.files.contains_key(name) {
+            self.files.insert(self.names.share(name), Known::default());
+        }
+        let Some(file) = self.files.get_key_value(name).map(|(file, _)| file.clone()) else { return };
+        let Some(known) = self.files.get_mut(name) else { return };
+        known.stamp = Some(stamp);
+        if known.content == Some(content) {
+            return;
+        }
+        known.content = Some(content);
+        if self.buffer.iter().all(u8::is_ascii_whitespace) && !known.keys.is_empty() {
+            return ledger::keep(&known.keys, ledger::emptied(&file), batch);
+        }
+        let decoded = yaml::decode(&file, &self.buffer, &mut self.names);
+        report_skipped(&decoded.skipped);
+        known.keys = ledger::restate(&file, &known.keys, decoded, batch);
+    }
+
+    /// Keeps what an unreadable file stated. When it never could be read, it may be anything: if there is no sample
+    /// to judge by, it counts as a policy.
+    fn unreadable(&mut self, name: &str, sample: &[u8], reason: &str, batch: &mut Batch) {
+        let file = self.names.share(name);
+        let mut rejected = yaml::unread(&file, sample, reason);
+        rejected.guards_access |= sample.is_empty();
+        let known = self.files.entry(file).or_default();
+        (known.stamp, known.content) = (None, None);
+        ledger::keep(&known.keys, rejected, batch);
+    }
+
+    fn stamp(&mut self, name: &str, stamp: Stamp) {
+        if let Some(known) = self.files.get_mut(name) {
+            known.stamp = Some(stamp);
+        }
+    }
+
+    fn forget(&mut self, name: &str, batch: &mut Batch) {
+        if let Some((file, known)) = self.files.remove_entry(name) {
+            ledger::forget(&file, &known.keys, batch);
+        }
+    }
+}
+
+/// Most skipped documents of one file that are logged.
+const MAX_SKIPPED_LOGGED: usize = 8;
+
+fn report_skipped(skipped: &[Skipped]) {
+    for it in skipped.iter().take(MAX_SKIPPED_LOGGED) {
+        tracing::info!(origin = %it.origin, kind = %it.kind, "not a kind this proxy acts on; skipped");
+    }
+    if let Some(more) = skipped.len().checked_sub(MAX_SKIPPED_LOGGED).filter(|more| *more > 0) {
+        tracing::info!(more, "further documents skipped");
+    }
+}

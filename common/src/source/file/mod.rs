@@ -1,0 +1,319 @@
+//! Watches a directory of manifests.
+//!
+//! Reads `*.yaml` and `*.yml` of the directory itself, through links, so that a mounted ConfigMap works: its update
+//! is one rename of `..data`. What has been read stays in force whatever happens to the directory; only a file that
+//! is seen to be gone from a directory that is there takes back what it stated.
+//!
+//! The kernel's events make changes prompt; a look at every stamp from time to time makes up for any it drops.
+
+mod directory;
+mod ledger;
+#[cfg(test)]
+mod tests;
+mod waiting;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::{mpsc, watch};
+
+use self::directory::Directory;
+pub use self::directory::MAX_FILES;
+use self::waiting::Waiting;
+use super::{Status, StatusReader};
+use crate::config::Batch;
+
+/// How long a directory must be quiet before its changes are read, so that one edit is one change.
+pub const QUIET: Duration = Duration::from_millis(20);
+/// The longest that changes are gathered, however busy the directory is.
+pub const GATHER: Duration = Duration::from_millis(200);
+/// How long a file may be open for writing before it is read all the same.
+pub const WRITE_GRACE: Duration = Duration::from_secs(2);
+/// How often every file is looked at, events or none.
+pub const RESYNC: Duration = Duration::from_secs(30);
+/// How often a missing directory is looked for.
+pub const RETRY: Duration = Duration::from_millis(500);
+/// How long after another directory appears under the name the files it lacks count as not yet written.
+pub const SETTLE: Duration = Duration::from_secs(2);
+/// Most events that wait to be read; beyond it every file is looked at instead.
+pub const MAX_EVENTS: usize = 4096;
+
+/// A directory of manifests.
+#[derive(Debug)]
+pub struct FileSource {
+    directory: PathBuf,
+}
+
+/// A source at work; dropping it ends its thread.
+#[derive(Debug)]
+pub struct Running {
+    status: StatusReader,
+    events: SyncSender<Event>,
+}
+
+impl Running {
+    /// How it is doing.
+    pub fn status(&self) -> StatusReader {
+        self.status.clone()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A full queue is being read; the thread sees that nobody watches the status any more.
+        let _ = self.events.try_send(Event::Stop);
+    }
+}
+
+impl FileSource {
+    /// A source for the manifests in `directory`, which need not exist yet.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into() }
+    }
+
+    /// Starts to read and watch, on a thread of its own.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn run(self, batches: mpsc::Sender<Batch>) -> io::Result<Running> {
+        let (events, queue) = sync_channel(MAX_EVENTS);
+        let (status, reader) = watch::channel(Status::default());
+        let worker = Worker {
+            directory: Directory::new(self.directory),
+            batches,
+            status,
+            queue,
+            events: events.clone(),
+            watch: None,
+            overflowed: Arc::default(),
+            identity: None,
+            unfilled: false,
+            waiting: Waiting::default(),
+            settled_at: None,
+        };
+        std::thread::Builder::new().name("ebb-files".to_owned()).spawn(move || worker.run())?;
+        Ok(Running { status: reader, events })
+    }
+}
+
+/// What wakes the thread.
+#[derive(Debug)]
+enum Event {
+    /// Something happened to a file of this name.
+    Touched { name: String, writing: Option<bool> },
+    /// Something happened that a name does not say.
+    Anything,
+    /// The source is no longer wanted.
+    Stop,
+}
+
+/// Device and inode of a directory.
+type Identity = (u64, u64);
+
+/// Nobody wants what this thread has to say any more.
+struct Unwanted;
+
+struct Worker {
+    directory: Directory,
+    batches: mpsc::Sender<Batch>,
+    status: watch::Sender<Status>,
+    queue: Receiver<Event>,
+    events: SyncSender<Event>,
+    watch: Option<RecommendedWatcher>,
+    /// Events were lost for want of room.
+    overflowed: Arc<AtomicBool>,
+    waiting: Waiting,
+    identity: Option<Identity>,
+    /// Another directory has appeared under the name, and no manifest in it yet.
+    unfilled: bool,
+    /// Until then, files missing from a directory that has just appeared are not taken for removed.
+    settled_at: Option<Instant>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        let mut next_scan = Instant::now();
+        loop {
+            let now = Instant::now();
+            let outcome = if now >= next_scan || self.waiting.everything() {
+                self.scan(now)
+            } else {
+                self.refresh(now)
+            };
+            match outcome {
+                Ok(Some(scanned)) => next_scan = scanned,
+                Ok(None) => {}
+                Err(Unwanted) => return,
+            }
+            let until = self.waiting.next_due().map_or(next_scan, |due| due.min(next_scan));
+            if self.gather(until).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for events, and then for quiet.
+    fn gather(&mut self, until: Instant) -> Result<(), Unwanted> {
+        let mut deadline = until;
+        let mut first = None;
+        loop {
+            let wait = deadline.saturating_duration_since(Instant::now());
+            match self.queue.recv_timeout(wait) {
+                Ok(Event::Stop) => return Err(Unwanted),
+                Ok(Event::Anything) => self.waiting.expect_everything(),
+                Ok(Event::Touched { name, writing }) => self.waiting.touch(name, writing, Instant::now()),
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => return Err(Unwanted),
+            }
+            let now = Instant::now();
+            deadline = (now + QUIET).min(*first.get_or_insert(now) + GATHER);
+        }
+        if self.overflowed.swap(false, Ordering::AcqRel) {
+            self.waiting.expect_everything();
+        }
+        Ok(())
+    }
+
+    /// Looks at every file; returns when to do so next.
+    fn scan(&mut self, now: Instant) -> Result<Option<Instant>, Unwanted> {
+        let found = match self.directory.identity().and_then(|identity| {
+            self.meet(identity, now);
+            self.directory.list()
+        }) {
+            Ok(found) => found,
+            Err(error) => {
+                self.watch = None;
+                self.await_directory(&error);
+                return if self.status.is_closed() { Err(Unwanted) } else { Ok(Some(now + RETRY)) };
+            }
+        };
+        if !found.is_empty() && self.unfilled {
+            self.unfilled = false;
+            self.settled_at = Some(now + SETTLE);
+        }
+        let settling = self.settled_at.filter(|at| now < *at);
+        let waiting = &self.waiting;
+        let batch = self
+            .directory
+            .scan(found, settling.is_some() || self.unfilled, |name| waiting.is_written(name, now));
+        self.waiting.looked();
+        self.settled_at = settling;
+        self.send(batch)?;
+        Ok(Some(settling.unwrap_or(now + if self.unfilled { RETRY } else { RESYNC })))
+    }
+
+    /// Watches the directory, if it is not watched; notices when it is another one than before.
+    fn meet(&mut self, identity: Identity, now: Instant) {
+        let another = self.identity.replace(identity).is_some_and(|before| before != identity);
+        if another && self.directory.len() > 0 {
+            // Perhaps a volume not mounted yet: files it lacks are not files removed.
+            self.unfilled = true;
+            self.settled_at = Some(now + SETTLE);
+        }
+        if another || self.watch.is_none() {
+            // Watch before reading: a change in between is then read twice rather than never.
+            if let Err(error) = self.start_watch() {
+                self.complain(&format!("cannot watch: {error}; looking every {RESYNC:?} instead"));
+            }
+        }
+    }
+
+    /// Looks at the files that events named.
+    fn refresh(&mut self, now: Instant) -> Result<Option<Instant>, Unwanted> {
+        let due = self.waiting.take_due(now);
+        if due.is_empty() {
+            return Ok(None);
+        }
+        if self.identity != self.directory.identity().ok() {
+            // Not the directory we know: none of these files may be taken for removed.
+            return self.scan(now);
+        }
+        let mut batch = Batch::default();
+        for name in due {
+            self.directory.refresh(&name, &mut batch);
+        }
+        self.send(batch)?;
+        Ok(None)
+    }
+
+    fn start_watch(&mut self) -> notify::Result<()> {
+        self.watch = None;
+        let events = self.events.clone();
+        let overflowed = self.overflowed.clone();
+        let root = self.directory.path().to_owned();
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            for event in waiting::translate(event, &root) {
+                if let Err(TrySendError::Full(_)) = events.try_send(event) {
+                    overflowed.store(true, Ordering::Release);
+                }
+            }
+        })?;
+        watcher.watch(self.directory.path(), RecursiveMode::NonRecursive)?;
+        if let Some(parent) = self.directory.path().parent().filter(|it| !it.as_os_str().is_empty()) {
+            // Tells when the directory is a link that is pointed elsewhere. A look now and then does too.
+            let _ = watcher.watch(parent, RecursiveMode::NonRecursive);
+        }
+        self.watch = Some(watcher);
+        Ok(())
+    }
+
+    fn send(&mut self, batch: Batch) -> Result<(), Unwanted> {
+        let first = !self.status.borrow().first_read;
+        report(&batch);
+        if first || !batch.is_empty() {
+            self.batches.blocking_send(batch).map_err(|_| Unwanted)?;
+        }
+        let items = self.directory.len();
+        let watched = self.watch.is_some();
+        self.status.send_modify(|status| {
+            *status = Status {
+                first_read: true,
+                awaiting: None,
+                last_error: status.last_error.take().filter(|_| !watched),
+                current_at: Some(Instant::now()),
+                items,
+            };
+        });
+        if self.status.is_closed() { Err(Unwanted) } else { Ok(()) }
+    }
+
+    fn await_directory(&self, error: &io::Error) {
+        let path = self.directory.path().display();
+        let awaiting: Arc<str> = format!("the configuration directory {path}: {error}").into();
+        if self.status.borrow().awaiting.as_ref() != Some(&awaiting) {
+            let kept = self.directory.len();
+            tracing::warn!(%path, %error, kept, "configuration directory not readable; what was read stays in force");
+            self.status.send_modify(|status| {
+                status.last_error = Some(awaiting.clone());
+                status.awaiting = Some(awaiting);
+            });
+        }
+    }
+
+    fn complain(&self, error: &str) {
+        tracing::warn!(path = %self.directory.path().display(), error, "configuration directory");
+        self.status.send_modify(|status| status.last_error = Some(error.into()));
+    }
+}
+
+/// Most rejections of one batch that are logged; all are in the dump.
+const MAX_REJECTIONS_LOGGED: usize = 16;
+
+fn report(batch: &Batch) {
+    for rejected in batch.rejected.iter().take(MAX_REJECTIONS_LOGGED) {
+        tracing::warn!(guards_access = rejected.guards_access, "{rejected}");
+    }
+    if let Some(more) = batch.rejected.len().checked_sub(MAX_REJECTIONS_LOGGED).filter(|more| *more > 0) {
+        tracing::warn!(more, "further documents rejected");
+    }
+}
+
+/// The name of a file directly in `root`.
+fn name_in<'p>(path: &'p Path, root: &Path) -> Option<&'p str> {
+    (path.parent()? == root).then(|| path.file_name()?.to_str()).flatten()
+}
