@@ -190,13 +190,7 @@ impl Catalog {
     fn upsert(&mut self, stated: Stated, changes: &mut Changes) {
         let key = stated.resource.key();
         let (origin, object) = (stated.origin, key.object.clone());
-        if let Some(before) =
-            self.authorization.get(&object).filter(|_| key.kind == Kind::AuthorizationPolicy)
-            && self.authorization.origin(&object) != Some(&origin)
-        {
-            // Reports give the line a policy stands on, which moves without the policy.
-            changes.authorization.entry(object.clone()).or_insert_with(|| Some(before.clone()));
-        }
+        self.mind_origin(&key, changes);
         let contested = match stated.resource {
             Resource::Namespace(it) => self.namespaces.upsert(object, (origin, it), &mut changes.namespaces),
             Resource::Node(it) => self.nodes.upsert(object, (origin, it), &mut changes.nodes),
@@ -214,6 +208,7 @@ impl Catalog {
 
     fn withdraw(&mut self, removal: Removal, changes: &mut Changes) {
         let (object, file) = (&removal.key.object, &removal.file);
+        self.mind_origin(&removal.key, changes);
         let contested = match removal.key.kind {
             Kind::Namespace => self.namespaces.withdraw(object, file, &mut changes.namespaces),
             Kind::Node => self.nodes.withdraw(object, file, &mut changes.nodes),
@@ -227,6 +222,16 @@ impl Catalog {
             Kind::PeerAuthentication => self.peers.withdraw(object, file, &mut changes.peers),
         };
         self.contested(removal.key, contested, changes);
+    }
+
+    /// Reports give the line a policy stands on, which may move without the policy: a policy stated anew counts as
+    /// changed even when it says the same.
+    fn mind_origin(&self, key: &Key, changes: &mut Changes) {
+        if key.kind == Kind::AuthorizationPolicy
+            && let Some(before) = self.authorization.get(&key.object)
+        {
+            changes.authorization.entry(key.object.clone()).or_insert_with(|| Some(before.clone()));
+        }
     }
 
     fn contested(&mut self, key: Key, contested: bool, changes: &mut Changes) {

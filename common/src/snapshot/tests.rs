@@ -52,6 +52,13 @@ impl Desk {
         &self.now
     }
 
+    /// That nothing was turned away; says what was.
+    pub(super) fn all_good(self) -> Self {
+        let rejected: Vec<String> = self.now.rejected().iter().map(ToString::to_string).collect();
+        assert!(rejected.is_empty(), "{rejected:#?}");
+        self
+    }
+
     pub(super) fn pod(&self, namespace: &str, name: &str) -> Arc<Workload> {
         self.find(namespace, name).unwrap_or_else(|| panic!("no workload {namespace}/{name}"))
     }
@@ -75,7 +82,7 @@ pub(super) fn pod(name: &str, address: &str, labels: &[(&str, &str)]) -> String 
 pub(super) fn pod_with(name: &str, ip: &str, labels: &[(&str, &str)], metadata: &str, spec: &str) -> String {
     let labels: String = labels.iter().map(|(k, v)| format!("    {k}: \"{v}\"\n")).collect();
     format!(
-        "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: shop\n  labels:\n    x: y\n{labels}{metadata}\
+        "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: shop\n  labels:\n    x: x\n{labels}{metadata}\
          spec:\n  nodeName: n1\n  serviceAccountName: web\n{spec}status:\n  phase: Running\n  podIP: {ip}\n"
     )
 }

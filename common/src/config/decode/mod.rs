@@ -5,6 +5,7 @@
 
 pub mod check;
 pub(crate) mod manifest;
+pub(crate) mod peer;
 pub(crate) mod policy;
 pub(crate) mod text;
 pub mod yaml;

@@ -1,4 +1,4 @@
-//! The shape of Istio's security manifests. Unknown fields and unknown words are refused throughout: a misspelt
+//! The shape of an AuthorizationPolicy. Unknown fields and unknown words are refused throughout: a misspelt
 //! `notNamespaces` that was passed over would admit whom the operator meant to keep out.
 //!
 //! What a ztunnel cannot enforce is kept here and dealt with where policies are compiled.
@@ -9,12 +9,12 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::manifest::{Manifest, Metadata, NameRule, labels};
-use super::text::{NumberOrText, Pairs, Text};
+use super::text::{Pairs, Text};
 use super::{Fault, check};
 use crate::config::names::Names;
 use crate::config::security::{
-    Accounts, Addresses, AuthorizationPolicy, Condition, Operation, PeerAuthentication, PolicyAction, Ports,
-    Rule, Source, StatedMode, Strings, TargetRef,
+    Accounts, Addresses, AuthorizationPolicy, Condition, Operation, PolicyAction, Ports, Rule, Source,
+    Strings, TargetRef,
 };
 use crate::config::{Labels, ObjectName, Resource};
 use crate::snapshot::model::StringMatch;
@@ -53,7 +53,7 @@ struct PolicySpec<'a> {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, bound(deserialize = "'de: 'a"))]
-struct Selector<'a> {
+pub(super) struct Selector<'a> {
     match_labels: Option<Pairs<'a>>,
 }
 
@@ -175,7 +175,7 @@ impl Manifest for AuthorizationPolicyManifest<'_> {
     }
 }
 
-fn selector(stated: Option<Selector<'_>>, names: &mut Names) -> Result<Labels, Fault> {
+pub(super) fn selector(stated: Option<Selector<'_>>, names: &mut Names) -> Result<Labels, Fault> {
     match stated.and_then(|it| it.match_labels) {
         Some(pairs) => labels(&pairs, "spec.selector.matchLabels", names),
         None => Ok(Labels::default()),
@@ -342,75 +342,4 @@ fn ports(any: Texts<'_>, none: Texts<'_>, field: &str) -> Result<Ports, Fault> {
         list(stated, field, |text, field| check::port_text(&text).map_err(|reason| Fault::new(field, reason)))
     };
     Ok(Ports { any: read(any)?, none: read(none)? })
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, bound(deserialize = "'de: 'a"))]
-pub(crate) struct PeerAuthenticationManifest<'a> {
-    #[serde(rename = "apiVersion")]
-    _api_version: Option<IgnoredAny>,
-    #[serde(rename = "kind")]
-    _kind: Option<IgnoredAny>,
-    #[serde(rename = "status")]
-    _status: Option<IgnoredAny>,
-    #[serde(default)]
-    metadata: Metadata<'a>,
-    #[serde(default)]
-    spec: Option<PeerSpec<'a>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, bound(deserialize = "'de: 'a"))]
-struct PeerSpec<'a> {
-    selector: Option<Selector<'a>>,
-    mtls: Option<Mtls<'a>>,
-    port_level_mtls: Option<std::collections::BTreeMap<NumberOrText<'a>, Option<Mtls<'a>>>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, bound(deserialize = "'de: 'a"))]
-struct Mtls<'a> {
-    mode: Option<Text<'a>>,
-}
-
-impl Mtls<'_> {
-    fn mode(&self, field: &str) -> Result<StatedMode, Fault> {
-        Ok(match self.mode.as_deref() {
-            None | Some("UNSET") => StatedMode::Unset,
-            Some("PERMISSIVE" | "DISABLE") => StatedMode::Permissive,
-            Some("STRICT") => StatedMode::Strict,
-            Some(other) => return Err(Fault::new(format!("{field}.mode"), format!("{other:?} is no mode"))),
-        })
-    }
-}
-
-impl Manifest for PeerAuthenticationManifest<'_> {
-    fn read(mut self, names: &mut Names) -> Result<Resource, Fault> {
-        let named = self.metadata.named(NameRule::Name, names)?;
-        let spec = self.spec.unwrap_or_default();
-        let selector = selector(spec.selector, names)?;
-        let mut ports: Vec<(u16, StatedMode)> = Vec::new();
-        for (port, mtls) in spec.port_level_mtls.unwrap_or_default() {
-            let number = match port {
-                NumberOrText::Number(number) => check::port(number),
-                NumberOrText::Text(text) => check::port_text(&text),
-            }
-            .map_err(|reason| Fault::new("spec.portLevelMtls", reason))?;
-            let field = format!("spec.portLevelMtls.{number}");
-            if ports.iter().any(|(port, _)| *port == number) {
-                return Err(Fault::new(field, "stated twice"));
-            }
-            ports.push((number, mtls.unwrap_or_default().mode(&field)?));
-        }
-        if !ports.is_empty() && selector.is_empty() {
-            return Err(Fault::new("spec.portLevelMtls", "needs a selector: ports differ between workloads"));
-        }
-        Ok(Resource::PeerAuthentication(Arc::new(PeerAuthentication {
-            object: named.object,
-            created: named.created,
-            selector,
-            mode: spec.mtls.unwrap_or_default().mode("spec.mtls")?,
-            ports: ports.into(),
-        })))
-    }
 }

@@ -1,1 +1,227 @@
+//! A real directory, watched; every test waits for what it expects and none sleeps to see that nothing happens.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::snapshot::publish::Reader;
+use crate::snapshot::{MeshSettings, Snapshot};
+use crate::source::apply;
+
+/// Longer than any wait here should take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Rig {
+    _home: tempfile::TempDir,
+    path: PathBuf,
+    reader: Reader,
+    running: Running,
+}
+
+impl Rig {
+    fn start(prepare: impl FnOnce(&Path)) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("mesh");
+        fs::create_dir(&path).unwrap();
+        prepare(&path);
+        let (batches, reader) = apply(MeshSettings::default()).unwrap();
+        let running = FileSource::new(&path).run(batches).unwrap();
+        Self { _home: home, path, reader, running }
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path.join(name), text).unwrap();
+    }
+
+    /// Waits until a snapshot is as expected.
+    async fn until(&self, what: &str, expected: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
+        let mut reader = self.reader.clone();
+        let wait = async {
+            let mut now = reader.current();
+            while !expected(&now) {
+                now = reader.changed().await;
+            }
+            now
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never: {what}"))
+    }
+
+    async fn until_status(&self, what: &str, expected: impl FnMut(&Status) -> bool) -> Status {
+        let mut status = self.running.status();
+        let wait = status.wait_for(expected);
+        let found = tokio::time::timeout(PATIENCE, wait).await;
+        found.unwrap_or_else(|_| panic!("never: {what}")).unwrap().clone()
+    }
+}
+
+fn pod(name: &str, address: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: shop\nstatus:\n  podIP: {address}\n"
+    )
+}
+
+fn policy(name: &str) -> String {
+    format!(
+        "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:\n  name: {name}\n  namespace: shop\nspec: {{}}\n"
+    )
+}
+
+fn pods(snapshot: &Snapshot) -> Vec<&str> {
+    snapshot.workloads().map(|it| &*it.name).collect()
+}
+
+#[tokio::test]
+async fn files_are_read_followed_and_forgotten() {
+    let rig = Rig::start(|path| {
+        fs::write(path.join("a.yaml"), pod("a", "10.0.0.1")).unwrap();
+        fs::write(path.join(".hidden.yaml"), pod("hidden", "10.0.0.8")).unwrap();
+        fs::write(path.join("notes.txt"), pod("notes", "10.0.0.9")).unwrap();
+        fs::create_dir(path.join("deeper.yaml.d")).unwrap();
+    });
+    let first = rig.until("the first file", |it| it.generation() > 0).await;
+    assert_eq!(pods(&first), ["a"]);
+    rig.write("b.yml", &pod("b", "10.0.0.2"));
+    rig.until("a new file", |it| pods(it) == ["a", "b"]).await;
+    rig.write("b.yml", &pod("c", "10.0.0.2"));
+    rig.until("a changed file", |it| pods(it) == ["a", "c"]).await;
+    fs::rename(rig.path.join("b.yml"), rig.path.join("d.yaml")).unwrap();
+    rig.write("e.yaml", &pod("e", "10.0.0.5"));
+    rig.until("a renamed file", |it| pods(it) == ["a", "c", "e"]).await;
+    fs::remove_file(rig.path.join("a.yaml")).unwrap();
+    rig.until("a deleted file", |it| pods(it) == ["c", "e"]).await;
+    let status = rig.until_status("two files", |it| it.items == 2).await;
+    assert!(status.first_read && status.awaiting.is_none() && status.current_at.is_some());
+}
+
+#[tokio::test]
+async fn an_empty_directory_is_read_and_a_missing_one_awaited() {
+    let rig = Rig::start(|_| {});
+    let empty = rig.until("the empty directory", |it| it.generation() > 0).await;
+    assert_eq!(empty.workloads().count(), 0);
+    let late = Rig::start(|path| fs::remove_dir(path).unwrap());
+    let status = late.until_status("its absence", |it| it.awaiting.is_some()).await;
+    assert!(!status.first_read);
+    assert_eq!(late.reader.current().generation(), 0);
+    fs::create_dir(&late.path).unwrap();
+    late.write("a.yaml", &pod("a", "10.0.0.1"));
+    late.until("the directory that came late", |it| pods(it) == ["a"]).await;
+    late.until_status("the directory", |it| it.first_read && it.awaiting.is_none()).await;
+}
+
+#[tokio::test]
+async fn a_broken_file_keeps_all_it_stated_and_denies_nobody_it_did_not() {
+    let good = pod("a", "10.0.0.1") + &policy("p") + &policy("q");
+    let rig = Rig::start(|path| fs::write(path.join("a.yaml"), &good).unwrap());
+    rig.until("the file", |it| it.policies().count() == 2).await;
+    for broken in [
+        good[..good.len() - 60].to_owned() + "\nmetadata: [",
+        pod("b", "10.0.0.2") + "---\n{{{\n",
+        "\0\0\0".to_owned(),
+        String::new(),
+        "  \n".to_owned(),
+    ] {
+        rig.write("a.yaml", &broken);
+        let now = rig.until("its rejection", |it| !it.rejected().is_empty()).await;
+        assert_eq!(now.policies().count(), 2, "after {broken:?}");
+        assert!(pods(&now).contains(&"a"));
+        assert_eq!(now.unknown_policies(), [] as [Arc<str>; 0], "after {broken:?}");
+        assert!(now.rejected().iter().all(|it| &*it.origin.file == "a.yaml"));
+        rig.write("a.yaml", &good);
+        rig.until("the good file again", |it| it.rejected().is_empty() && pods(it) == ["a"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_config_map_is_followed_through_its_links() {
+    let volume = |path: &Path, version: &str, text: &str| {
+        let data = path.join(format!("..{version}"));
+        fs::create_dir(&data).unwrap();
+        fs::write(data.join("mesh.yaml"), text).unwrap();
+        std::os::unix::fs::symlink(format!("..{version}"), path.join("..data_tmp")).unwrap();
+        fs::rename(path.join("..data_tmp"), path.join("..data")).unwrap();
+    };
+    let rig = Rig::start(|path| {
+        volume(path, "1", &pod("a", "10.0.0.1"));
+        std::os::unix::fs::symlink("..data/mesh.yaml", path.join("mesh.yaml")).unwrap();
+    });
+    rig.until("the first version", |it| pods(it) == ["a"]).await;
+    volume(&rig.path, "2", &pod("b", "10.0.0.1"));
+    rig.until("the second version", |it| pods(it) == ["b"]).await;
+    fs::remove_dir_all(rig.path.join("..1")).unwrap();
+    volume(&rig.path, "3", &pod("c", "10.0.0.1"));
+    rig.until("the third version", |it| pods(it) == ["c"]).await;
+}
+
+#[tokio::test]
+async fn a_removed_directory_takes_nothing_with_it() {
+    let rig = Rig::start(|path| fs::write(path.join("a.yaml"), pod("a", "10.0.0.1")).unwrap());
+    rig.until("the file", |it| pods(it) == ["a"]).await;
+    fs::rename(&rig.path, rig.path.with_extension("away")).unwrap();
+    rig.until_status("its absence", |it| it.awaiting.is_some()).await;
+    assert_eq!(pods(&rig.reader.current()), ["a"]);
+    // Another directory, not filled yet, as when a volume is mounted late.
+    fs::create_dir(&rig.path).unwrap();
+    rig.until_status("the other directory", |it| it.awaiting.is_none()).await;
+    assert_eq!(pods(&rig.reader.current()), ["a"]);
+    rig.write("b.yaml", &pod("b", "10.0.0.2"));
+    let now = rig.until("its first file", |it| pods(it).contains(&"b")).await;
+    assert_eq!(pods(&now), ["a", "b"], "files it lacks are given time to appear");
+    rig.until("that time is over", |it| pods(it) == ["b"]).await;
+}
+
+#[tokio::test]
+async fn a_file_is_not_read_while_it_is_being_written() {
+    use std::io::Write as _;
+    let whole = policy("p") + &policy("q");
+    let rig = Rig::start(|path| fs::write(path.join("a.yaml"), &whole).unwrap());
+    rig.until("the file", |it| it.policies().count() == 2).await;
+    let mut file = fs::File::create(rig.path.join("a.yaml")).unwrap();
+    file.write_all(policy("p").as_bytes()).unwrap();
+    // What is written elsewhere is seen all the same; both wait for the same quiet.
+    rig.write("b.yaml", &pod("b", "10.0.0.2"));
+    let between = rig.until("another file", |it| pods(it) == ["b"]).await;
+    assert_eq!(between.policies().count(), 2, "half a file was taken for the whole");
+    file.write_all(policy("r").as_bytes()).unwrap();
+    drop(file);
+    let after = rig.until("the file when closed", |it| it.policies().any(|it| &*it.object.name == "r")).await;
+    assert_eq!(after.policies().count(), 2);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_named_and_denies_whom_it_may_concern() {
+    let rig = Rig::start(|path| {
+        fs::write(path.join("a.yaml"), pod("a", "10.0.0.1")).unwrap();
+        let huge = fs::File::create(path.join("huge.yaml")).unwrap();
+        huge.set_len(1 << 30).unwrap();
+        nix::unistd::mkfifo(&path.join("pipe.yaml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::os::unix::fs::symlink("nowhere", path.join("dangling.yaml")).unwrap();
+    });
+    let now = rig.until("all files", |it| it.generation() > 0).await;
+    assert_eq!(pods(&now), ["a"]);
+    let named: Vec<_> = now.rejected().iter().map(|it| (&*it.origin.file, it.guards_access)).collect();
+    assert_eq!(named, [("dangling.yaml", true), ("huge.yaml", false), ("pipe.yaml", true)]);
+    fs::remove_file(rig.path.join("dangling.yaml")).unwrap();
+    fs::remove_file(rig.path.join("pipe.yaml")).unwrap();
+    let now = rig.until("their removal", |it| it.rejected().len() == 1).await;
+    assert!(now.unknown_policies().is_empty());
+}
+
+#[tokio::test]
+async fn a_busy_directory_ends_up_read_as_it_is() {
+    let rig = Rig::start(|_| {});
+    for i in 0..3000_u32 {
+        rig.write(
+            &format!("p{i}.yaml"),
+            &pod(&format!("p{i}"), &format!("10.1.{}.{}", i / 250, i % 250 + 1)),
+        );
+    }
+    for i in (0..3000_u32).step_by(2) {
+        fs::remove_file(rig.path.join(format!("p{i}.yaml"))).unwrap();
+    }
+    rig.until("every file", |it| {
+        it.workloads().count() == 1500 && it.workload("Kubernetes//Pod/shop/p2999").is_some()
+    })
+    .await;
+}

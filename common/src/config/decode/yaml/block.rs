@@ -83,9 +83,52 @@ impl<'de> Lines<'de> {
         self.current.map(|line| line.indent).filter(|it| *it > indent)
     }
 
+    /// The current line, when it is of the block at `indent`.
+    fn at(&self, indent: usize) -> Option<Line<'de>> {
+        self.current.filter(|line| line.indent == indent)
+    }
+
+    /// Checks that a block at `indent` ends before the current line: a deeper one would belong to nothing.
+    fn ended(&self, indent: usize) -> Outcome<()> {
+        if self.deeper_than(indent).is_some() { Err(GiveUp) } else { Ok(()) }
+    }
+
+    /// Steps over a key at `indent`, with what is beside it.
+    fn enter_value(&mut self, text: &'de str, indent: usize) -> Outcome<Place<'de>> {
+        if text.starts_with(['|', '>']) {
+            return self.skip_block_scalar(text, indent);
+        }
+        self.advance()?;
+        if text.is_empty() { Ok(self.nested(indent, true)) } else { self.inline(text, indent) }
+    }
+
+    /// Steps over a block scalar below `indent`: lines as deep as its first or deeper, `#` or not.
+    fn skip_block_scalar(&mut self, header: &str, indent: usize) -> Outcome<Place<'de>> {
+        if !matches!(&header[1..], "" | "-" | "+") {
+            return Err(GiveUp);
+        }
+        let (mut level, mut widest_blank) = (None, 0);
+        while !self.rest.is_empty() {
+            let (line, rest) = self.rest.split_once('\n').unwrap_or((self.rest, ""));
+            let text = line.trim_start_matches(' ');
+            let margin = line.len() - text.len();
+            if text.trim_end_matches('\r').is_empty() {
+                widest_blank = widest_blank.max(if level.is_none() { margin } else { 0 });
+            } else if margin <= indent {
+                break;
+            } else if margin < *level.get_or_insert(margin) || widest_blank > margin && level == Some(margin)
+            {
+                return Err(GiveUp);
+            }
+            self.rest = rest;
+        }
+        self.advance()?;
+        Ok(Place::BlockScalar)
+    }
+
     /// The current line as an item of a sequence at `indent`.
     fn item_at(&self, indent: usize) -> Option<Line<'de>> {
-        let line = self.current.filter(|line| line.indent == indent)?;
+        let line = self.at(indent)?;
         (line.text == "-" || line.text.starts_with("- ")).then_some(line)
     }
 
@@ -104,8 +147,7 @@ impl<'de> Lines<'de> {
             self.current = Some(Line { indent, text });
             return Ok(Place::Block { indent });
         }
-        self.advance()?;
-        self.inline(text, line.indent)
+        self.enter_value(text, line.indent)
     }
 
     /// What stands below a key or a dash at `indent` that has nothing beside it.
@@ -121,17 +163,9 @@ impl<'de> Lines<'de> {
 
     /// A value beside its key or dash at `indent`; the lines below it are already current.
     fn inline(&self, text: &'de str, indent: usize) -> Outcome<Place<'de>> {
-        let place = Place::Inline { text, indent };
-        // A deeper line would continue a scalar, or be the text of a block scalar.
-        let continues = self.deeper_than(indent).is_some();
-        if continues && !text.starts_with(['|', '>']) { Err(GiveUp) } else { Ok(place) }
-    }
-
-    fn skip_deeper(&mut self, indent: usize) -> Outcome<()> {
-        while self.deeper_than(indent).is_some() {
-            self.advance()?;
-        }
-        Ok(())
+        let place = Place::Inline { text };
+        // A deeper line would continue the scalar.
+        if self.deeper_than(indent).is_some() { Err(GiveUp) } else { Ok(place) }
     }
 }
 
@@ -144,6 +178,17 @@ fn split_key(text: &str) -> Option<(&str, &str)> {
         return None;
     }
     Some((key, rest.trim_start_matches(' ')))
+}
+
+/// Splits `key: value` or `key:` where nobody reads the key, which may be any plain scalar (`f:metadata`).
+fn split_any_key(text: &str) -> Option<(&str, &str)> {
+    let (key, value) = match text.split_once(": ") {
+        Some((key, value)) => (key, value.trim_start_matches(' ')),
+        None => (text.strip_suffix(':')?, ""),
+    };
+    let plain =
+        matches!(key.as_bytes().first()?, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'/' | b'_');
+    (plain && !key.contains(" #") && !key.ends_with(' ') && !key.contains('\t')).then_some((key, value))
 }
 
 /// A value on one line.
@@ -181,32 +226,56 @@ fn scalar(text: &str) -> Outcome<Scalar<'_>> {
 
 /// Whether a value that nobody reads is sure to end on its line.
 fn ends_on_its_line(text: &str) -> bool {
+    match text.as_bytes() {
+        [quote @ (b'"' | b'\''), inner @ ..] => quoted_end(inner, *quote) == Some(inner.len()),
+        [b'{' | b'[', ..] => flow_ends(text.as_bytes()),
+        [b'-', next, ..] => *next != b' ' && is_plain(text),
+        [first, ..] => !b"-?:,[]{}#&*!|>'\"%@`".contains(first) && is_plain(text),
+        [] => false,
+    }
+}
+
+/// Whether an unquoted scalar holds nothing that would end it or make a mapping of it.
+fn is_plain(text: &str) -> bool {
+    !(text.ends_with(':') || text.contains(": ") || text.contains(" #") || text.contains('\t'))
+}
+
+/// How far a quoted scalar reaches, with its closing quote.
+fn quoted_end(inner: &[u8], quote: u8) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        match *inner.get(at)? {
+            b'\\' if quote == b'"' => at += 1,
+            byte if byte == quote && quote == b'\'' && inner.get(at + 1) == Some(&quote) => at += 1,
+            byte if byte == quote => return Some(at + 1),
+            _ => {}
+        }
+        at += 1;
+    }
+}
+
+/// Whether a flow collection is closed by the last byte and not before. What is in it is not looked at.
+fn flow_ends(text: &[u8]) -> bool {
     let mut closers = Vec::new();
-    let mut bytes = text.bytes();
-    let opens_flow = text.starts_with(['"', '\'', '{', '[']);
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => loop {
-                match bytes.next() {
-                    Some(b'"') => break,
-                    Some(b'\\') => drop(bytes.next()),
-                    Some(_) => {}
-                    None => return false,
-                }
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        at += 1;
+        match *byte {
+            quote @ (b'"' | b'\'') => match text.get(at..).and_then(|rest| quoted_end(rest, quote)) {
+                Some(length) => at += length,
+                None => return false,
             },
-            b'\'' if !bytes.any(|b| b == b'\'') => return false,
             b'{' => closers.push(b'}'),
             b'[' => closers.push(b']'),
-            b'}' | b']' if closers.pop() != Some(byte) => return false,
+            b'}' | b']' if closers.pop() != Some(*byte) => return false,
             b'&' | b'*' | b'!' | b'#' | b'%' | b'@' | b'`' | b'\t' => return false,
             _ => {}
         }
-        if closers.len() > MAX_DEPTH {
+        if closers.len() > MAX_DEPTH || closers.is_empty() && at < text.len() {
             return false;
         }
     }
-    // Beside a quoted or flow value nothing may follow; what does is for the whole parser to judge.
-    closers.is_empty() && (!opens_flow || text.ends_with(['"', '\'', '}', ']']))
+    closers.is_empty()
 }
 
 /// Words that some YAML reads as something else than a string.
@@ -217,8 +286,10 @@ const NOT_ALWAYS_TEXT: [&str; 11] =
 enum Place<'de> {
     /// A mapping or sequence that starts on the current line at this indent.
     Block { indent: usize },
-    /// A value beside its key or dash, which is at this indent.
-    Inline { text: &'de str, indent: usize },
+    /// A value beside its key or dash.
+    Inline { text: &'de str },
+    /// Text in lines of its own, already passed over.
+    BlockScalar,
     /// Nothing.
     Null,
 }
@@ -232,35 +303,47 @@ struct Node<'n, 'de> {
 impl<'de> Node<'_, 'de> {
     fn scalar(&self) -> Outcome<Scalar<'de>> {
         match self.place {
-            Place::Inline { text, .. } => scalar(text),
+            Place::Inline { text } => scalar(text),
             Place::Null => Ok(Scalar::Null),
-            Place::Block { .. } => Err(GiveUp),
+            Place::Block { .. } | Place::BlockScalar => Err(GiveUp),
         }
     }
 
+    /// Passes over a value that nobody reads, looking at its structure all the same.
     fn skip(self) -> Outcome<()> {
         match self.place {
-            Place::Null => Ok(()),
-            Place::Block { indent } => {
-                if self.lines.item_at(indent).is_some() {
-                    while self.lines.item_at(indent).is_some() {
-                        self.lines.advance()?;
-                        self.lines.skip_deeper(indent)?;
-                    }
-                    return Ok(());
+            Place::Null | Place::BlockScalar => Ok(()),
+            Place::Inline { text } => {
+                if ends_on_its_line(text) {
+                    Ok(())
+                } else {
+                    Err(GiveUp)
                 }
-                let first = self.lines.current.ok_or(GiveUp)?;
-                split_key(first.text).ok_or(GiveUp)?;
-                // Deeper, or as deep: both belong to it. Less deep ends it, and a wrong indent shows there.
-                self.lines.skip_deeper(indent.checked_sub(1).ok_or(GiveUp)?)
             }
-            Place::Inline { text, indent } => {
-                if text.starts_with(['|', '>']) {
-                    return self.lines.skip_deeper(indent);
+            Place::Block { .. } if self.depth >= MAX_DEPTH => Err(GiveUp),
+            Place::Block { indent } if self.lines.item_at(indent).is_some() => {
+                while let Some(line) = self.lines.item_at(indent) {
+                    let place = self.lines.enter_item(line)?;
+                    Node { lines: self.lines, place, depth: self.depth + 1 }.skip()?;
                 }
-                if ends_on_its_line(text) { Ok(()) } else { Err(GiveUp) }
+                self.lines.ended(indent)
             }
+            Place::Block { indent } => self.skip_mapping(indent),
         }
+    }
+
+    fn skip_mapping(self, indent: usize) -> Outcome<()> {
+        let mut seen = Vec::new();
+        while let Some(line) = self.lines.at(indent) {
+            let (key, value) = split_any_key(line.text).ok_or(GiveUp)?;
+            if seen.contains(&key) {
+                return Err(GiveUp);
+            }
+            seen.push(key);
+            let place = self.lines.enter_value(value, indent)?;
+            Node { lines: self.lines, place, depth: self.depth + 1 }.skip()?;
+        }
+        self.lines.ended(indent)
     }
 }
 
@@ -320,6 +403,24 @@ impl<'de> de::Deserializer<'de> for Node<'_, 'de> {
         if null { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Outcome<V::Value> {
+        // Left to itself, a derived struct would take a sequence for its fields in order.
+        match self.place {
+            Place::Block { indent } if self.lines.item_at(indent).is_none() => self.deserialize_any(visitor),
+            Place::Inline { text: "{}" } => self.deserialize_any(visitor),
+            _ => Err(GiveUp),
+        }
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Outcome<V::Value> {
+        self.deserialize_map(visitor)
+    }
+
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Outcome<V::Value> {
         self.skip()?;
         visitor.visit_unit()
@@ -327,7 +428,7 @@ impl<'de> de::Deserializer<'de> for Node<'_, 'de> {
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct newtype_struct
-        seq tuple tuple_struct map struct enum identifier
+        seq tuple tuple_struct enum identifier
     }
 }
 
@@ -342,8 +443,8 @@ impl<'de> de::SeqAccess<'de> for Items<'_, 'de> {
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Outcome<Option<T::Value>> {
         let Some(line) = self.lines.item_at(self.indent) else {
-            // A deeper line here belongs to nothing.
-            return if self.lines.deeper_than(self.indent).is_some() { Err(GiveUp) } else { Ok(None) };
+            self.lines.ended(self.indent)?;
+            return Ok(None);
         };
         let place = self.lines.enter_item(line)?;
         seed.deserialize(Node { lines: self.lines, place, depth: self.depth }).map(Some)
@@ -362,8 +463,9 @@ impl<'de> de::MapAccess<'de> for Entries<'_, 'de> {
     type Error = GiveUp;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Outcome<Option<K::Value>> {
-        let Some(line) = self.lines.current.filter(|line| line.indent == self.indent) else {
-            return if self.lines.deeper_than(self.indent).is_some() { Err(GiveUp) } else { Ok(None) };
+        let Some(line) = self.lines.at(self.indent) else {
+            self.lines.ended(self.indent)?;
+            return Ok(None);
         };
         if self.lines.item_at(self.indent).is_some() {
             // Items at the indent of their key's mapping end that mapping, when it is itself an item.
@@ -380,12 +482,7 @@ impl<'de> de::MapAccess<'de> for Entries<'_, 'de> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Outcome<V::Value> {
         let text = self.value.take().ok_or(GiveUp)?;
-        self.lines.advance()?;
-        let place = if text.is_empty() {
-            self.lines.nested(self.indent, true)
-        } else {
-            self.lines.inline(text, self.indent)?
-        };
+        let place = self.lines.enter_value(text, self.indent)?;
         seed.deserialize(Node { lines: self.lines, place, depth: self.depth })
     }
 }

@@ -20,7 +20,8 @@ use super::manifest::{
     EndpointSliceManifest, Manifest, NamespaceManifest, NodeManifest, PodManifest, ServiceAccountManifest,
     ServiceManifest,
 };
-use super::policy::{AuthorizationPolicyManifest, PeerAuthenticationManifest};
+use super::peer::PeerAuthenticationManifest;
+use super::policy::AuthorizationPolicyManifest;
 use super::{Decoded, Fault, Skipped};
 use crate::config::names::Names;
 use crate::config::{Kind, Origin, Rejected, Resource, Stated, Subject};
