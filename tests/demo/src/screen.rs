@@ -9,10 +9,10 @@ use std::{
 };
 
 /// Columns a line may take; longer values go on in the next line.
-const WIDTH: usize = 108;
+const WIDTH: usize = 110;
 
 /// Column in which values begin.
-const VALUE_AT: usize = 28;
+const VALUE_AT: usize = 30;
 
 const BOLD: &str = "1";
 const DIM: &str = "2";
