@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use ebb_abi::{LAYOUT_VERSION, PodConfig, map};
+use ebb_abi::{LAYOUT_VERSION, PodConfig, flag, map};
 use nix::sys::stat::fstat;
 
 use crate::{
@@ -140,7 +140,8 @@ impl Redirector {
             config: PodConfig {
                 layout_version: LAYOUT_VERSION,
                 workers: found.map_or(0, |config| config.workers),
-                flags: enrolment.flags.bits(),
+                // What an earlier process had cut stays cut: sockets whose other end died with it look like older ones.
+                flags: enrolment.flags.bits() | found.map_or(0, |config| config.flags & flag::CUT_OLD),
                 pod_number: number,
                 netns_inode: inode,
                 generation: self.shared.generation,

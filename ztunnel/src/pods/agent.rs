@@ -106,6 +106,7 @@ impl Agent {
                     let _ = worker.send(Serve { pod: served.pod.clone(), listeners }).await;
                 }
                 tracing::info!(pod = &*member.uid, adopted = served.is_adopted(), "pod enrolled");
+                served.cut_when_none_is_older();
                 self.status.started();
                 self.failed.remove(&member);
                 self.served.insert(member, served);
@@ -172,6 +173,7 @@ impl Agent {
     fn verify(&mut self) {
         for served in self.served.values() {
             served.verify();
+            served.cut_when_none_is_older();
         }
         let (over, leaving): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.leaving).into_iter().partition(Served::is_idle);

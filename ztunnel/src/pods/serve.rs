@@ -1,7 +1,7 @@
 //! Everything that is held for one served pod, put up and taken down in the order that never lets traffic past.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use anyhow::Context;
 use common::snapshot::model::Workload;
@@ -9,7 +9,7 @@ use ebb_loader::{EnrolledPod, Enrolment, PodFlags, Redirector, WorkerListeners};
 use tokio_util::sync::CancellationToken;
 
 use crate::netns::listen::PodListeners;
-use crate::netns::{Netns, steer};
+use crate::netns::{Netns, sockets, steer};
 use crate::pods::Pod;
 use crate::pods::roster::Member;
 
@@ -22,6 +22,8 @@ pub struct Served {
     flags: PodFlags,
     /// Policy generation at which connections older than enrolment were last judged, plus one.
     judged: AtomicU64,
+    /// Whether segments of connections that the proxy does not hold are dropped.
+    cut: AtomicBool,
 }
 
 /// Opens the pod's namespace and listeners, then redirects its traffic to them.
@@ -55,7 +57,10 @@ pub fn start(
         gone: CancellationToken::new(),
         open: AtomicUsize::new(0),
     });
-    Ok((Served { pod, enrolled, before, flags, judged: AtomicU64::new(0) }, listeners))
+    Ok((
+        Served { pod, enrolled, before, flags, judged: AtomicU64::new(0), cut: AtomicBool::new(false) },
+        listeners,
+    ))
 }
 
 impl Served {
@@ -98,11 +103,29 @@ impl Served {
         self.judged.swap(generation + 1, Ordering::Relaxed) != generation + 1
     }
 
-    /// Drops the segments of all connections that the proxy does not hold: what is left where they cannot be
+    /// Once no connection is older than enrolment, lets the kernel drop what belongs to none of ours.
+    ///
+    /// Without it, what an application still sends on a connection whose proxy end has just closed would be taken for
+    /// an older connection's and leave the pod as plaintext: after a denial, a reset, or a crash of the proxy.
+    pub fn cut_when_none_is_older(&self) {
+        if self.cut.load(Ordering::Relaxed) {
+            return;
+        }
+        match sockets::older_than_enrolment(&self.pod.netns) {
+            Ok(older) if older.is_empty() => self.cut_older(),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(pod = &*self.pod.uid, %error, "the pod's connections cannot be listed")
+            }
+        }
+    }
+
+    /// Drops the segments of all connections that the proxy does not hold: also what is left where they cannot be
     /// destroyed one by one.
     pub fn cut_older(&self) {
-        if let Err(error) = self.enrolled.set_flags(PodFlags { cut_old: true, ..self.flags }) {
-            tracing::error!(pod = &*self.pod.uid, %error, "older connections cannot be cut");
+        match self.enrolled.set_flags(PodFlags { cut_old: true, ..self.flags }) {
+            Ok(()) => self.cut.store(true, Ordering::Relaxed),
+            Err(error) => tracing::error!(pod = &*self.pod.uid, %error, "older connections cannot be cut"),
         }
     }
 
