@@ -144,7 +144,10 @@ fn environment_variables_are_read_and_empty_ones_are_unset() {
     let with = |more: &[(&'static str, &'static str)]| in_environment(&[&needed[..], more].concat());
 
     let text = with(&[("ENABLE_ORIG_SRC", "false"), ("ZTUNNEL_WORKER_THREADS", "5"), ("CLUSTER_ID", "c1")]);
-    assert!(text.contains("\"localNode\":\"node-b\"") && text.contains("\"enableOriginalSource\":false"), "{text}");
+    assert!(
+        text.contains("\"localNode\":\"node-b\"") && text.contains("\"enableOriginalSource\":false"),
+        "{text}"
+    );
     assert!(text.contains("\"numWorkerThreads\":5") && text.contains("\"clusterId\":\"c1\""), "{text}");
 
     let text = with(&[("ENABLE_ORIG_SRC", ""), ("ZTUNNEL_WORKER_THREADS", ""), ("SECRET_TTL", "")]);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use common::hbone::relay::relay;
-use common::hbone::request::Baggage;
+use common::hbone::request::{Authority, Baggage};
 use common::hbone::server::Incoming;
 use common::net::kill::Killed;
 use common::refusal::Refusal;
@@ -106,7 +106,11 @@ fn ends(
     // The service is a claim of the caller: believed only when this pod is one of its endpoints.
     let claimed = incoming.request.forwarded.as_ref().and_then(|forwarded| forwarded.host.as_deref());
     let service = claimed.and_then(|host| admit::claimed_service(mesh, host, &flow.pod)).cloned();
-    let target = judged.as_ref().map_or(flow.original, |admission| admission.target);
+    let target = match (judged, &incoming.request.authority) {
+        (Ok(admission), _) => admission.target,
+        (Err(_), Authority::Address(asked)) => *asked,
+        (Err(_), Authority::Hostname { .. }) => flow.original,
+    };
     Ends {
         reporter: Reporter::Destination,
         client: flow.client,
