@@ -33,6 +33,9 @@ use crate::worker::{MAX_QUEUED_COMMANDS, Serve, Worker};
 
 const _: () = assert!(common::settings::MAX_WORKERS == ebb_loader::abi::MAX_WORKERS as usize);
 
+/// What readiness says while a pod of this node is not protected.
+const PODS_ENROLLED: &str = "pods of this node enrolled";
+
 /// The version in logs, metrics and dumps.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -96,7 +99,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
         kernel,
         crew.commands.clone(),
     );
-    let pods = spawn_agent(agent, stop.clone(), readiness.await_task("pods of this node enrolled"), &status)?;
+    let pods = spawn_agent(agent, stop.clone(), &readiness, &status)?;
 
     let sections = view::sections(&settings, &mesh, &certs, &status, &crew.live);
     let admin = AdminHandler::new(sections, logging.control.clone(), shutdown.request());
@@ -228,13 +231,18 @@ impl Crew {
 fn spawn_agent(
     agent: Agent,
     stop: CancellationToken,
-    enrolled: common::lifecycle::readiness::ReadyGuard,
+    readiness: &Readiness,
     status: &Arc<Status>,
 ) -> anyhow::Result<JoinHandle<()>> {
-    let status = status.clone();
+    let (status, readiness) = (status.clone(), readiness.clone());
+    let mut enrolled = readiness.await_task(PODS_ENROLLED);
     tokio::spawn(async move {
-        status.ready().await;
-        enrolled.done();
+        loop {
+            status.until(true).await;
+            enrolled.done();
+            status.until(false).await;
+            enrolled = readiness.await_task(PODS_ENROLLED);
+        }
     });
     spawn_runtime("pods", move || agent.run(stop))
 }

@@ -151,7 +151,12 @@ where
     loop {
         let accepted = tokio::select! {
             biased;
-            () = &mut closing => return,
+            () = &mut closing => {
+                if let Some(starving) = starving {
+                    starving.done();
+                }
+                return;
+            }
             accepted = listener.accept() => accepted,
         };
         match accepted {

@@ -55,7 +55,11 @@ impl Enforcement {
         }
         for (object, before, now) in pods {
             match (before, now) {
-                (Some(before), None) => drop(draft.selected.remove(&before.uid)),
+                (Some(before), None) => {
+                    // It may be back, bound by other policies, before anybody looks.
+                    draft.selected.remove(&before.uid);
+                    changed |= before.enrolment.is_some();
+                }
                 (_, Some(now)) if !dirty.contains(&object.namespace) => {
                     changed |= self.workload(catalog, root, object, now, draft) && before.is_some();
                 }

@@ -86,8 +86,8 @@ impl Snapshot {
         self.generation
     }
 
-    /// Grows when the policy of a workload that was there before changed, and only then: connections need judging
-    /// anew when it has.
+    /// Grows when the policy of a workload that was there before changed or an enrolled workload left, and only then:
+    /// connections need judging anew when it has.
     pub fn policy_generation(&self) -> u64 {
         self.policy_generation
     }

@@ -55,7 +55,7 @@ impl HandshakeLimiter {
     /// # Errors
     /// [`Refusal::LimitReached`] naming the bound. Close the socket without reading from it.
     pub fn admit(&self, source: IpAddr) -> Result<HandshakePermit, Refusal> {
-        let source = source.to_canonical();
+        let source = site(source);
         let mut in_flight = lock(&self.in_flight);
         if in_flight.total >= self.total {
             return Err(Refusal::LimitReached("handshakes in flight"));
@@ -88,6 +88,14 @@ impl Drop for HandshakePermit {
 }
 
 /// The counts are updated without a call that could panic in between, so a poisoned lock still holds true counts.
+/// What counts as one source: a host has a whole IPv6 /64 to itself.
+fn site(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & (u128::MAX << 64)).into()),
+        v4 => v4,
+    }
+}
+
 fn lock(in_flight: &Mutex<InFlight>) -> MutexGuard<'_, InFlight> {
     in_flight.lock().unwrap_or_else(PoisonError::into_inner)
 }

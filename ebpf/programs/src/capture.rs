@@ -40,7 +40,9 @@ pub fn outbound(ctx: &TcContext, link: Link) -> Verdict {
     match assign::holder(ctx, &segment) {
         Holder::Nobody => {
             let cut = config.flags & (flag::CUT_OLD | flag::BYPASS_INBOUND) == flag::CUT_OLD;
-            if cut { Verdict::DropOld } else { Verdict::PassOld }
+            // The kernel's own answer to a peer whose connection is not of this pod, or no longer: without it a peer
+            // with a tunnel to an earlier pod of this address would wait until its keepalive gives up.
+            if cut && !segment.resets { Verdict::DropOld } else { Verdict::PassOld }
         }
         _ => steer(ctx, link, &segment, Verdict::SteerSegment),
     }

@@ -55,6 +55,8 @@ pub struct Segment {
     pub tagged: bool,
     /// Whether this is a SYN and no SYN-ACK.
     pub opens: bool,
+    /// Whether this is a RST, which carries nothing of an application's.
+    pub resets: bool,
 }
 
 impl Segment {
@@ -341,6 +343,7 @@ impl Tcp {
             ipv6,
             tagged: self.tagged,
             opens: flags & (SYN | ACK) == SYN,
+            resets: flags & RST != 0,
         })
     }
 }

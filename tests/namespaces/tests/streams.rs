@@ -125,7 +125,10 @@ fn connections_that_carry_nothing_close_in_every_order() -> Result<()> {
     client.shutdown(Shutdown::Write)?;
     assert!(read_all(&mut client)?.is_empty() && outcome(&server)?.is_empty());
     drop((client, server, _listening));
-    let (mut client, server, _listening) = connect(&mesh, |stream| Ok(drop(stream)))?;
+    let (mut client, server, _listening) = connect(&mesh, |stream| {
+        drop(stream);
+        Ok(())
+    })?;
     assert!(read_all(&mut client)?.is_empty());
     outcome(&server)?;
     mesh.finish()

@@ -3,7 +3,11 @@
 //! The client is authenticated and hostile. That nothing was dialled is read off the kernel's own count of connections
 //! begun in the pod's namespace and in the node's, and off listeners at the likely targets.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result, ensure};
 use ebb_tests::{
@@ -82,93 +86,101 @@ impl Stage {
     }
 }
 
+/// Hosts that are never the victim's.
+const ELSEWHERE: &[&str] = &[
+    "127.0.0.1",
+    "127.0.0.2",
+    "127.255.255.254",
+    "[::1]",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:7f00:1]",
+    "[::127.0.0.1]",
+    "0.0.0.0",
+    "[::]",
+    "[::ffff:0.0.0.0]",
+    "169.254.169.254",
+    "[::ffff:169.254.169.254]",
+    "[fd00:ec2::254]",
+    "169.254.7.127",
+    "224.0.0.1",
+    "239.255.255.255",
+    "[ff02::1]",
+    "[ff0e::1]",
+    "255.255.255.255",
+    "10.244.2.255",
+    "10.96.0.10",
+    "[fd00:10:96::a]",
+    "[fe80::1]",
+    "[fe80::1%eth0]",
+    "[fe80::1%25eth0]",
+    "10.244.1.1",
+    "10.244.2.1",
+    "2130706433",
+    "0x7f000001",
+    "0177.0.0.1",
+    "127.1",
+    "localhost",
+    "localhost.",
+    "victim",
+    "victim.shop",
+    "victim.shop.svc.cluster.local",
+    "bystander.shop.svc.cluster.local",
+    "metadata.google.internal",
+    "kubernetes.default.svc",
+    "*",
+    "",
+];
+
+/// What is no port of an application, or no port at all.
+const BAD_PORTS: &[&str] = &[
+    "0",
+    "15001",
+    "15006",
+    "15008",
+    "",
+    "-1",
+    "65536",
+    "18446744073709551616",
+    "+8080",
+    "0x1f90",
+    "8080 ",
+    " 8080",
+    "8080/",
+    "8080/x",
+    "8080?",
+    "8080#",
+    "8080:8080",
+    "80,8080",
+    "http",
+    "８０８０",
+    "8080\r\nHost: x",
+    "8080\0",
+];
+
 /// Every way that comes to mind of naming an address that is not the victim's on a port of an application.
 fn corpus(victim: &Pod, bystander: &Pod) -> BTreeSet<Vec<u8>> {
     let (own4, own6) = (victim.addresses().v4, victim.addresses().v6);
     let (other4, other6) = (bystander.addresses().v4, bystander.addresses().v6);
     let node = victim.node().addresses();
-    let elsewhere = [
+    let known = [
         other4.to_string(),
         format!("[{other6}]"),
         format!("[::ffff:{other4}]"),
         node.v4.to_string(),
         format!("[{}]", node.v6),
-        "127.0.0.1".into(),
-        "127.0.0.2".into(),
-        "127.255.255.254".into(),
-        "[::1]".into(),
-        "[::ffff:127.0.0.1]".into(),
-        "[::ffff:7f00:1]".into(),
-        "[::127.0.0.1]".into(),
-        "0.0.0.0".into(),
-        "[::]".into(),
-        "[::ffff:0.0.0.0]".into(),
-        "169.254.169.254".into(),
-        "[::ffff:169.254.169.254]".into(),
-        "[fd00:ec2::254]".into(),
-        "169.254.7.127".into(),
-        "224.0.0.1".into(),
-        "239.255.255.255".into(),
-        "[ff02::1]".into(),
-        "[ff0e::1]".into(),
-        "255.255.255.255".into(),
-        "10.244.2.255".into(),
-        "10.96.0.10".into(),
-        "[fd00:10:96::a]".into(),
-        "[fe80::1]".into(),
-        "[fe80::1%eth0]".into(),
-        "[fe80::1%25eth0]".into(),
         format!("[{own6}%eth0]"),
         format!("[{own6}%25lo]"),
         format!("[{own6}%1]"),
-        "10.244.1.1".into(),
-        "10.244.2.1".into(),
-        "2130706433".into(),
-        "0x7f000001".into(),
-        "0177.0.0.1".into(),
-        "127.1".into(),
-        "localhost".into(),
-        "localhost.".into(),
-        "victim".into(),
-        "victim.shop".into(),
-        "victim.shop.svc.cluster.local".into(),
-        "bystander.shop.svc.cluster.local".into(),
-        "metadata.google.internal".into(),
-        "kubernetes.default.svc".into(),
-        "*".into(),
-        "".into(),
     ];
+    let elsewhere = known.iter().map(String::as_str).chain(ELSEWHERE.iter().copied());
     let ports = ["8080", "80", "1", "65535", "15000", "15020"];
     let mut corpus: BTreeSet<Vec<u8>> = BTreeSet::new();
-    for host in &elsewhere {
+    for host in elsewhere {
         corpus.extend(ports.iter().map(|port| format!("{host}:{port}").into_bytes()));
     }
     // The victim's own address, where the port or the spelling is what is wrong.
     for own in [own4.to_string(), format!("[{own6}]"), format!("[::ffff:{own4}]")] {
-        for port in [
-            "0",
-            "15001",
-            "15006",
-            "15008",
-            "",
-            "-1",
-            "65536",
-            "18446744073709551616",
-            "+8080",
-            "0x1f90",
-            "8080 ",
-            " 8080",
-            "8080/",
-            "8080/x",
-            "8080?",
-            "8080#",
-            "8080:8080",
-            "80,8080",
-            "http",
-            "８０８０",
-            "8080\r\nHost: x",
-            "8080\0",
-        ] {
+        for port in BAD_PORTS {
             corpus.insert(format!("{own}:{port}").into_bytes());
         }
         for before in ["user@", "user:pw@", "//", "http://", "https://", " ", "\t", "x", "."] {
@@ -176,8 +188,21 @@ fn corpus(victim: &Pod, bystander: &Pod) -> BTreeSet<Vec<u8>> {
         }
         corpus.insert(own.clone().into_bytes());
     }
+    corpus.extend(odd_spellings(own4, own6, other4).map(String::into_bytes));
+    corpus.extend([
+        vec![0],
+        vec![0xff, 0xfe],
+        vec![0xc0, 0x80, b':', b'8'],
+        b"\xef\xbb\xbf10.244.2.2:8080".to_vec(),
+    ]);
+    // The v4-mapped spelling of the victim's own address on a good port is judged in a test of its own.
+    corpus.remove(format!("[::ffff:{own4}]:8080").as_bytes());
+    corpus
+}
+
+fn odd_spellings(own4: Ipv4Addr, own6: Ipv6Addr, other4: Ipv4Addr) -> [String; 16] {
     let bytes = own4.octets();
-    let odd = [
+    [
         format!("{}.{}.{}.0{}:8080", bytes[0], bytes[1], bytes[2], bytes[3]),
         format!("{}.{}.{}.{}.:8080", bytes[0], bytes[1], bytes[2], bytes[3]),
         format!("{}:8080", u32::from(own4)),
@@ -194,17 +219,7 @@ fn corpus(victim: &Pod, bystander: &Pod) -> BTreeSet<Vec<u8>> {
         "[".into(),
         "a".repeat(70_000),
         format!("{}:8080", "a.".repeat(200)),
-    ];
-    corpus.extend(odd.map(String::into_bytes));
-    corpus.extend([
-        vec![0],
-        vec![0xff, 0xfe],
-        vec![0xc0, 0x80, b':', b'8'],
-        b"\xef\xbb\xbf10.244.2.2:8080".to_vec(),
-    ]);
-    // The v4-mapped spelling of the victim's own address on a good port is judged in a test of its own.
-    corpus.remove(format!("[::ffff:{own4}]:8080").as_bytes());
-    corpus
+    ]
 }
 
 #[test]

@@ -37,10 +37,10 @@ enum Stage {
     Tidy,
     /// Licences and origin of dependencies.
     Licences,
-    /// Tests that need no privilege, documentation tests among them.
-    Unit,
     /// Builds the kernel programs.
     Ebpf,
+    /// Tests beside the code, documentation tests among them.
+    Unit,
     /// Tests in network namespaces with real kernel programs; needs root.
     Namespaces,
     /// A short run of every fuzz target from its seeds.

@@ -45,9 +45,10 @@ async fn handshake(
     flow: &Flow,
     socket: TcpStream,
 ) -> Result<(Server<ServerStream<TcpStream>>, Identity), Refusal> {
+    // The certificate first: waiting for it must not take a place from other pods' handshakes.
+    let certificate = worker.certs.get(&flow.pod.identity).await?;
     let _permit = worker.handshakes.admit(flow.client.ip())?;
     net::socket::tune(&socket).map_err(|error| Refusal::ConnectFailed(error.to_string().into()))?;
-    let certificate = worker.certs.get(&flow.pod.identity).await?;
     let accepted = tls::accept(socket, certificate.server.clone(), tls::ACCEPT_DEADLINE).await?;
     let server = hbone::server::accept(accepted.stream, &worker.budget).await?;
     Ok((server, accepted.peer))

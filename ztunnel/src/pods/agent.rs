@@ -12,9 +12,9 @@ use common::snapshot::Snapshot;
 use common::snapshot::publish::Reader;
 use ebb_loader::Redirector;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::netns::listen::PodListeners;
 use crate::pods::older;
 use crate::pods::roster::{self, Action, Member};
 use crate::pods::serve::{self, Served};
@@ -35,8 +35,10 @@ pub struct Agent {
     kernel: Redirector,
     workers: Vec<mpsc::Sender<Serve>>,
     served: HashMap<Member, Served>,
-    leaving: Vec<Served>,
+    leaving: Vec<(Member, Served)>,
     failed: HashMap<Member, Instant>,
+    refused: HashMap<Arc<str>, &'static str>,
+    faulty: usize,
     swept: bool,
 }
 
@@ -50,8 +52,9 @@ impl Agent {
         kernel: Redirector,
         workers: Vec<mpsc::Sender<Serve>>,
     ) -> Self {
-        let (served, leaving, failed) = Default::default();
-        Self { node, mesh, certs, status, kernel, workers, served, leaving, failed, swept: false }
+        let (served, leaving, failed, refused) = Default::default();
+        let (faulty, swept) = (0, false);
+        Self { node, mesh, certs, status, kernel, workers, served, leaving, failed, refused, faulty, swept }
     }
 
     /// Follows the mesh until `stop` fires. What is enrolled then stays so: the kernel goes on dropping what nobody
@@ -67,36 +70,53 @@ impl Agent {
                 biased;
                 () = stop.cancelled() => return,
                 _ = self.mesh.changed() => {}
+                // Also what tries again, when the time for that has come.
                 _ = verify.tick() => self.verify(),
-                () = sleep(RETRY_INTERVAL), if !self.failed.is_empty() => {}
             }
         }
     }
 
     async fn follow(&mut self, mesh: &Snapshot) {
-        let wanted = mesh.pods_on(&self.node).filter_map(|workload| roster::member(workload));
-        let actions = roster::compare(wanted, self.served.keys());
-        let still_wanted: HashSet<&Member> = actions.iter().filter_map(Action::started).collect();
-        self.failed.retain(|member, _| still_wanted.contains(member));
-        self.status.begin(&actions);
-        for action in actions {
-            match action {
-                Action::Stop(member) => self.stop(mesh, &member),
-                Action::Start(member) => self.start(mesh, member).await,
-                Action::Refuse(uid, why) => tracing::error!(pod = &*uid, why, "pod cannot be served"),
+        let (mut wanted, mut refused) = (Vec::new(), HashMap::new());
+        for workload in mesh.pods_on(&self.node) {
+            match roster::member(workload) {
+                Ok(member) => wanted.push(member),
+                Err((uid, why)) => drop(refused.insert(uid, why)),
             }
         }
-        self.sweep();
-        let pods = self.served.values().map(|served| served.pod.clone()).collect();
-        self.status.settled(pods, self.failed.len());
+        let actions = roster::compare(wanted, self.served.keys());
+        let starting: HashSet<Member> = actions.iter().filter_map(Action::started).cloned().collect();
+        self.failed.retain(|member, _| starting.contains(member));
+        for action in actions {
+            match action {
+                Action::Stop(member) => {
+                    let restarts = starting.iter().any(|other| other.incarnation == member.incarnation);
+                    self.stop(mesh, &member, restarts);
+                }
+                Action::Start(member) => self.start(mesh, member).await,
+                Action::Refuse(uid, why) => drop(refused.insert(uid, why)),
+            }
+        }
+        for (uid, why) in refused.iter().filter(|(uid, why)| self.refused.get(*uid) != Some(*why)) {
+            tracing::error!(pod = &**uid, why, "pod cannot be served and is not protected");
+        }
+        self.refused = refused;
+        self.sweep(mesh);
+        self.report();
         self.end_older(mesh);
+    }
+
+    fn report(&self) {
+        let pods = self.served.values().map(|served| served.pod.clone()).collect();
+        self.status.settled(pods, self.failed.len() + self.refused.len() + self.faulty);
     }
 
     async fn start(&mut self, mesh: &Snapshot, member: Member) {
         let due = self.failed.get(&member).is_none_or(|tried| tried.elapsed() >= RETRY_INTERVAL);
-        let Some(workload) = mesh.workload(&member.uid).filter(|_| due) else { return };
-        let workers = u32::try_from(self.workers.len()).unwrap_or(u32::MAX);
-        match serve::start(&self.kernel, workload, &member, workers) {
+        if !due {
+            return;
+        }
+        match self.put_up(&member) {
             Ok((served, listeners)) => {
                 if let Err(refusal) = self.certs.want(&served.pod.identity) {
                     tracing::warn!(pod = &*member.uid, %refusal, "no certificate can be had yet");
@@ -107,22 +127,40 @@ impl Agent {
                 }
                 tracing::info!(pod = &*member.uid, adopted = served.is_adopted(), "pod enrolled");
                 served.cut_when_none_is_older();
+                // At once, because enrolling the pods after it may take longer than an older connection may last.
+                end_older_of(&served, mesh);
                 self.status.started();
                 self.failed.remove(&member);
                 self.served.insert(member, served);
             }
             Err(error) => {
-                tracing::error!(
-                    pod = &*member.uid,
-                    error = format!("{error:#}"),
-                    "pod not enrolled; will try again"
-                );
+                let error = format!("{error:#}");
+                tracing::error!(pod = &*member.uid, error, "pod not enrolled; will try again");
                 self.failed.insert(member, Instant::now());
             }
         }
     }
 
-    fn stop(&mut self, mesh: &Snapshot, member: &Member) {
+    /// Takes back a pod that is just leaving, or enrols it anew.
+    fn put_up(&mut self, member: &Member) -> anyhow::Result<(Served, Vec<PodListeners>)> {
+        let workers = u32::try_from(self.workers.len()).unwrap_or(u32::MAX);
+        if let Some(at) = self.leaving.iter().position(|(leaving, _)| leaving == member) {
+            let (pod, listeners) = self.leaving[at].1.take_back(workers)?;
+            let (_, served) = self.leaving.swap_remove(at);
+            return Ok((served.serving(pod), listeners));
+        }
+        // Something of it changed that cannot be changed while it leaves gently.
+        let same_place = |(leaving, _): &(Member, Served)| leaving.incarnation == member.incarnation;
+        while let Some(at) = self.leaving.iter().position(same_place) {
+            self.leaving.swap_remove(at).1.end();
+        }
+        let others = self.served.values().chain(self.leaving.iter().map(|(_, served)| served));
+        let netns = serve::open_netns(member, others)?;
+        serve::start(&self.kernel, netns, member, workers)
+    }
+
+    /// `restarts` says that the same pod is about to be served in another way.
+    fn stop(&mut self, mesh: &Snapshot, member: &Member, restarts: bool) {
         let Some(served) = self.served.remove(member) else { return };
         self.status.stopped();
         let identity = &served.pod.identity;
@@ -130,21 +168,26 @@ impl Agent {
             self.certs.forget(identity);
         }
         let lives_on = mesh.workload(&member.uid).is_some_and(|workload| served.pod.is(workload));
-        if lives_on && served.release() {
+        if lives_on && !restarts && served.release() {
             tracing::info!(pod = &*member.uid, "pod leaves the mesh; its open connections go on");
-            self.leaving.push(served);
+            self.leaving.push((member.clone(), served));
         } else {
             tracing::info!(pod = &*member.uid, "pod is gone");
             served.end();
         }
     }
 
-    /// Takes away what an earlier process enrolled and nobody wants any more; once, when the first roster stands.
-    fn sweep(&mut self) {
-        if std::mem::replace(&mut self.swept, true) {
+    /// Takes away what an earlier process enrolled and nobody wants any more; once, when the first whole roster stands.
+    /// A pod that cannot be read is not a pod that left, so nothing is taken away while something cannot be read.
+    fn sweep(&mut self, mesh: &Snapshot) {
+        if self.swept || !mesh.rejected().is_empty() || mesh.workloads().next().is_none() {
             return;
         }
-        let live = self.served.keys().chain(self.failed.keys()).map(|m| m.incarnation.to_string()).collect();
+        self.swept = true;
+        let unserved =
+            self.refused.keys().filter_map(|uid| mesh.workload(uid)).map(|w| w.incarnation.to_string());
+        let known = self.served.keys().chain(self.failed.keys()).chain(self.leaving.iter().map(|(m, _)| m));
+        let live = known.map(|member| member.incarnation.to_string()).chain(unserved).collect();
         match self.kernel.leftovers(&live) {
             Ok(uids) => uids.iter().for_each(|uid| {
                 tracing::info!(uid, "removing the enrolment of a pod that left while no proxy ran");
@@ -156,34 +199,38 @@ impl Agent {
         }
     }
 
-    /// Connections older than enrolment that policy would not admit today.
     fn end_older(&self, mesh: &Snapshot) {
         for served in self.served.values() {
-            let Some(workload) = mesh.workload(&served.pod.uid) else { continue };
-            if !served.judge_older_at(mesh.policy_generation()) {
-                continue;
-            }
-            if let Err(error) = older::end_refused(&served.pod, mesh.policy_for(workload)) {
-                tracing::error!(pod = &*served.pod.uid, %error, "older connections cannot be judged; cutting them all");
-                served.cut_older();
-            }
+            end_older_of(served, mesh);
         }
     }
 
     fn verify(&mut self) {
+        self.faulty = self.served.values().filter(|served| !served.verify()).count();
         for served in self.served.values() {
-            served.verify();
             served.cut_when_none_is_older();
         }
         let (over, leaving): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.leaving).into_iter().partition(Served::is_idle);
+            std::mem::take(&mut self.leaving).into_iter().partition(|(_, served)| served.is_idle());
         self.leaving = leaving;
-        for served in over {
+        for (_, served) in over {
             served.end();
         }
         match self.kernel.counters() {
             Ok(counters) => self.status.count(&counters),
             Err(error) => tracing::warn!(%error, "redirection counters cannot be read"),
         }
+    }
+}
+
+/// Ends a pod's connections older than enrolment that policy would not admit today.
+fn end_older_of(served: &Served, mesh: &Snapshot) {
+    let Some(workload) = mesh.workload(&served.pod.uid) else { return };
+    if !served.judge_older_at(mesh.policy_generation()) {
+        return;
+    }
+    if let Err(error) = older::end_refused(&served.pod, mesh.policy_for(workload)) {
+        tracing::error!(pod = &*served.pod.uid, %error, "older connections cannot be judged; cutting them all");
+        served.cut_older();
     }
 }

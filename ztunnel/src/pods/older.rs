@@ -14,6 +14,9 @@ use common::snapshot::model::EffectivePolicy;
 use crate::netns::sockets;
 use crate::pods::Pod;
 
+/// Where the kernel's range of ports for connecting sockets begins (`net.ipv4.ip_local_port_range`, default).
+const FIRST_EPHEMERAL_PORT: u16 = 32_768;
+
 /// Destroys the older connections of a pod that `policy` no longer admits.
 ///
 /// # Errors
@@ -44,7 +47,9 @@ fn refusal(
     listening: &HashSet<u16>,
     policy: &EffectivePolicy,
 ) -> Option<Refusal> {
-    if !listening.contains(&local.port()) {
+    // A server may have closed its listener and kept the connection; only a port of the range that the kernel gives to
+    // connecting sockets says that the pod itself connected.
+    if !listening.contains(&local.port()) && local.port() >= FIRST_EPHEMERAL_PORT {
         return None;
     }
     let connection = Connection { source_identity: None, source: remote, destination: local };

@@ -1,9 +1,11 @@
 //! Which pods to start, stop or keep serving: a pure comparison of the snapshot with what runs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use common::snapshot::model::Workload;
+use common::spiffe::Identity;
 
 /// The most pods served on one node; Kubernetes' own default limit is 110, large nodes run 250 to 500.
 pub const MAX_PODS: usize = 1024;
@@ -17,6 +19,10 @@ pub struct Member {
     pub incarnation: Arc<str>,
     /// Path of the network namespace.
     pub netns: Arc<str>,
+    /// Who its connections leave as.
+    pub identity: Identity,
+    /// Its addresses.
+    pub addresses: Box<[IpAddr]>,
     /// Whether inbound plaintext is left alone.
     pub bypass_inbound: bool,
 }
@@ -42,13 +48,23 @@ impl Action {
     }
 }
 
-/// The member a workload asks for; `None` when it is not enrolled or its namespace is not known on this node.
-pub fn member(workload: &Workload) -> Option<Member> {
-    let enrolment = workload.enrolment.as_ref()?;
-    Some(Member {
+/// The member that an enrolled workload asks for.
+///
+/// # Errors
+/// Why it cannot be served: it stays unprotected until that is mended, which must not go unnoticed.
+pub fn member(workload: &Workload) -> Result<Member, (Arc<str>, &'static str)> {
+    let refused = |why| (workload.uid.clone(), why);
+    let enrolment = workload.enrolment.as_ref().ok_or_else(|| refused("it is not enrolled"))?;
+    let netns = enrolment.netns.clone().ok_or_else(|| refused("its network namespace is not known"))?;
+    if workload.addresses.is_empty() {
+        return Err(refused("it has no address yet"));
+    }
+    Ok(Member {
         uid: workload.uid.clone(),
         incarnation: workload.incarnation.clone(),
-        netns: enrolment.netns.clone()?,
+        netns,
+        identity: workload.identity.clone(),
+        addresses: workload.addresses.clone(),
         bypass_inbound: enrolment.bypass_inbound,
     })
 }
@@ -66,17 +82,21 @@ pub fn compare<'a>(
     let mut wanted: Vec<Member> = wanted.into_iter().collect();
     wanted.sort_by(|a, b| (!served.contains(a), &a.uid).cmp(&(!served.contains(b), &b.uid)));
 
-    let mut holders: HashMap<Arc<str>, Arc<str>> = HashMap::new();
+    let mut netns: HashSet<Arc<str>> = HashSet::new();
+    let mut incarnations: HashSet<Arc<str>> = HashSet::new();
     let mut keep: HashSet<Member> = HashSet::new();
     let mut starts = Vec::new();
     let mut refused = Vec::new();
     for member in wanted {
-        if holders.contains_key(&member.netns) {
+        if netns.contains(&member.netns) {
             refused.push(Action::Refuse(member.uid, "another pod holds its network namespace"));
-        } else if holders.len() == MAX_PODS {
+        } else if incarnations.contains(&member.incarnation) {
+            refused.push(Action::Refuse(member.uid, "another pod has its metadata.uid"));
+        } else if netns.len() == MAX_PODS {
             refused.push(Action::Refuse(member.uid, "MAX_PODS pods are served already"));
         } else {
-            holders.insert(member.netns.clone(), member.uid.clone());
+            netns.insert(member.netns.clone());
+            incarnations.insert(member.incarnation.clone());
             if served.contains(&member) {
                 keep.insert(member);
             } else {
@@ -98,6 +118,8 @@ mod tests {
             uid: uid.into(),
             incarnation: incarnation.into(),
             netns: netns.into(),
+            identity: Identity::new("td", "ns", "sa"),
+            addresses: Box::new([[10, 0, 0, 1].into()]),
             bypass_inbound: false,
         }
     }
@@ -118,7 +140,7 @@ mod tests {
     #[test]
     fn two_pods_never_share_a_namespace() {
         let first = pod("a", "1", "/shared");
-        let second = pod("b", "1", "/shared");
+        let second = pod("b", "2", "/shared");
         let why = "another pod holds its network namespace";
         assert_eq!(
             compare([second.clone(), first.clone()], []),
@@ -129,8 +151,22 @@ mod tests {
     }
 
     #[test]
+    fn two_pods_never_share_a_metadata_uid() {
+        let (first, second) = (pod("a", "1", "/a"), pod("b", "1", "/b"));
+        let why = "another pod has its metadata.uid";
+        assert_eq!(compare([first.clone(), second], [&first]), [Action::Refuse("b".into(), why)]);
+    }
+
+    #[test]
+    fn another_identity_is_another_pod() {
+        let old = pod("a", "1", "/a");
+        let new = Member { identity: Identity::new("td", "ns", "other"), ..old.clone() };
+        assert_eq!(compare([new.clone()], [&old]), [Action::Stop(old), Action::Start(new)]);
+    }
+
+    #[test]
     fn the_bound_on_pods_holds() {
-        let wanted = (0..MAX_PODS + 1).map(|i| pod(&format!("{i:05}"), "1", &format!("/{i}")));
+        let wanted = (0..MAX_PODS + 1).map(|i| pod(&format!("{i:05}"), &i.to_string(), &format!("/{i}")));
         let actions = compare(wanted, []);
         assert_eq!(actions.iter().filter(|a| matches!(a, Action::Start(_))).count(), MAX_PODS);
         assert!(matches!(actions.last(), Some(Action::Refuse(..))));

@@ -1,10 +1,10 @@
 //! Everything that is held for one served pod, put up and taken down in the order that never lets traffic past.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use anyhow::Context;
-use common::snapshot::model::Workload;
 use ebb_loader::{EnrolledPod, Enrolment, PodFlags, Redirector, WorkerListeners};
 use tokio_util::sync::CancellationToken;
 
@@ -26,22 +26,18 @@ pub struct Served {
     cut: AtomicBool,
 }
 
-/// Opens the pod's namespace and listeners, then redirects its traffic to them.
+/// Redirects the traffic of the pod in `netns` to listeners in that namespace.
 ///
 /// # Errors
-/// Names the step; what was put up is taken down again by dropping it.
+/// Names the step. The pod is then as redirected, or not, as it was before; routing inside it may stay prepared.
 pub fn start(
     kernel: &Redirector,
-    workload: &Workload,
+    netns: Netns,
     member: &Member,
     workers: u32,
 ) -> anyhow::Result<(Served, Vec<PodListeners>)> {
-    let netns = Netns::open(&*member.netns).context("open the network namespace")?;
     let before = steer::install(&netns).context("set up routing inside the pod")?;
-    let listeners = (0..workers)
-        .map(|worker| PodListeners::open(&netns, worker))
-        .collect::<std::io::Result<Vec<PodListeners>>>()
-        .context("open listeners inside the pod")?;
+    let listeners = listen(&netns, workers)?;
     let handed: Vec<WorkerListeners<'_>> = listeners.iter().map(PodListeners::as_worker).collect();
     let flags = PodFlags { bypass_inbound: member.bypass_inbound, ..PodFlags::default() };
     let fd = netns.try_clone_fd().context("hand over the network namespace")?;
@@ -50,17 +46,47 @@ pub fn start(
     let pod = Arc::new(Pod {
         uid: member.uid.clone(),
         incarnation: member.incarnation.clone(),
-        identity: workload.identity.clone(),
-        addresses: workload.addresses.clone(),
+        identity: member.identity.clone(),
+        addresses: member.addresses.clone(),
         netns: Arc::new(netns),
         closing: CancellationToken::new(),
         gone: CancellationToken::new(),
         open: AtomicUsize::new(0),
     });
-    Ok((
-        Served { pod, enrolled, before, flags, judged: AtomicU64::new(0), cut: AtomicBool::new(false) },
-        listeners,
-    ))
+    let (judged, cut) = (AtomicU64::new(0), AtomicBool::new(false));
+    Ok((Served { pod, enrolled, before, flags, judged, cut }, listeners))
+}
+
+fn listen(netns: &Netns, workers: u32) -> anyhow::Result<Vec<PodListeners>> {
+    (0..workers)
+        .map(|worker| PodListeners::open(netns, worker))
+        .collect::<std::io::Result<Vec<PodListeners>>>()
+        .context("open listeners inside the pod")
+}
+
+/// Opens a pod's namespace, and makes sure that it is this pod's: whoever writes a path must not get another pod's
+/// identity or the node's traffic by it.
+///
+/// # Errors
+/// Says what is wrong with the path.
+pub fn open_netns<'a>(
+    member: &Member,
+    others: impl IntoIterator<Item = &'a Served>,
+) -> anyhow::Result<Netns> {
+    let netns = Netns::open(&*member.netns).context("open the network namespace")?;
+    for own in ["/proc/self/ns/net", "/proc/1/ns/net"] {
+        let is_own = Netns::open(own).is_ok_and(|own| own.identity() == netns.identity());
+        anyhow::ensure!(!is_own, "{} is the node's own network namespace", member.netns);
+    }
+    let mut others = others.into_iter();
+    // An open namespace keeps its number, so that equal numbers are one namespace, whatever the path says.
+    let is_held = others.any(|other| other.pod.netns.identity() == netns.identity());
+    anyhow::ensure!(!is_held, "another pod holds the network namespace {}", member.netns);
+    let is_address = |ip: &IpAddr| std::net::UdpSocket::bind((*ip, 0)).is_ok();
+    let is_pods =
+        netns.run(|| member.addresses.iter().any(is_address)).context("look for the pod's addresses")?;
+    anyhow::ensure!(is_pods, "no address of the pod is in the network namespace {}", member.netns);
+    Ok(netns)
 }
 
 impl Served {
@@ -85,14 +111,51 @@ impl Served {
         true
     }
 
+    /// Takes a leaving pod back into the mesh: new listeners, the same place in the kernel, and connections that
+    /// are open go on.
+    ///
+    /// # Errors
+    /// Names the step. The pod goes on leaving.
+    pub fn take_back(&self, workers: u32) -> anyhow::Result<(Arc<Pod>, Vec<PodListeners>)> {
+        let listeners = listen(&self.pod.netns, workers)?;
+        let handed: Vec<WorkerListeners<'_>> = listeners.iter().map(PodListeners::as_worker).collect();
+        self.enrolled.set_listeners(&handed).context("hand over the listeners")?;
+        self.enrolled.set_flags(self.flags).context("capture again")?;
+        let old = &self.pod;
+        let pod = Arc::new(Pod {
+            uid: old.uid.clone(),
+            incarnation: old.incarnation.clone(),
+            identity: old.identity.clone(),
+            addresses: old.addresses.clone(),
+            netns: old.netns.clone(),
+            closing: CancellationToken::new(),
+            // Shared, so that what was open before ends with the pod as well.
+            gone: old.gone.clone(),
+            open: AtomicUsize::new(0),
+        });
+        Ok((pod, listeners))
+    }
+
+    /// The same place in the kernel, served for `pod`.
+    #[must_use]
+    pub fn serving(self, pod: Arc<Pod>) -> Self {
+        Self { pod, judged: AtomicU64::new(0), cut: AtomicBool::new(false), ..self }
+    }
+
     /// Ends everything: capture first, then connections and listeners, then the routing.
     pub fn end(self) {
         let uid = self.pod.uid.clone();
-        if let Err(error) = self.enrolled.unenrol() {
-            tracing::warn!(pod = &*uid, %error, "the pod's enrolment is not fully removed");
-        }
+        let removed = self.enrolled.unenrol();
         self.pod.closing.cancel();
         self.pod.gone.cancel();
+        match removed {
+            Ok(()) => {}
+            // Whoever took over needs the routing that we would remove.
+            Err(error @ ebb_loader::Error::Superseded { .. }) => {
+                return tracing::warn!(pod = &*uid, %error, "the pod's enrolment is somebody else's by now");
+            }
+            Err(error) => tracing::warn!(pod = &*uid, %error, "the pod's enrolment is not fully removed"),
+        }
         if let Err(error) = steer::remove(&self.pod.netns, Some(&self.before)) {
             tracing::debug!(pod = &*uid, %error, "routing inside the pod not removed");
         }
@@ -129,13 +192,14 @@ impl Served {
         }
     }
 
-    /// Looks whether somebody took our programs off, and puts them back.
-    pub fn verify(&self) {
+    /// Looks whether somebody took our programs off, and puts them back. False when the pod may be unprotected.
+    pub fn verify(&self) -> bool {
         let faults = match self.enrolled.verify() {
-            Ok(faults) if faults.is_empty() => return,
+            Ok(faults) if faults.is_empty() => return true,
             Ok(faults) => faults,
             Err(error) => {
-                return tracing::debug!(pod = &*self.pod.uid, %error, "enrolment cannot be verified");
+                tracing::debug!(pod = &*self.pod.uid, %error, "enrolment cannot be verified");
+                return false;
             }
         };
         for fault in faults {
@@ -143,6 +207,8 @@ impl Served {
         }
         if let Err(error) = self.enrolled.repair() {
             tracing::error!(pod = &*self.pod.uid, %error, "enrolment cannot be repaired");
+            return false;
         }
+        true
     }
 }

@@ -8,14 +8,13 @@ use ebb_loader::Counters;
 use tokio::sync::Notify;
 
 use crate::pods::Pod;
-use crate::pods::roster::Action;
 
 /// Counts of the pod agent; names of the metrics are Istio ztunnel's `workload_manager_*`.
 #[derive(Debug, Default)]
 pub struct Status {
     /// Pods being served.
     pub active: AtomicUsize,
-    /// Pods that should be and are not yet.
+    /// Pods that should be and are not, or not as they were enrolled.
     pub pending: AtomicUsize,
     /// Pods enrolled since start.
     pub started_total: AtomicU64,
@@ -28,11 +27,6 @@ pub struct Status {
 }
 
 impl Status {
-    pub(super) fn begin(&self, actions: &[Action]) {
-        let starting = actions.iter().filter(|action| action.started().is_some()).count();
-        self.pending.store(starting, Ordering::Relaxed);
-    }
-
     pub(super) fn started(&self) {
         self.started_total.fetch_add(1, Ordering::Relaxed);
     }
@@ -41,10 +35,10 @@ impl Status {
         self.stopped_total.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn settled(&self, pods: Vec<Arc<Pod>>, failed: usize) {
+    pub(super) fn settled(&self, pods: Vec<Arc<Pod>>, unprotected: usize) {
         self.active.store(pods.len(), Ordering::Relaxed);
         *self.pods.lock().unwrap_or_else(PoisonError::into_inner) = pods;
-        self.pending.store(failed, Ordering::Relaxed);
+        self.pending.store(unprotected, Ordering::Relaxed);
         self.settled.store(true, Ordering::Release);
         self.changed.notify_waiters();
     }
@@ -58,12 +52,12 @@ impl Status {
         self.settled.load(Ordering::Acquire) && self.pending.load(Ordering::Relaxed) == 0
     }
 
-    /// Waits until [`Status::is_ready`].
-    pub async fn ready(&self) {
+    /// Waits until [`Status::is_ready`] answers `ready`.
+    pub async fn until(&self, ready: bool) {
         loop {
             // Registered before the look, so that a change in between is not missed.
             let changed = self.changed.notified();
-            if self.is_ready() {
+            if self.is_ready() == ready {
                 return;
             }
             changed.await;

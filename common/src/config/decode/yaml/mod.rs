@@ -26,7 +26,7 @@ use super::{Decoded, Fault, Skipped};
 use crate::config::names::Names;
 use crate::config::{Kind, Origin, Rejected, Resource, Stated, Subject};
 
-/// Largest file read, in bytes: a hundred thousand pods in one. A larger one is turned away unread.
+/// Largest file read, in bytes: some eighty thousand pods in one. A larger one is turned away unread.
 pub const MAX_FILE_BYTES: usize = 64 << 20;
 /// Largest document, in bytes (etcd holds 1.5 MiB); a `List` may be as large as its file.
 pub const MAX_DOCUMENT_BYTES: usize = 2 << 20;

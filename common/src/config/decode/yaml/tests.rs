@@ -306,6 +306,22 @@ fn core_kinds_may_have_fields_we_do_not_know_and_nulls() {
     );
 }
 
+#[test]
+fn words_that_may_be_booleans_or_numbers_are_text_in_labels_and_booleans_where_they_must_be() {
+    let label = |value: &str| match &read(POD.replace("app: web", &format!("app: {value}"))).stated[..] {
+        [Stated { resource: Resource::Pod(pod), .. }] => pod.labels.get("app").map(ToString::to_string),
+        _ => None,
+    };
+    for value in ["no", "on", "off", "1", "1.10", "017", "1e3"] {
+        assert_eq!(label(value).as_deref(), Some(value));
+    }
+    for (word, expected) in [("true", true), ("yes", true), ("on", true), ("off", false), ("no", false)] {
+        let decoded = read(POD.replace("nodeName: n1", &format!("hostNetwork: {word}")));
+        let Resource::Pod(pod) = &decoded.stated[0].resource else { panic!("{decoded:?}") };
+        assert_eq!(pod.host_network, expected, "{word}");
+    }
+}
+
 /// Whatever the fast reader reads, the whole parser reads alike.
 fn same<'t, M: Deserialize<'t> + std::fmt::Debug>(text: &'t str) -> Result<(), TestCaseError> {
     if let Ok(fast) = block::read::<M>(text) {
