@@ -87,6 +87,7 @@ impl Agent {
         let actions = roster::compare(wanted, self.served.keys());
         let starting: HashSet<Member> = actions.iter().filter_map(Action::started).cloned().collect();
         self.failed.retain(|member, _| starting.contains(member));
+        self.status.starting(starting.len() - self.failed.len());
         for action in actions {
             match action {
                 Action::Stop(member) => {

@@ -27,6 +27,11 @@ pub struct Status {
 }
 
 impl Status {
+    /// Pods are about to be enrolled. Readiness is not told: it is only when enrolling fails that a pod stays unprotected.
+    pub(super) fn starting(&self, pods: usize) {
+        self.pending.fetch_add(pods, Ordering::Relaxed);
+    }
+
     pub(super) fn started(&self) {
         self.started_total.fetch_add(1, Ordering::Relaxed);
     }
