@@ -126,6 +126,32 @@ fn a_label_enrols_and_unenrols_running_pods_and_no_open_connection_breaks() -> R
 }
 
 #[test]
+fn a_label_taken_off_and_put_back_leaves_the_pods_in_the_mesh() -> Result<()> {
+    let mut mesh = client_and_server()?;
+    let to = at(mesh.pod("server")?.addresses().both()[0]);
+    let _echo = Server::echo(mesh.pod("server")?, ECHO)?;
+    let mut held = Flow::open(mesh.pod("client")?.namespace(), to)?;
+    held.say(mesh.marker())?;
+    // With a connection open the pod leaves gently, and comes back before it has left.
+    mesh.namespace("shop", false)?;
+    mesh.settle()?;
+    mesh.namespace("shop", true)?;
+    mesh.settle()?;
+    held.say(mesh.marker())?;
+    drop(held);
+    // What the leaving pod would have taken down is looked at every two seconds, once its connection has ended.
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while std::time::Instant::now() < until {
+        call(mesh.pod("client")?, to, mesh.marker())?;
+    }
+    for name in ["client", "server"] {
+        let routing = traces::routing(mesh.pod(name)?.namespace())?;
+        assert!(routing.iter().any(|line| line.contains("fwmark")), "{name}: {routing:?}");
+    }
+    mesh.finish()
+}
+
+#[test]
 fn what_is_not_enrolled_stays_plain_in_both_directions() -> Result<()> {
     let mut mesh = client_and_server()?;
     mesh.run(&[
