@@ -36,7 +36,7 @@ pub struct Incoming {
     /// What it asks for.
     pub request: Connect,
     respond: SendResponse<Bytes>,
-    recv: RecvStream,
+    pub(super) recv: RecvStream,
     shared: Arc<Shared>,
 }
 

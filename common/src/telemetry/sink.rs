@@ -15,7 +15,7 @@ use super::line::{Line, LogFormat};
 /// What may wait to be written, in bytes. Twice as much is held at most: one part fills while the other is written.
 pub const LOG_BUFFER_BYTES: usize = 1 << 20;
 /// How long the first line of a batch waits for others, so that many lines cost one system call.
-pub const LOG_BATCH_WINDOW: Duration = Duration::from_millis(5);
+pub const LOG_BATCH_WINDOW: Duration = Duration::from_millis(20);
 /// How long the end of the program waits for the last lines to be taken.
 pub const LOG_CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 

@@ -53,6 +53,9 @@ struct Flags {
     /// Only these systems, such as `direct,envoy-1,ebb`
     #[arg(long, value_delimiter = ',')]
     systems: Vec<String>,
+    /// Measure an earlier build too: a directory with its `ztunnel` and `ebb-redirect.o`
+    #[arg(long, value_name = "DIR")]
+    before: Option<PathBuf>,
     /// Few and short rounds: shows that everything works, proves nothing
     #[arg(long)]
     quick: bool,
@@ -75,7 +78,7 @@ fn main() -> ExitCode {
 fn l4(flags: Flags) -> Result<()> {
     harness::interrupt::install()?;
     let target = target_directory()?;
-    let candidates = chosen(&flags.systems)?;
+    let candidates = chosen(flags.before, &flags.systems)?;
     let mut scenarios = if flags.scenario.is_empty() { Scenario::ALL.to_vec() } else { flags.scenario };
     scenarios.sort_unstable();
     scenarios.dedup();
@@ -115,8 +118,9 @@ fn print(machine: &Machine, plan: &Plan, results: &results::Results) {
 }
 
 /// The systems asked for, in the fixed order; all of them when none is named.
-fn chosen(names: &[String]) -> Result<Vec<&'static dyn Candidate>> {
-    let known = || systems::ALL.iter().map(|candidate| candidate.name());
+fn chosen(before: Option<PathBuf>, names: &[String]) -> Result<Vec<Box<dyn Candidate>>> {
+    let mut candidates = systems::all(before);
+    let known = || candidates.iter().map(|candidate| candidate.name());
     for name in names {
         ensure!(
             known().any(|known| known == name),
@@ -124,9 +128,8 @@ fn chosen(names: &[String]) -> Result<Vec<&'static dyn Candidate>> {
             known().collect::<Vec<_>>().join(", ")
         );
     }
-    let wanted =
-        |candidate: &&&dyn Candidate| names.is_empty() || names.iter().any(|name| name == candidate.name());
-    Ok(systems::ALL.iter().filter(wanted).copied().collect())
+    candidates.retain(|candidate| names.is_empty() || names.iter().any(|name| name == candidate.name()));
+    Ok(candidates)
 }
 
 /// The build's target directory: the one this program was built into.
@@ -146,10 +149,12 @@ mod tests {
     fn systems_are_chosen_by_name_in_the_fixed_order() {
         let names = |asked: &[&str]| -> Result<Vec<&str>> {
             let asked: Vec<String> = asked.iter().map(|name| (*name).into()).collect();
-            Ok(chosen(&asked)?.iter().map(|candidate| candidate.name()).collect())
+            Ok(chosen(None, &asked)?.iter().map(|candidate| candidate.name()).collect())
         };
         assert_eq!(names(&["envoy-2", "direct"]).unwrap(), ["direct", "envoy-2"]);
-        assert_eq!(names(&[]).unwrap().len(), systems::ALL.len());
+        assert_eq!(names(&[]).unwrap().len(), systems::all(None).len());
+        assert!(names(&["ebb-before"]).is_err(), "there is no earlier build");
+        assert_eq!(chosen(Some("old".into()), &[]).unwrap().len(), systems::all(None).len() + 1);
         assert!(names(&["istio"]).unwrap_err().to_string().contains("direct"));
     }
 

@@ -27,17 +27,19 @@ struct Field<'a> {
 ///
 /// # Errors
 /// A system cannot be started.
-pub(crate) fn measure(candidates: &[&dyn Candidate], tools: &Tools, plan: &Plan) -> Result<Results> {
+pub(crate) fn measure(candidates: &[Box<dyn Candidate>], tools: &Tools, plan: &Plan) -> Result<Results> {
     let mut systems = Vec::new();
     for candidate in candidates {
         eprintln!("  ...  start {}", candidate.name());
         let running = candidate.start(tools).with_context(|| format!("start {}", candidate.name()))?;
         running.prove().with_context(|| format!("{} carries no traffic", candidate.name()))?;
-        systems.push((*candidate, running));
+        systems.push((candidate.as_ref(), running));
     }
     let progress = Progress::start(plan.expected_in_all(candidates.len()));
-    let results =
-        Results { systems: candidates.iter().map(|one| contestant(*one)).collect(), ..Results::default() };
+    let results = Results {
+        systems: candidates.iter().map(|one| contestant(one.as_ref())).collect(),
+        ..Results::default()
+    };
     let mut field = Field { systems, plan, progress, results };
     for scenario in &plan.scenarios {
         for round in 0..plan.rounds_of(*scenario) {

@@ -43,6 +43,8 @@ pub struct Settings {
     pub workers: Option<u16>,
     /// Further arguments.
     pub arguments: Vec<String>,
+    /// A directory with another build's `ztunnel` and `ebb-redirect.o`; this build's when none.
+    pub build: Option<PathBuf>,
     /// Environment, over `RUST_LOG=info` and what is inherited.
     pub environment: Vec<(String, String)>,
 }
@@ -178,11 +180,15 @@ impl Ztunnel {
 fn spawn(node: &Arc<Node>, manifests: &Path, settings: &Settings) -> Result<Process> {
     let ca = node.run().directory().join("ca");
     fs::create_dir_all(&ca).with_context(|| format!("create {}", ca.display()))?;
-    let mut spawn = Spawn::new(format!("ztunnel-{}", node.name()), binaries::find("ztunnel")?)
+    let (program, object) = match &settings.build {
+        Some(build) => (build.join("ztunnel"), build.join("ebb-redirect.o")),
+        None => (binaries::find("ztunnel")?, binaries::ebpf_object()?),
+    };
+    let mut spawn = Spawn::new(format!("ztunnel-{}", node.name()), program)
         .role(format!("{ROLE}-{}", node.name()))
         .args(["--manifests".as_ref(), manifests.as_os_str()])
         .args(["--node", node.name()])
-        .args(["--ebpf-object".as_ref(), binaries::ebpf_object()?.as_os_str()])
+        .args(["--ebpf-object".as_ref(), object.as_os_str()])
         .args(["--bpffs".as_ref(), node.run().pins(node.name())?.as_os_str()])
         .args(["--ca-dir".as_ref(), ca.as_os_str()])
         .env("RUST_LOG", std::env::var_os("RUST_LOG").unwrap_or_else(|| "info".into()));

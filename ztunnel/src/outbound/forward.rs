@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use common::hbone::pool::Key;
 use common::hbone::request::{Authority, Baggage, Connect, Forwarded, Traceparent};
 use common::hbone::{self, Stream};
+use common::net::buffer;
 use common::net::kill::Killed;
 use common::net::relay::{Outcome, relay};
 use common::net::socket;
@@ -69,13 +71,11 @@ async fn carry(
     {
         return Err((refusal, near));
     }
-    if let Err(error) = socket::tune(&near) {
-        return Err((Refusal::ConnectFailed(error.to_string().into()), near));
-    }
     match hop {
         NextHop::Tunnel { peer, authority, destination, service } => {
             let tunnel = TunnelTo { peer, authority, destination, service };
-            match or_killed(&killed, open(worker, mesh, flow, &tunnel)).await {
+            let early = buffer::read_early(&near);
+            match or_killed(&killed, open(worker, mesh, flow, &tunnel, &early)).await {
                 Ok(stream) => Ok(hbone::relay::relay(near, stream, record, &killed).await),
                 Err(refusal) => Err((refusal, near)),
             }
@@ -112,7 +112,13 @@ struct TunnelTo {
     service: Option<Arc<Service>>,
 }
 
-async fn open(worker: &Worker, mesh: &Snapshot, flow: &Flow, to: &TunnelTo) -> Result<Stream, Refusal> {
+async fn open(
+    worker: &Worker,
+    mesh: &Snapshot,
+    flow: &Flow,
+    to: &TunnelTo,
+    early: &Bytes,
+) -> Result<Stream, Refusal> {
     let certificate = worker.certs.get(&flow.pod.identity).await?;
     let key = Arc::new(Key {
         source_uid: flow.pod.uid.clone(),
@@ -128,7 +134,7 @@ async fn open(worker: &Worker, mesh: &Snapshot, flow: &Flow, to: &TunnelTo) -> R
         let tcp = dial(&flow.pod, None, to.peer).await.map_err(|error| error.tunnel_refusal(to.peer))?;
         tls::connect(tcp, &certificate.client, expected, tls::CONNECT_DEADLINE).await
     };
-    worker.pool.open(&key, &request, dialled).await
+    worker.pool.open(&key, (&request, early), dialled).await
 }
 
 fn request(mesh: &Snapshot, flow: &Flow, to: &TunnelTo) -> Result<Connect, Refusal> {

@@ -2,11 +2,12 @@
 //!
 //! Pure: takes results, gives text. Columns are as wide as their widest cell.
 
-use super::verdict::{Judgement, SUBJECT, Verdict, judge};
+use super::verdict::{SUBJECT, Verdict, against_before, judge};
 use crate::{
     figures::{FIGURES, Figure, Target},
     results::Results,
     statistics::Summary,
+    systems::BEFORE,
 };
 
 /// Shown where there is no value.
@@ -56,6 +57,9 @@ fn measured(results: &Results) -> impl Iterator<Item = &'static Figure> {
 fn head(results: &Results) -> Vec<String> {
     let mut cells = vec!["figure".to_owned(), "unit".to_owned()];
     cells.extend(results.systems.iter().map(|system| system.name.clone()));
+    if has_before(results) {
+        cells.push("ebb / before".to_owned());
+    }
     cells.extend(["ebb / better Envoy", "target", "verdict"].map(str::to_owned));
     cells
 }
@@ -64,12 +68,19 @@ fn row(results: &Results, figure: &'static Figure) -> Vec<String> {
     let judgement = judge(results, figure);
     let mut cells = vec![figure.label.to_owned(), figure.unit.to_owned()];
     cells.extend(results.systems.iter().map(|system| value(results.summary(&system.name, figure))));
+    if has_before(results) {
+        cells.push(compared(against_before(results, figure), figure));
+    }
     cells.extend([
-        comparison(&judgement, figure),
+        compared(judgement.ratio, figure),
         target(figure.target),
         verdict(judgement.verdict).to_owned(),
     ]);
     cells
+}
+
+fn has_before(results: &Results) -> bool {
+    results.systems.iter().any(|system| system.name == BEFORE)
 }
 
 fn value(summary: Option<Summary>) -> String {
@@ -80,8 +91,8 @@ fn value(summary: Option<Summary>) -> String {
     }
 }
 
-fn comparison(judgement: &Judgement, figure: &Figure) -> String {
-    match judgement.ratio {
+fn compared(ratio: Option<Summary>, figure: &Figure) -> String {
+    match ratio {
         None => NONE.into(),
         Some(ratio) if ratio.count == 1 => format!("{:.2}x{}", ratio.median, of_what(figure)),
         Some(ratio) => {

@@ -9,6 +9,7 @@ use crate::{
     figures::{Better, Figure, Target},
     results::Results,
     statistics::{self, Summary},
+    systems::BEFORE,
 };
 
 /// The system whose figures are judged.
@@ -64,6 +65,11 @@ pub(crate) fn judge(results: &Results, figure: &Figure) -> Judgement {
         }
     };
     Judgement { yardstick, ratio, verdict }
+}
+
+/// Ebb's ratio to its earlier build within rounds, where both were measured.
+pub(crate) fn against_before(results: &Results, figure: &Figure) -> Option<Summary> {
+    ratio(results, figure, SUBJECT, BEFORE)
 }
 
 fn reached(value: Option<f64>, good: impl FnOnce(f64) -> bool) -> Verdict {

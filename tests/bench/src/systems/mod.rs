@@ -1,4 +1,4 @@
-//! Owns the systems that are compared. To add one, write a file that implements [`Candidate`] and list it in [`ALL`].
+//! Owns the systems that are compared. To add one, write a file that implements [`Candidate`] and list it in [`all`].
 //!
 //! Every system has a cluster of its own, of the same shape: a client's pod on one node, a server's on the other. All are
 //! up for the whole run and idle but for the one being measured.
@@ -13,7 +13,10 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Context, Result};
 use harness::{interrupt::wait_for, process::Process};
 
-pub(crate) use self::stage::{Stage, port};
+pub(crate) use self::{
+    ebb::BEFORE,
+    stage::{Stage, port},
+};
 use crate::results::Sample;
 
 /// The load generator's role.
@@ -114,6 +117,16 @@ impl Running {
     }
 }
 
-/// Every system, in the order in which rounds go.
-pub(crate) const ALL: &[&dyn Candidate] =
-    &[&direct::Direct, &envoy::Envoy::ONE, &envoy::Envoy::TWO, &ebb::Ebb];
+/// Every system, in the order in which rounds go; with the earlier build of Ebb that lies in `before`, if any.
+pub(crate) fn all(before: Option<PathBuf>) -> Vec<Box<dyn Candidate>> {
+    let mut all: Vec<Box<dyn Candidate>> = vec![
+        Box::new(direct::Direct),
+        Box::new(envoy::Envoy::ONE),
+        Box::new(envoy::Envoy::TWO),
+        Box::new(ebb::Ebb::default()),
+    ];
+    if before.is_some() {
+        all.push(Box::new(ebb::Ebb { before }));
+    }
+    all
+}

@@ -6,6 +6,7 @@ mod manifests;
 
 use std::{
     fs,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -23,12 +24,24 @@ use crate::results::Sample;
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// The pair of proxies.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ebb;
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ebb {
+    /// A directory with an earlier build's `ztunnel` and `ebb-redirect.o`, to be compared with this one.
+    pub(crate) before: Option<PathBuf>,
+}
+
+/// The name of an earlier build in the report.
+pub(crate) const BEFORE: &str = "ebb-before";
+
+impl Ebb {
+    fn settings(&self) -> Settings {
+        Settings { build: self.before.clone(), ..Settings::default() }
+    }
+}
 
 impl Candidate for Ebb {
     fn name(&self) -> &'static str {
-        "ebb"
+        if self.before.is_some() { BEFORE } else { "ebb" }
     }
 
     fn about(&self) -> String {
@@ -58,7 +71,7 @@ impl Candidate for Ebb {
         let directory = cluster.run().directory().join("manifests");
         manifests::write_large(&directory, node, workloads)?;
         let started = Instant::now();
-        let ztunnel = Ztunnel::start(node, &directory, Settings::default())?;
+        let ztunnel = Ztunnel::start(node, &directory, self.settings())?;
         ztunnel.wait_ready(READY_WITHIN)?;
         let took = started.elapsed();
         // Before anything is asked of it, since to answer costs memory too.
