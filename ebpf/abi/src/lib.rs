@@ -64,13 +64,25 @@ impl ListenerKind {
 /// Index in the sockmap of the listener of `worker` (below [`MAX_WORKERS`]) for `kind`.
 #[inline(always)]
 pub const fn listener_index(kind: ListenerKind, worker: u32) -> u32 {
-    kind as u32 * MAX_WORKERS + worker
+    listener_slot(kind as u32, worker)
+}
+
+/// [`listener_index`] by the kind's number.
+#[inline(always)]
+pub const fn listener_slot(kind: u32, worker: u32) -> u32 {
+    kind * MAX_WORKERS + worker
 }
 
 /// Index in the array of counters.
 #[inline(always)]
 pub const fn counter_index(hook: Hook, verdict: Verdict) -> u32 {
-    hook as u32 * Verdict::STRIDE + verdict as u32
+    counter_slot(hook, verdict as u32)
+}
+
+/// [`counter_index`] by the verdict's number.
+#[inline(always)]
+pub const fn counter_slot(hook: Hook, verdict: u32) -> u32 {
+    hook as u32 * Verdict::STRIDE + verdict
 }
 
 /// What the programs of one pod read on every packet: the only entry of the CONFIG map.

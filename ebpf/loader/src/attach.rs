@@ -5,13 +5,10 @@
 
 use std::{fs, io, os::fd::BorrowedFd, path::Path};
 
-use aya::{
-    Ebpf,
-    programs::{
-        LinkOrder, SchedClassifier, TcAttachType,
-        links::{FdLink, Link as _, PinnedLink},
-        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
-    },
+use aya::programs::{
+    LinkOrder, SchedClassifier, TcAttachType,
+    links::{FdLink, Link as _, PinnedLink},
+    tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
 };
 use ebb_abi::program;
 use nix::libc;
@@ -19,7 +16,8 @@ use rtnetlink::packet_route::{RouteNetlinkMessage, tc::TcMessage};
 
 use crate::{
     interfaces::{Framing, Interface},
-    netlink, object,
+    netlink,
+    object::Programs,
     pins::PodPins,
     probe::Attachment,
     syscall,
@@ -103,8 +101,12 @@ pub(crate) enum Standing {
 ///
 /// # Errors
 /// The kernel's words.
-pub(crate) fn ensure_lookup(ebpf: &mut Ebpf, netns: BorrowedFd<'_>, pins: &PodPins) -> Result<(), String> {
-    let program = object::sk_lookup(ebpf).map_err(text)?;
+pub(crate) fn ensure_lookup(
+    programs: &mut Programs,
+    netns: BorrowedFd<'_>,
+    pins: &PodPins,
+) -> Result<(), String> {
+    let program = programs.lookup();
     let own = program.info().map_err(text)?.id();
     let pinned = PinnedLink::from_pin(pins.lookup()).map(FdLink::from);
     if pinned.is_ok_and(|link| link.info().is_ok_and(|info| info.program_id() == own)) {
@@ -120,15 +122,15 @@ pub(crate) fn ensure_lookup(ebpf: &mut Ebpf, netns: BorrowedFd<'_>, pins: &PodPi
 /// # Errors
 /// The kernel's words, with the hook.
 pub(crate) fn ensure(
-    ebpf: &mut Ebpf,
+    programs: &mut Programs,
     interface: &Interface,
     how: Attachment,
     pins: &PodPins,
 ) -> Result<(), String> {
     for &(direction, name) in programs_for(&interface.framing) {
         let attached = match how {
-            Attachment::Tcx => ensure_tcx(ebpf, interface, direction, name, pins),
-            Attachment::Clsact => ensure_clsact(ebpf, interface, direction, name),
+            Attachment::Tcx => ensure_tcx(programs, interface, direction, name, pins),
+            Attachment::Clsact => ensure_clsact(programs, interface, direction, name),
         };
         attached.map_err(|reason| format!("{} {}: {reason}", interface.name, direction.name()))?;
     }
@@ -136,14 +138,14 @@ pub(crate) fn ensure(
 }
 
 fn ensure_tcx(
-    ebpf: &mut Ebpf,
+    programs: &mut Programs,
     interface: &Interface,
     direction: Direction,
     name: &str,
     pins: &PodPins,
 ) -> Result<(), String> {
     let running = running(interface, direction)?;
-    let program = object::classifier(ebpf, name).map_err(text)?;
+    let program = programs.classifier(name).ok_or_else(|| not_loaded(name))?;
     let own = program.info().map_err(text)?.id();
     if running.contains(&own) {
         return Ok(());
@@ -193,12 +195,12 @@ fn pin_over(link: FdLink, path: &Path, pins: &PodPins) -> Result<(), String> {
 }
 
 fn ensure_clsact(
-    ebpf: &mut Ebpf,
+    programs: &mut Programs,
     interface: &Interface,
     direction: Direction,
     name: &str,
 ) -> Result<(), String> {
-    let program = object::classifier(ebpf, name).map_err(text)?;
+    let program = programs.classifier(name).ok_or_else(|| not_loaded(name))?;
     // Fails when the qdisc is there already, which is as good; a real failure shows at the next step.
     let _there = tc::qdisc_add_clsact(&interface.name);
     let kind = direction.attach_type();
@@ -234,7 +236,7 @@ pub(crate) fn remove_clsact(interface: &Interface, direction: Direction) -> Resu
 /// # Errors
 /// The kernel's words.
 pub(crate) fn standing(
-    ebpf: &mut Ebpf,
+    programs: &mut Programs,
     interface: &Interface,
     how: Attachment,
     (direction, name): (Direction, &str),
@@ -243,7 +245,8 @@ pub(crate) fn standing(
         let present = clsact_filter_present(interface, direction).map_err(text)?;
         return Ok(if present { Standing::First } else { Standing::Absent });
     }
-    let own = object::classifier(ebpf, name).and_then(|program| program.info()).map_err(text)?.id();
+    let Some(program) = programs.classifier(name) else { return Ok(Standing::Absent) };
+    let own = program.info().map_err(text)?.id();
     let running = running(interface, direction)?;
     Ok(match running.iter().position(|id| *id == own) {
         Some(0) => Standing::First,
@@ -274,6 +277,10 @@ fn clsact_filter_present(interface: &Interface, direction: Direction) -> io::Res
         }
         _ => false,
     }))
+}
+
+fn not_loaded(name: &str) -> String {
+    format!("the program {name} is not loaded")
 }
 
 fn text(error: impl std::error::Error) -> String {

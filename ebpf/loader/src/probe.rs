@@ -22,7 +22,7 @@ use nix::{
 use crate::{
     error::Missing,
     namespace,
-    object::{ProgramObject, classifier, uninterrupted},
+    object::{ProgramObject, uninterrupted},
     redirector::AttachMode,
 };
 
@@ -110,8 +110,9 @@ fn is_bpffs(path: &Path) -> bool {
 /// [`Missing::Program`], [`Missing::Hook`] or [`Missing::Probe`].
 pub(crate) fn attachment(object: &ProgramObject, mode: AttachMode) -> Result<Capabilities, Missing> {
     let attachment = namespace::inside_new(|| {
-        let mut loaded = object.load(None)?;
-        let program = classifier(&mut loaded.ebpf, program::ASSIGN_OUTBOUND).map_err(denied)?;
+        let mut loaded = object.load_unpinned()?;
+        let no_such = || denied(ProgramError::NotLoaded);
+        let program = loaded.programs.classifier(program::ASSIGN_OUTBOUND).ok_or_else(no_such)?;
         let tcx = tc::TcAttachOptions::TcxOrder(LinkOrder::first());
         let tcx = match mode {
             AttachMode::Clsact => Err("not wanted".to_owned()),

@@ -91,7 +91,7 @@ impl Redirector {
         let watch = Watch::start().map_err(|source| Missing::Probe { step: "start a thread", source })?;
         let shared = Shared {
             pins,
-            object,
+            object: Arc::new(object),
             watched: watch.list().clone(),
             pods: Mutex::default(),
             next_number: AtomicU32::new(1),
@@ -126,7 +126,7 @@ impl Redirector {
         let _lock = self.shared.pins.lock().map_err(|error| failed("lock the pins", error))?;
         let was_enrolled = pins.hold_links();
         let found = adopt(&pins, inode).map_err(|error| failed("read its pins", error))?;
-        let loaded = self.shared.object.load(Some(&pins)).map_err(|failure| {
+        let loaded = self.shared.object.load(&pins).map_err(|failure| {
             roll_back(&pins, was_enrolled);
             Error::kernel(&uid, format!("load the program {}", failure.program), failure.reason)
         })?;
@@ -135,6 +135,7 @@ impl Redirector {
             uid: Arc::clone(&uid),
             netns: enrolment.netns,
             pins,
+            object: Arc::clone(&self.shared.object),
             loaded,
             how: self.capabilities.attachment,
             config: PodConfig {
@@ -219,7 +220,7 @@ fn adopt(pins: &PodPins, netns_inode: u64) -> io::Result<Option<PodConfig>> {
     } else {
         // Maps of another layout, or none. Programs that use them keep them until their links are switched
         // over, so only the names go.
-        for name in [map::LISTENERS, map::CONFIG, map::COUNTERS] {
+        for name in object::POD_MAPS {
             match std::fs::remove_file(pins.map(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -247,7 +248,7 @@ fn start(state: &mut PodState, listeners: &[WorkerListeners<'_>]) -> Result<(), 
 /// What pods and the node share.
 pub(crate) struct Shared {
     pub(crate) pins: NodePins,
-    pub(crate) object: ProgramObject,
+    pub(crate) object: Arc<ProgramObject>,
     watched: WatchList,
     pods: Mutex<HashMap<u32, SharedPod>>,
     next_number: AtomicU32,

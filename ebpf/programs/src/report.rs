@@ -3,15 +3,18 @@
 //! Never waits and never fails: when nobody reads the ring it fills, and the counters still tell.
 
 use aya_ebpf::{EbpfContext as _, helpers::bpf_skb_load_bytes, programs::TcContext};
-use ebb_abi::{Address, DROP_SAMPLE, Drop, Hook, Verdict};
+use ebb_abi::{Address, DROP_SAMPLE, Drop, Hook};
 
-use crate::maps::{self, DROPS};
+use crate::{
+    maps::{self, DROPS},
+    verdict::Left,
+};
 
 /// `seen` is how often the same happened before on this cpu, so the first drop is always reported.
 #[inline(always)]
-pub fn sampled(ctx: &TcContext, hook: Hook, verdict: Verdict, seen: u64) {
+pub fn sampled(ctx: &TcContext, hook: Hook, left: Left, seen: u64) {
     if seen & (DROP_SAMPLE - 1) == 0 {
-        report(ctx, hook as u32, verdict as u32, seen + 1);
+        report(ctx, hook as u32, left.number(), seen + 1);
     }
 }
 

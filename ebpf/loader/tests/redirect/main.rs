@@ -5,6 +5,7 @@ mod integrity;
 mod lifecycle;
 mod model;
 mod openings;
+mod price;
 mod rig;
 mod takeover;
 mod verdicts;
