@@ -14,18 +14,20 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, Map, MapData, MapType, PerCpuArray, RingBuf, SockMap},
+    maps::{Array, Map, MapData, MapType, PerCpuArray, ProgramArray, SockMap},
     programs::{Program, ProgramError, SchedClassifier, SkLookup},
 };
-use ebb_abi::{COUNTER_SLOTS, LAYOUT_VERSION, LISTENER_SLOTS, PodConfig, REPORT_RING_BYTES, map, program};
+use ebb_abi::{COUNTER_SLOTS, LAYOUT_VERSION, LISTENER_SLOTS, LOG_RING_BYTES, PodConfig, map, program};
 use nix::sys::signal::{SigSet, SigmaskHow};
 
-use crate::{error::Missing, pins::PodPins};
+use crate::{
+    error::Missing,
+    pins::{NodePins, PodPins},
+};
 
-/// The bytes of the object, and where its shared ring is pinned.
+/// The bytes of the object, and what loads them.
 pub(crate) struct ProgramObject {
     bytes: Vec<u8>,
-    drops: PathBuf,
     loader: Mutex<Loader>,
 }
 
@@ -69,6 +71,11 @@ impl Programs {
         self.classifiers.iter_mut().find(|(own, _)| *own == name).map(|(_, program)| program)
     }
 
+    /// Keeps the classifier called `name`, and lets the others go.
+    pub(crate) fn only(self, name: &str) -> Option<SchedClassifier> {
+        self.classifiers.into_iter().find(|(own, _)| *own == name).map(|(_, program)| program)
+    }
+
     /// The program that answers searches for a listener.
     pub(crate) fn lookup(&mut self) -> &mut SkLookup {
         &mut self.lookup
@@ -96,19 +103,24 @@ impl ProgramObject {
     ///
     /// # Errors
     /// [`Missing::Object`].
-    pub(crate) fn read(path: PathBuf, drops: PathBuf) -> Result<Self, Missing> {
+    pub(crate) fn read(path: PathBuf, pins: &NodePins) -> Result<Self, Missing> {
         let bytes = fs::read(&path).map_err(|source| Missing::Object { path, source })?;
-        if MapData::from_pin(&drops).is_ok_and(|ring| !has_shape(&ring, &DROPS_SHAPE)) {
-            // Another build's ring: its programs keep it for as long as they run.
-            let _gone = fs::remove_file(&drops);
-        }
         let mut aya = loader()?;
-        aya.map_pin_path(map::DROPS, drops.clone());
-        Ok(Self { bytes, drops, loader: Mutex::new(Loader { aya, has_pins: false }) })
+        for shape in [&LOG_SHAPE, &REPORTERS_SHAPE] {
+            let pin = pins.shared(shape.name);
+            if MapData::from_pin(&pin).is_ok_and(|pinned| !has_shape(&pinned, shape)) {
+                // Another build's: its programs keep it for as long as they run.
+                let _gone = fs::remove_file(&pin);
+            }
+            aya.map_pin_path(shape.name, pin);
+        }
+        // Aya-log asks for twice as much.
+        aya.map_max_entries(map::LOG, LOG_RING_BYTES);
+        Ok(Self { bytes, loader: Mutex::new(Loader { aya, has_pins: false }) })
     }
 
-    /// Loads every program, with maps that end with what is returned, to see that the kernel takes them all. Only
-    /// before the first pod's.
+    /// Loads every program, with maps that end with what is returned, to see that the kernel takes them all; and puts
+    /// the one that all pods share in its place. Only before the first pod's.
     ///
     /// # Errors
     /// When the kernel refuses a map or a program, or there are pods.
@@ -118,7 +130,14 @@ impl ProgramObject {
             return Err(failure("(maps)", &"pods have been loaded before"));
         }
         let mut ebpf = loader.aya.load(&self.bytes).map_err(|error| failure("(maps)", &error))?;
-        loaded(&mut ebpf, &program::CLASSIFIERS)
+        let mut loaded = loaded(&mut ebpf, &program::CLASSIFIERS)?;
+        let mut reporters: ProgramArray<MapData> = take(&mut ebpf, map::REPORTERS)?;
+        let reporter = loaded.programs.classifier(program::REPORT_DROP).ok_or(ProgramError::NotLoaded);
+        reporter
+            .and_then(|reporter| reporter.fd())
+            .map_err(|error| failure(program::REPORT_DROP, &error))
+            .and_then(|fd| reporters.set(0, fd, 0).map_err(|error| failure(map::REPORTERS, &error)))?;
+        Ok(loaded)
     }
 
     /// Loads the programs of a pod with the usual interfaces, with its pinned maps where `pins` has them; maps that are
@@ -167,15 +186,6 @@ impl ProgramObject {
 
     fn loader(&self) -> MutexGuard<'_, Loader> {
         self.loader.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The ring all pods of the node report drops to.
-    ///
-    /// # Errors
-    /// When it is not pinned yet or is no ring.
-    pub(crate) fn drops(&self) -> io::Result<RingBuf<MapData>> {
-        let ring = MapData::from_pin(&self.drops).map_err(io::Error::other)?;
-        RingBuf::try_from(Map::RingBuf(ring)).map_err(io::Error::other)
     }
 }
 
@@ -316,8 +326,10 @@ const CONFIG_SHAPE: Shape = Shape {
 };
 const COUNTERS_SHAPE: Shape =
     Shape { name: map::COUNTERS, kind: MapType::PerCpuArray, key: 4, value: 8, entries: COUNTER_SLOTS };
-const DROPS_SHAPE: Shape =
-    Shape { name: map::DROPS, kind: MapType::RingBuf, key: 0, value: 0, entries: REPORT_RING_BYTES };
+const LOG_SHAPE: Shape =
+    Shape { name: map::LOG, kind: MapType::RingBuf, key: 0, value: 0, entries: LOG_RING_BYTES };
+const REPORTERS_SHAPE: Shape =
+    Shape { name: map::REPORTERS, kind: MapType::ProgramArray, key: 4, value: 4, entries: 1 };
 
 fn has_shape(map: &MapData, shape: &Shape) -> bool {
     map.info().is_ok_and(|info| {

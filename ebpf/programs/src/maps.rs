@@ -6,11 +6,11 @@ use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release},
     macros::map,
-    maps::{Array, PerCpuArray, RingBuf, SockMap},
+    maps::{Array, PerCpuArray, SockMap},
 };
 use ebb_abi::{
-    COUNTER_SLOTS, Hook, LAYOUT_VERSION, LISTENER_SLOTS, ListenerKind, MAX_WORKERS, PodConfig,
-    REPORT_RING_BYTES, Verdict, counter_slot, listener_slot,
+    COUNTER_SLOTS, Hook, LAYOUT_VERSION, LISTENER_SLOTS, ListenerKind, MAX_WORKERS, PodConfig, Verdict,
+    counter_slot, listener_slot,
 };
 
 use crate::verdict::Left;
@@ -21,8 +21,6 @@ static LISTENERS: SockMap = SockMap::with_max_entries(LISTENER_SLOTS, 0);
 static CONFIG: Array<PodConfig> = Array::with_max_entries(1, 0);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
-#[map]
-pub static DROPS: RingBuf = RingBuf::with_byte_size(REPORT_RING_BYTES, 0);
 
 /// The pod's configuration, or none when it is absent or of a layout this program does not know.
 #[inline(always)]
