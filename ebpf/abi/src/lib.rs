@@ -10,7 +10,7 @@ pub use verdict::{HOOKS, Hook, Verdict};
 
 /// Version of every layout in this crate, kept in each pod's [`PodConfig`] so that a loader recognises
 /// pins that another build left behind.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// SO_MARK of every socket ztunnel opens in a pod's namespace. What carries it is never captured.
 ///
@@ -124,6 +124,8 @@ pub mod map {
     pub const CONFIG: &str = "CONFIG";
     /// Per-cpu array of [`super::COUNTER_SLOTS`] `u64`.
     pub const COUNTERS: &str = "COUNTERS";
+    /// Socket storage of one `u32`, there on sockets of the pod whose other end ztunnel held.
+    pub const HELD: &str = "HELD";
     /// Ring of aya-log's records, [`super::LOG_RING_BYTES`] long. The name is aya-log's.
     pub const LOG: &str = "AYA_LOGS";
     /// Array of one program, [`super::program::REPORT_DROP`], shared by all pods of a node.
@@ -178,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn layouts_have_no_hidden_padding_and_the_size_version_1_promises() {
+    fn layouts_have_no_hidden_padding_and_the_size_version_2_promises() {
         assert_eq!(size_of::<PodConfig>(), 32);
         assert!(DROP_SAMPLE.is_power_of_two());
     }

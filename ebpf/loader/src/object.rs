@@ -38,7 +38,7 @@ struct Loader {
 }
 
 /// The maps that every pod has for itself, pinned in its folder.
-pub(crate) const POD_MAPS: [&str; 3] = [map::LISTENERS, map::CONFIG, map::COUNTERS];
+pub(crate) const POD_MAPS: [&str; 4] = [map::LISTENERS, map::CONFIG, map::COUNTERS, map::HELD];
 
 /// What a pod with ordinary interfaces needs; [`ProgramObject::add`] loads the rest for those that need it.
 const USUAL: [&str; 3] = [program::ASSIGN_OUTBOUND, program::ASSIGN_INBOUND, program::CAPTURE_OUTBOUND];
@@ -295,7 +295,7 @@ fn was_interrupted(error: &ProgramError) -> bool {
 
 /// What the config map of a pod's pins says, when all of its maps have the shape this build uses.
 pub(crate) fn adoptable(pins: &PodPins) -> Option<PodConfig> {
-    for shape in [&LISTENERS_SHAPE, &CONFIG_SHAPE, &COUNTERS_SHAPE] {
+    for shape in [&LISTENERS_SHAPE, &CONFIG_SHAPE, &COUNTERS_SHAPE, &HELD_SHAPE] {
         let pinned = MapData::from_pin(pins.map(shape.name)).ok()?;
         if !has_shape(&pinned, shape) {
             return None;
@@ -326,6 +326,7 @@ const CONFIG_SHAPE: Shape = Shape {
 };
 const COUNTERS_SHAPE: Shape =
     Shape { name: map::COUNTERS, kind: MapType::PerCpuArray, key: 4, value: 8, entries: COUNTER_SLOTS };
+const HELD_SHAPE: Shape = Shape { name: map::HELD, kind: MapType::SkStorage, key: 4, value: 4, entries: 0 };
 const LOG_SHAPE: Shape =
     Shape { name: map::LOG, kind: MapType::RingBuf, key: 0, value: 0, entries: LOG_RING_BYTES };
 const REPORTERS_SHAPE: Shape =

@@ -46,11 +46,12 @@ pub struct Capabilities {
 }
 
 /// Helpers the programs call, with the release that brought each to traffic control.
-const HELPERS: [(BpfHelper, &str, &str); 8] = [
+const HELPERS: [(BpfHelper, &str, &str); 9] = [
     (BpfHelper::BPF_FUNC_tail_call, "bpf_tail_call", "4.2"),
     (BpfHelper::BPF_FUNC_redirect, "bpf_redirect", "4.2"),
     (BpfHelper::BPF_FUNC_skb_change_head, "bpf_skb_change_head", "5.0"),
     (BpfHelper::BPF_FUNC_sk_fullsock, "bpf_sk_fullsock", "5.1"),
+    (BpfHelper::BPF_FUNC_sk_storage_get, "bpf_sk_storage_get", "5.2"),
     (BpfHelper::BPF_FUNC_skc_lookup_tcp, "bpf_skc_lookup_tcp", "5.2"),
     (BpfHelper::BPF_FUNC_sk_assign, "bpf_sk_assign", "5.7"),
     (BpfHelper::BPF_FUNC_ringbuf_reserve, "bpf_ringbuf_reserve", "5.8"),

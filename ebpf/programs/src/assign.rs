@@ -12,7 +12,7 @@ use aya_ebpf::{
 use ebb_abi::{HBONE_PORT, ListenerKind, STEER_MARK, Verdict, ZTUNNEL_MARK, flag};
 
 use crate::{
-    maps,
+    held, maps,
     parse::{self, Link, Segment},
     time_wait,
     verdict::Left,
@@ -83,12 +83,14 @@ pub fn inbound(ctx: &TcContext, link: Link) -> Left {
         };
     }
     if config.flags & flag::RELEASE != 0 {
+        forget_listener(ctx, &segment);
         return Verdict::PassReleased.into();
     }
     if segment.destination_port() == HBONE_PORT {
         return to_listener(ctx, &segment, ListenerKind::Hbone);
     }
     if config.flags & flag::BYPASS_INBOUND != 0 {
+        forget_listener(ctx, &segment);
         return Verdict::PassBypass.into();
     }
     to_listener(ctx, &segment, ListenerKind::Plaintext)
@@ -131,7 +133,8 @@ fn on_existing(ctx: &TcContext, segment: &Segment, kind: ListenerKind) -> Option
     }
 }
 
-/// Whether a connection with the very addresses of this SYN is alive here.
+/// Whether a connection with the very addresses of this SYN of ztunnel's is alive here. The listener it is for is
+/// marked on the way.
 #[inline(always)]
 fn collides(ctx: &TcContext, segment: &Segment) -> bool {
     let socket = lookup(ctx, segment);
@@ -140,9 +143,37 @@ fn collides(ctx: &TcContext, segment: &Segment) -> bool {
     }
     // SAFETY: not null, and the reference is released once before the pointer is forgotten.
     unsafe {
-        let free = matches!((*socket).state, TCP_LISTEN | TCP_TIME_WAIT);
+        let state = (*socket).state;
+        if state == TCP_LISTEN && accepts_for_ztunnel_alone() {
+            let full = bpf_sk_fullsock(socket);
+            // Without room for the mark what it accepts is marked by what it sends.
+            let _marked = !full.is_null() && held::mark(full);
+        }
         bpf_sk_release(socket.cast());
-        !free
+        !matches!(state, TCP_LISTEN | TCP_TIME_WAIT)
+    }
+}
+
+/// Whether all that the pod's listeners accept from other hosts comes through ztunnel.
+#[inline(always)]
+fn accepts_for_ztunnel_alone() -> bool {
+    maps::config().is_some_and(|config| config.flags & (flag::RELEASE | flag::BYPASS_INBOUND) == 0)
+}
+
+/// Takes the mark from the listener of a SYN that goes to it directly.
+#[inline(always)]
+fn forget_listener(ctx: &TcContext, segment: &Segment) {
+    let socket = lookup(ctx, segment);
+    if socket.is_null() {
+        return;
+    }
+    // SAFETY: not null, and the reference is released once before the pointer is forgotten.
+    unsafe {
+        let full = bpf_sk_fullsock(socket);
+        if !full.is_null() && (*full).state == TCP_LISTEN {
+            held::forget(full);
+        }
+        bpf_sk_release(socket.cast());
     }
 }
 

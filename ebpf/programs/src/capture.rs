@@ -7,11 +7,11 @@ use aya_ebpf::{
     helpers::{bpf_redirect, bpf_skb_change_head},
     programs::TcContext,
 };
-use ebb_abi::{STEER_MARK, Verdict, ZTUNNEL_MARK, flag};
+use ebb_abi::{PodConfig, STEER_MARK, Verdict, ZTUNNEL_MARK, flag};
 
 use crate::{
     assign::{self, Holder},
-    maps,
+    held, maps,
     parse::{self, Link, Segment},
     verdict::Left,
 };
@@ -34,19 +34,30 @@ pub fn outbound(ctx: &TcContext, link: Link) -> Left {
     let Some(config) = maps::config() else { return Verdict::DropNoConfig.into() };
     if segment.opens() {
         if config.flags & flag::RELEASE != 0 {
+            // Its first SYN may have been captured.
+            held::forget_sender(ctx);
             return Verdict::PassReleased.into();
         }
         return steer(ctx, link, &segment, Verdict::SteerSyn).into();
     }
     match assign::holder(ctx, &segment) {
-        Holder::Nobody => {
-            let cut = config.flags & (flag::CUT_OLD | flag::BYPASS_INBOUND) == flag::CUT_OLD;
-            // The kernel's own answer to a peer whose connection is not of this pod, or no longer: without it a peer
-            // with a tunnel to an earlier pod of this address would wait until its keepalive gives up.
-            if cut && !segment.resets() { Verdict::DropOld.into() } else { Verdict::PassOld.into() }
-        }
+        Holder::Nobody => nobodys(ctx, config, &segment).into(),
         _ => steer(ctx, link, &segment, Verdict::SteerSegment).into(),
     }
+}
+
+/// What becomes of a segment for which nobody stands in.
+#[inline(always)]
+fn nobodys(ctx: &TcContext, config: &PodConfig, segment: &Segment) -> Verdict {
+    // The kernel's own answer to a peer whose connection is not of this pod, or no longer: without it a peer
+    // with a tunnel to an earlier pod of this address would wait until its keepalive gives up.
+    if segment.resets() {
+        return Verdict::PassOld;
+    }
+    if config.flags & (flag::CUT_OLD | flag::BYPASS_INBOUND) == flag::CUT_OLD {
+        return Verdict::DropOld;
+    }
+    if held::is_senders(ctx) { Verdict::DropOrphan } else { Verdict::PassOld }
 }
 
 /// Turns the packet round through `lo`, with the address no loopback frame is without: one for another
@@ -57,6 +68,10 @@ fn steer(ctx: &TcContext, link: Link, segment: &Segment, verdict: Verdict) -> Ve
     // needs steering is a raw frame, and `lo` would not take it.
     if segment.is_tagged() {
         return Verdict::DropTagged;
+    }
+    // Before the packet is changed, because a changed packet may have lost its socket.
+    if !held::mark_sender(ctx) {
+        return Verdict::DropSteerFailed;
     }
     let prepared = match link {
         Link::Ethernet => ctx.store(0, &[0u8; 6], 0).is_ok(),

@@ -8,6 +8,7 @@
 
 mod assign;
 mod capture;
+mod held;
 mod maps;
 mod parse;
 mod report;

@@ -5,6 +5,7 @@ mod integrity;
 mod lifecycle;
 mod model;
 mod openings;
+mod orphans;
 mod price;
 mod rig;
 mod takeover;
