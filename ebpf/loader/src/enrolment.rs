@@ -12,6 +12,7 @@ use ebb_abi::{ListenerKind, MAX_WORKERS, PodConfig, flag, listener_index};
 
 use crate::{
     attach::{self, Direction, Standing},
+    clsact,
     counters::Counters,
     error::Error,
     interfaces::{self, Framing, Interface},
@@ -74,7 +75,7 @@ pub enum FaultKind {
     Detached,
     /// The program with this number runs before ours and can let packets past it.
     Preceded {
-        /// Number of the other program, as `bpftool prog` shows it.
+        /// Number of the other program, as `bpftool prog` shows it; 0 when it is no eBPF program.
         program: u32,
     },
 }
@@ -390,7 +391,7 @@ impl PodState {
             (interface.framing == Framing::Loopback, *direction == Direction::Ingress)
         });
         let removed = namespace::inside(self.netns.as_fd(), || {
-            hooks.iter().try_for_each(|(interface, direction)| attach::remove_clsact(interface, *direction))
+            hooks.iter().try_for_each(|(interface, direction)| clsact::remove(interface, *direction))
         });
         removed
             .and_then(|removed| removed.map_err(io::Error::other))

@@ -1,5 +1,6 @@
 //! The loader and the programs against a real kernel: needs root and the built object, and fails without them.
 
+mod clsact;
 mod connections;
 mod integrity;
 mod lifecycle;

@@ -46,11 +46,11 @@ fn leaks(wire: &Raw) -> bool {
 /// What ztunnel does with an inbound connection: connects to the application in its client's name.
 fn connect_as_client(pod: &Namespace, port: u16) -> Socket {
     pod.inside(|| {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.set_mark(ZTUNNEL_MARK).unwrap();
-        socket.set_ip_transparent_v4(true).unwrap();
-        socket.bind(&address(PEER4, 0).into()).unwrap();
-        socket.connect_timeout(&address(POD4, port).into(), PATIENCE).unwrap();
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+        socket.set_mark(ZTUNNEL_MARK).expect("mark");
+        socket.set_ip_transparent_v4(true).expect("transparent");
+        socket.bind(&address(PEER4, 0).into()).expect("bind");
+        socket.connect_timeout(&address(POD4, port).into(), PATIENCE).expect("connect");
         socket
     })
 }
