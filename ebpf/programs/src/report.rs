@@ -30,7 +30,7 @@ pub fn sampled(ctx: &TcContext, hook: Hook, left: Left, seen: u64) {
     // packet that goes nowhere.
     unsafe {
         (*ctx.skb.skb).cb = [pod, hook as u32, left.number(), told as u32, (told >> 32) as u32];
-        let _no_reporter = REPORTERS.tail_call(ctx, 0);
+        REPORTERS.tail_call(ctx, 0);
     }
 }
 
