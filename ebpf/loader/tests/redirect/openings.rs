@@ -56,7 +56,7 @@ fn what_is_missing_is_named_in_one_sentence() {
         matches!(error.missing, Missing::Permission { .. }) && error.to_string().contains("CAP_BPF"),
         "{error}"
     );
-    let _absent = std::fs::remove_dir("/sys/fs/bpf/ebb-test-absent");
+    let _absent = std::fs::remove_dir_all("/sys/fs/bpf/ebb-test-absent");
 }
 
 #[test]
