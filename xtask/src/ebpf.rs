@@ -10,6 +10,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use object::{
+    build::elf::{Builder, SectionData},
+    elf::SHT_STRTAB,
+};
 
 use crate::toolchain::{self, BpfToolchain};
 
@@ -100,7 +104,27 @@ fn compile(root: &Path, toolchain: &BpfToolchain) -> anyhow::Result<PathBuf> {
 /// Renames into place, so that a reader never finds half an object.
 fn install(built: &Path, object: &Path) -> anyhow::Result<()> {
     let staging = object.with_extension("o.new");
-    fs::copy(built, &staging).with_context(|| format!("cannot copy {}", built.display()))?;
+    let whole = fs::read(built).with_context(|| format!("cannot read {}", built.display()))?;
+    let lean = without_debug_info(&whole).with_context(|| format!("cannot strip {}", built.display()))?;
+    fs::write(&staging, lean).with_context(|| format!("cannot write {}", staging.display()))?;
     fs::rename(&staging, object).with_context(|| format!("cannot write {}", object.display()))?;
     Ok(())
+}
+
+/// The object without its DWARF, nine tenths of it, which a loader would read for every pod. BTF, made of it, stays.
+fn without_debug_info(whole: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut builder = Builder::read(whole)?;
+    for section in builder.sections.iter_mut() {
+        let name = &section.name;
+        section.delete = name.starts_with(b".debug_") || name.starts_with(b".rel.debug_");
+    }
+    builder.delete_orphans();
+    // LLVM keeps names of sections and of symbols in one table, which the builder cannot write.
+    let names = builder.sections.add();
+    names.name = ".shstrtab".into();
+    names.sh_type = SHT_STRTAB;
+    names.data = SectionData::SectionString;
+    let mut lean = Vec::new();
+    builder.write(&mut lean)?;
+    Ok(lean)
 }

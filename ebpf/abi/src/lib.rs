@@ -1,19 +1,16 @@
-//! What the kernel programs and the loader must agree on: marks, ports, map layouts, verdicts and the
-//! record a sampled drop leaves.
+//! What the kernel programs and the loader must agree on: marks, ports, map layouts and verdicts.
 //!
 //! Knows nothing of aya on either side. The surprising part: the layouts outlive both processes and
 //! programs, because the maps are pinned, so any change to a layout here must raise [`LAYOUT_VERSION`].
 #![no_std]
 
-mod report;
 mod verdict;
 
-pub use report::{Address, Drop};
 pub use verdict::{HOOKS, Hook, Verdict};
 
 /// Version of every layout in this crate, kept in each pod's [`PodConfig`] so that a loader recognises
 /// pins that another build left behind.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// SO_MARK of every socket ztunnel opens in a pod's namespace. What carries it is never captured.
 ///
@@ -36,11 +33,14 @@ pub const LISTENER_SLOTS: u32 = ListenerKind::COUNT * MAX_WORKERS;
 /// Entries of the per-cpu array of counters: one per hook and verdict.
 pub const COUNTER_SLOTS: u32 = HOOKS * Verdict::STRIDE;
 
-/// One drop in this many, per cpu, hook and verdict, is reported through the ring. A power of two.
+/// One drop in this many, per cpu, hook and verdict, leaves a line in the log. A power of two.
 pub const DROP_SAMPLE: u64 = 256;
 
-/// Bytes of the ring of sampled drops, shared by all pods of a node. A power of two and page multiple.
-pub const REPORT_RING_BYTES: u32 = 1 << 16;
+/// Bytes of the programs' log, shared by all pods of a node. A power of two and page multiple.
+pub const LOG_RING_BYTES: u32 = 1 << 16;
+
+/// Target of the lines in the log that tell of a drop.
+pub const LOG_TARGET: &str = "redirection";
 
 /// Which of ztunnel's listening sockets a connection is given to.
 #[repr(u32)]
@@ -64,13 +64,25 @@ impl ListenerKind {
 /// Index in the sockmap of the listener of `worker` (below [`MAX_WORKERS`]) for `kind`.
 #[inline(always)]
 pub const fn listener_index(kind: ListenerKind, worker: u32) -> u32 {
-    kind as u32 * MAX_WORKERS + worker
+    listener_slot(kind as u32, worker)
+}
+
+/// [`listener_index`] by the kind's number.
+#[inline(always)]
+pub const fn listener_slot(kind: u32, worker: u32) -> u32 {
+    kind * MAX_WORKERS + worker
 }
 
 /// Index in the array of counters.
 #[inline(always)]
 pub const fn counter_index(hook: Hook, verdict: Verdict) -> u32 {
-    hook as u32 * Verdict::STRIDE + verdict as u32
+    counter_slot(hook, verdict as u32)
+}
+
+/// [`counter_index`] by the verdict's number.
+#[inline(always)]
+pub const fn counter_slot(hook: Hook, verdict: u32) -> u32 {
+    hook as u32 * Verdict::STRIDE + verdict
 }
 
 /// What the programs of one pod read on every packet: the only entry of the CONFIG map.
@@ -112,8 +124,12 @@ pub mod map {
     pub const CONFIG: &str = "CONFIG";
     /// Per-cpu array of [`super::COUNTER_SLOTS`] `u64`.
     pub const COUNTERS: &str = "COUNTERS";
-    /// Ring of [`super::Drop`], [`super::REPORT_RING_BYTES`] long.
-    pub const DROPS: &str = "DROPS";
+    /// Socket storage of one `u32`, there on sockets of the pod whose other end ztunnel held.
+    pub const HELD: &str = "HELD";
+    /// Ring of aya-log's records, [`super::LOG_RING_BYTES`] long. The name is aya-log's.
+    pub const LOG: &str = "AYA_LOGS";
+    /// Array of one program, [`super::program::REPORT_DROP`], shared by all pods of a node.
+    pub const REPORTERS: &str = "REPORTERS";
 }
 
 /// Names of the programs in the object.
@@ -132,14 +148,17 @@ pub mod program {
     pub const REFUSE_ALL: &str = "refuse_all";
     /// The kernel's search for a listener, in the whole namespace. The only one that is no classifier.
     pub const ANSWER_LOOKUP: &str = "answer_lookup";
+    /// Writes a line about a dropped packet to the log; the others call it.
+    pub const REPORT_DROP: &str = "report_drop";
     /// Every classifier of the object.
-    pub const CLASSIFIERS: [&str; 6] = [
+    pub const CLASSIFIERS: [&str; 7] = [
         CAPTURE_OUTBOUND,
         CAPTURE_OUTBOUND_L3,
         ASSIGN_OUTBOUND,
         ASSIGN_INBOUND,
         ASSIGN_INBOUND_L3,
         REFUSE_ALL,
+        REPORT_DROP,
     ];
 }
 
@@ -161,9 +180,8 @@ mod tests {
     }
 
     #[test]
-    fn layouts_have_no_hidden_padding_and_the_size_version_1_promises() {
+    fn layouts_have_no_hidden_padding_and_the_size_version_2_promises() {
         assert_eq!(size_of::<PodConfig>(), 32);
-        assert_eq!(size_of::<Drop>(), 64);
         assert!(DROP_SAMPLE.is_power_of_two());
     }
 }

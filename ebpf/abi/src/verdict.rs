@@ -122,6 +122,8 @@ verdicts! {
     DropNoConfig = 45, "drop_no_config";
     /// A SYN of ztunnel's own, in the name of a client that uses the same port towards ztunnel at this moment.
     DropCollision = 46, "drop_collision";
+    /// A segment of a connection that ztunnel held and holds no more.
+    DropOrphan = 47, "drop_orphan";
 }
 
 impl Verdict {

@@ -1,39 +1,24 @@
 //! Attaches programs to interfaces, in the calling thread's namespace, and looks whether they still are.
 //!
-//! Two ways: TCX links, pinned, updated in place; and clsact filters on older kernels, which the interface itself
-//! keeps. Both replace a program without a moment in which none runs.
+//! Two ways: TCX links, pinned, updated in place; and on older kernels the filters of [`crate::clsact`]. Both replace a program without a moment in which none runs.
 
-use std::{fs, io, os::fd::BorrowedFd, path::Path};
+use std::{fs, os::fd::BorrowedFd, path::Path};
 
-use aya::{
-    Ebpf,
-    programs::{
-        LinkOrder, SchedClassifier, TcAttachType,
-        links::{FdLink, Link as _, PinnedLink},
-        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
-    },
+use aya::programs::{
+    LinkOrder, SchedClassifier, TcAttachType,
+    links::{FdLink, PinnedLink},
+    tc::{SchedClassifierLink, TcAttachOptions},
 };
 use ebb_abi::program;
-use nix::libc;
-use rtnetlink::packet_route::{RouteNetlinkMessage, tc::TcMessage};
 
 use crate::{
+    clsact,
     interfaces::{Framing, Interface},
-    netlink, object,
+    object::Programs,
     pins::PodPins,
     probe::Attachment,
     syscall,
 };
-
-/// Priority of our filter under clsact: ahead of everyone else's.
-const CLSACT_PRIORITY: u16 = 1;
-/// Handle of our filter under clsact, by which a later process knows it.
-const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0x0ebb);
-
-/// Handles of the clsact qdisc and its two ends (linux/pkt_sched.h).
-const TC_H_CLSACT: u32 = 0xffff_0000;
-const TC_H_MIN_INGRESS: u32 = 0xfff2;
-const TC_H_MIN_EGRESS: u32 = 0xfff3;
 
 /// Which packets of an interface a program sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,19 +39,11 @@ impl Direction {
         [Self::Ingress, Self::Egress].into_iter().find(|direction| direction.name() == name)
     }
 
-    fn attach_type(self) -> TcAttachType {
+    pub(crate) fn attach_type(self) -> TcAttachType {
         match self {
             Self::Ingress => TcAttachType::Ingress,
             Self::Egress => TcAttachType::Egress,
         }
-    }
-
-    fn clsact_parent(self) -> rtnetlink::packet_route::tc::TcHandle {
-        let minor = match self {
-            Self::Ingress => TC_H_MIN_INGRESS,
-            Self::Egress => TC_H_MIN_EGRESS,
-        };
-        (TC_H_CLSACT | minor).into()
     }
 }
 
@@ -103,8 +80,12 @@ pub(crate) enum Standing {
 ///
 /// # Errors
 /// The kernel's words.
-pub(crate) fn ensure_lookup(ebpf: &mut Ebpf, netns: BorrowedFd<'_>, pins: &PodPins) -> Result<(), String> {
-    let program = object::sk_lookup(ebpf).map_err(text)?;
+pub(crate) fn ensure_lookup(
+    programs: &mut Programs,
+    netns: BorrowedFd<'_>,
+    pins: &PodPins,
+) -> Result<(), String> {
+    let program = programs.lookup();
     let own = program.info().map_err(text)?.id();
     let pinned = PinnedLink::from_pin(pins.lookup()).map(FdLink::from);
     if pinned.is_ok_and(|link| link.info().is_ok_and(|info| info.program_id() == own)) {
@@ -120,15 +101,18 @@ pub(crate) fn ensure_lookup(ebpf: &mut Ebpf, netns: BorrowedFd<'_>, pins: &PodPi
 /// # Errors
 /// The kernel's words, with the hook.
 pub(crate) fn ensure(
-    ebpf: &mut Ebpf,
+    programs: &mut Programs,
     interface: &Interface,
     how: Attachment,
     pins: &PodPins,
 ) -> Result<(), String> {
     for &(direction, name) in programs_for(&interface.framing) {
         let attached = match how {
-            Attachment::Tcx => ensure_tcx(ebpf, interface, direction, name, pins),
-            Attachment::Clsact => ensure_clsact(ebpf, interface, direction, name),
+            Attachment::Tcx => ensure_tcx(programs, interface, direction, name, pins),
+            Attachment::Clsact => programs
+                .classifier(name)
+                .ok_or_else(|| not_loaded(name))
+                .and_then(|program| clsact::ensure(program, interface, direction)),
         };
         attached.map_err(|reason| format!("{} {}: {reason}", interface.name, direction.name()))?;
     }
@@ -136,14 +120,14 @@ pub(crate) fn ensure(
 }
 
 fn ensure_tcx(
-    ebpf: &mut Ebpf,
+    programs: &mut Programs,
     interface: &Interface,
     direction: Direction,
     name: &str,
     pins: &PodPins,
 ) -> Result<(), String> {
     let running = running(interface, direction)?;
-    let program = object::classifier(ebpf, name).map_err(text)?;
+    let program = programs.classifier(name).ok_or_else(|| not_loaded(name))?;
     let own = program.info().map_err(text)?.id();
     if running.contains(&own) {
         return Ok(());
@@ -192,58 +176,21 @@ fn pin_over(link: FdLink, path: &Path, pins: &PodPins) -> Result<(), String> {
     Ok(())
 }
 
-fn ensure_clsact(
-    ebpf: &mut Ebpf,
-    interface: &Interface,
-    direction: Direction,
-    name: &str,
-) -> Result<(), String> {
-    let program = object::classifier(ebpf, name).map_err(text)?;
-    // Fails when the qdisc is there already, which is as good; a real failure shows at the next step.
-    let _there = tc::qdisc_add_clsact(&interface.name);
-    let kind = direction.attach_type();
-    let present = clsact_filter_present(interface, direction).map_err(text)?;
-    let id = if present {
-        program.attach_to_link(clsact_link(&interface.name, direction).map_err(text)?).map_err(text)?
-    } else {
-        let options = NlOptions { priority: CLSACT_PRIORITY, handle: CLSACT_HANDLE, classid: None };
-        program.attach_with_options(&interface.name, kind, TcAttachOptions::Netlink(options)).map_err(text)?
-    };
-    // aya would detach the filter when the link is dropped; the interface is to keep it.
-    std::mem::forget(program.take_link(id).map_err(text)?);
-    Ok(())
-}
-
-fn clsact_link(interface: &str, direction: Direction) -> io::Result<SchedClassifierLink> {
-    SchedClassifierLink::attached(interface, direction.attach_type(), CLSACT_PRIORITY, CLSACT_HANDLE, None)
-}
-
-/// Removes our filter from an interface, if it is there.
-///
-/// # Errors
-/// The kernel's words.
-pub(crate) fn remove_clsact(interface: &Interface, direction: Direction) -> Result<(), String> {
-    if !clsact_filter_present(interface, direction).map_err(text)? {
-        return Ok(());
-    }
-    clsact_link(&interface.name, direction).map_err(text)?.detach().map_err(text)
-}
-
 /// Where the program that belongs there stands.
 ///
 /// # Errors
 /// The kernel's words.
 pub(crate) fn standing(
-    ebpf: &mut Ebpf,
+    programs: &mut Programs,
     interface: &Interface,
     how: Attachment,
     (direction, name): (Direction, &str),
 ) -> Result<Standing, String> {
+    let Some(program) = programs.classifier(name) else { return Ok(Standing::Absent) };
+    let own = program.info().map_err(text)?.id();
     if how == Attachment::Clsact {
-        let present = clsact_filter_present(interface, direction).map_err(text)?;
-        return Ok(if present { Standing::First } else { Standing::Absent });
+        return clsact::standing(own, interface, direction);
     }
-    let own = object::classifier(ebpf, name).and_then(|program| program.info()).map_err(text)?.id();
     let running = running(interface, direction)?;
     Ok(match running.iter().position(|id| *id == own) {
         Some(0) => Standing::First,
@@ -258,25 +205,11 @@ fn running(interface: &Interface, direction: Direction) -> Result<Vec<u32>, Stri
     Ok(programs.iter().map(aya::programs::ProgramInfo::id).collect())
 }
 
-fn clsact_filter_present(interface: &Interface, direction: Direction) -> io::Result<bool> {
-    let mut question = TcMessage::default();
-    question.header.index = i32::try_from(interface.index).map_err(io::Error::other)?;
-    question.header.parent = direction.clsact_parent();
-    let answers = match netlink::dump(RouteNetlinkMessage::GetTrafficFilter(question)) {
-        // No clsact qdisc at all.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(false),
-        answers => answers?,
-    };
-    Ok(answers.iter().any(|answer| match answer {
-        RouteNetlinkMessage::NewTrafficFilter(filter) => {
-            filter.header.info >> 16 == u32::from(CLSACT_PRIORITY)
-                && u32::from(filter.header.handle) == u32::from(CLSACT_HANDLE)
-        }
-        _ => false,
-    }))
+fn not_loaded(name: &str) -> String {
+    format!("the program {name} is not loaded")
 }
 
-fn text(error: impl std::error::Error) -> String {
+pub(crate) fn text(error: impl std::error::Error) -> String {
     // Errors of aya often hide the errno one level down.
     match error.source() {
         Some(source) => format!("{error}: {source}"),

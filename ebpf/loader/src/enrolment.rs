@@ -12,11 +12,12 @@ use ebb_abi::{ListenerKind, MAX_WORKERS, PodConfig, flag, listener_index};
 
 use crate::{
     attach::{self, Direction, Standing},
+    clsact,
     counters::Counters,
     error::Error,
     interfaces::{self, Framing, Interface},
     namespace,
-    object::{self, ConfigEntry, Loaded},
+    object::{self, ConfigEntry, Loaded, ProgramObject},
     pins::PodPins,
     probe::Attachment,
     redirector::Shared,
@@ -74,7 +75,7 @@ pub enum FaultKind {
     Detached,
     /// The program with this number runs before ours and can let packets past it.
     Preceded {
-        /// Number of the other program, as `bpftool prog` shows it.
+        /// Number of the other program, as `bpftool prog` shows it; 0 when it is no eBPF program.
         program: u32,
     },
 }
@@ -166,7 +167,7 @@ impl EnrolledPod {
         let _lock = self.shared.pins.lock().map_err(|error| state.failed("lock the pins", error))?;
         state.check_current()?;
         // A program cannot be attached twice to one hook, so moving it to the front takes a new one.
-        let loaded = self.shared.object.load(Some(&state.pins));
+        let loaded = self.shared.object.load(&state.pins);
         state.loaded = loaded.map_err(|failure| state.failed("load the programs", failure.reason))?;
         state.cover()
     }
@@ -223,6 +224,7 @@ pub(crate) struct PodState {
     pub(crate) uid: Arc<str>,
     pub(crate) netns: OwnedFd,
     pub(crate) pins: PodPins,
+    pub(crate) object: Arc<ProgramObject>,
     pub(crate) loaded: Loaded,
     pub(crate) how: Attachment,
     pub(crate) config: PodConfig,
@@ -306,20 +308,33 @@ impl PodState {
     /// is the first by index.
     pub(crate) fn cover(&mut self) -> Result<(), Error> {
         let interfaces = self.interfaces()?;
+        // One interface whose programs cannot be had is no reason to leave the others open.
+        let loadable = self.load_for(&interfaces);
         let Self { netns, loaded, how, pins, .. } = self;
-        let covered = namespace::inside(netns.as_fd(), || {
-            let lookup = attach::ensure_lookup(&mut loaded.ebpf, netns.as_fd(), pins);
-            let mut failures: Vec<String> = lookup.err().into_iter().collect();
-            failures.extend(
-                interfaces
-                    .iter()
-                    .filter_map(|interface| attach::ensure(&mut loaded.ebpf, interface, *how, pins).err()),
-            );
-            if failures.is_empty() { Ok(()) } else { Err(io::Error::other(failures.join("; "))) }
-        });
+        let covered =
+            namespace::inside(netns.as_fd(), || {
+                let lookup = attach::ensure_lookup(&mut loaded.programs, netns.as_fd(), pins);
+                let mut failures: Vec<String> = lookup.err().into_iter().collect();
+                failures.extend(interfaces.iter().filter_map(|interface| {
+                    attach::ensure(&mut loaded.programs, interface, *how, pins).err()
+                }));
+                if failures.is_empty() { Ok(()) } else { Err(io::Error::other(failures.join("; "))) }
+            });
+        loadable?;
         covered.and_then(|covered| covered).map_err(|error| self.failed("attach the programs", error))?;
         self.forget_interfaces_that_left(&interfaces);
         Ok(())
+    }
+
+    /// Loads what these interfaces want and is not loaded yet.
+    fn load_for(&mut self, interfaces: &[Interface]) -> Result<(), Error> {
+        let wanted: Vec<&'static str> = interfaces
+            .iter()
+            .flat_map(|interface| attach::programs_for(&interface.framing))
+            .map(|(_, name)| *name)
+            .collect();
+        let added = self.object.add(&mut self.loaded.programs, &wanted, &self.pins);
+        added.map_err(|failure| self.failed(&format!("load the program {}", failure.program), failure.reason))
     }
 
     fn forget_interfaces_that_left(&self, present: &[Interface]) {
@@ -338,7 +353,7 @@ impl PodState {
             let mut faults = Vec::new();
             for interface in &interfaces {
                 for &(direction, name) in attach::programs_for(&interface.framing) {
-                    let standing = attach::standing(&mut loaded.ebpf, interface, *how, (direction, name));
+                    let standing = attach::standing(&mut loaded.programs, interface, *how, (direction, name));
                     let kind = match standing.map_err(io::Error::other)? {
                         Standing::First => continue,
                         Standing::Behind(program) => FaultKind::Preceded { program },
@@ -376,7 +391,7 @@ impl PodState {
             (interface.framing == Framing::Loopback, *direction == Direction::Ingress)
         });
         let removed = namespace::inside(self.netns.as_fd(), || {
-            hooks.iter().try_for_each(|(interface, direction)| attach::remove_clsact(interface, *direction))
+            hooks.iter().try_for_each(|(interface, direction)| clsact::remove(interface, *direction))
         });
         removed
             .and_then(|removed| removed.map_err(io::Error::other))

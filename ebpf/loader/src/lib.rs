@@ -7,6 +7,7 @@
 //! only way out.
 
 mod attach;
+mod clsact;
 mod counters;
 mod drops;
 mod enrolment;

@@ -1,30 +1,47 @@
 //! Loads the object, with maps of its own or with those an earlier process pinned.
 //!
 //! Pinned maps are taken over only when every one of them has exactly the shape this build writes; otherwise
-//! new maps are made, and the links are moved to programs that use them, so nothing is ever half old.
+//! new maps are made, and the links are moved to programs that use them, so nothing is ever half old. What aya reads
+//! of the object is dropped as soon as the programs are in the kernel: a pod keeps descriptors, no text.
 
 use std::{
     fs, io,
     path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
 use aya::{
-    Ebpf, EbpfLoader,
-    maps::{Array, Map, MapData, MapType, PerCpuArray, RingBuf, SockMap},
-    programs::{ProgramError, SchedClassifier, SkLookup},
+    Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::{Array, Map, MapData, MapType, PerCpuArray, ProgramArray, SockMap},
+    programs::{Program, ProgramError, SchedClassifier, SkLookup},
 };
-use ebb_abi::{COUNTER_SLOTS, LAYOUT_VERSION, LISTENER_SLOTS, PodConfig, REPORT_RING_BYTES, map, program};
+use ebb_abi::{COUNTER_SLOTS, LAYOUT_VERSION, LISTENER_SLOTS, LOG_RING_BYTES, PodConfig, map, program};
 use nix::sys::signal::{SigSet, SigmaskHow};
 
-use crate::{error::Missing, pins::PodPins};
+use crate::{
+    error::Missing,
+    pins::{NodePins, PodPins},
+};
 
-/// The bytes of the object, and where its shared ring is pinned.
+/// The bytes of the object, and what loads them.
 pub(crate) struct ProgramObject {
     bytes: Vec<u8>,
-    drops: PathBuf,
+    loader: Mutex<Loader>,
 }
+
+/// Aya's loader, and whether it was given a pod's pins, which cannot be taken from it again.
+struct Loader {
+    aya: EbpfLoader<'static>,
+    has_pins: bool,
+}
+
+/// The maps that every pod has for itself, pinned in its folder.
+pub(crate) const POD_MAPS: [&str; 4] = [map::LISTENERS, map::CONFIG, map::COUNTERS, map::HELD];
+
+/// What a pod with ordinary interfaces needs; [`ProgramObject::add`] loads the rest for those that need it.
+const USUAL: [&str; 3] = [program::ASSIGN_OUTBOUND, program::ASSIGN_INBOUND, program::CAPTURE_OUTBOUND];
 
 /// [`PodConfig`] as aya wants it.
 #[repr(transparent)]
@@ -36,10 +53,37 @@ unsafe impl aya::Pod for ConfigEntry {}
 
 /// The programs of one pod, verified but attached nowhere yet, and its maps.
 pub(crate) struct Loaded {
-    pub(crate) ebpf: Ebpf,
+    pub(crate) programs: Programs,
     pub(crate) listeners: SockMap<MapData>,
     pub(crate) config: Array<MapData, ConfigEntry>,
     pub(crate) counters: PerCpuArray<MapData, u64>,
+}
+
+/// Programs in the kernel, by their names in the object.
+pub(crate) struct Programs {
+    classifiers: Vec<(&'static str, SchedClassifier)>,
+    lookup: SkLookup,
+}
+
+impl Programs {
+    /// The classifier called `name`; none when it is not loaded.
+    pub(crate) fn classifier(&mut self, name: &str) -> Option<&mut SchedClassifier> {
+        self.classifiers.iter_mut().find(|(own, _)| *own == name).map(|(_, program)| program)
+    }
+
+    /// Keeps the classifier called `name`, and lets the others go.
+    pub(crate) fn only(self, name: &str) -> Option<SchedClassifier> {
+        self.classifiers.into_iter().find(|(own, _)| *own == name).map(|(_, program)| program)
+    }
+
+    /// The program that answers searches for a listener.
+    pub(crate) fn lookup(&mut self) -> &mut SkLookup {
+        &mut self.lookup
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.classifiers.iter().any(|(own, _)| *own == name)
+    }
 }
 
 /// A program or map the kernel or aya refused.
@@ -59,52 +103,136 @@ impl ProgramObject {
     ///
     /// # Errors
     /// [`Missing::Object`].
-    pub(crate) fn read(path: PathBuf, drops: PathBuf) -> Result<Self, Missing> {
+    pub(crate) fn read(path: PathBuf, pins: &NodePins) -> Result<Self, Missing> {
         let bytes = fs::read(&path).map_err(|source| Missing::Object { path, source })?;
-        if MapData::from_pin(&drops).is_ok_and(|ring| !has_shape(&ring, &DROPS_SHAPE)) {
-            // Another build's ring: its programs keep it for as long as they run.
-            let _gone = fs::remove_file(&drops);
+        let mut aya = loader()?;
+        for shape in [&LOG_SHAPE, &REPORTERS_SHAPE] {
+            let pin = pins.shared(shape.name);
+            if MapData::from_pin(&pin).is_ok_and(|pinned| !has_shape(&pinned, shape)) {
+                // Another build's: its programs keep it for as long as they run.
+                let _gone = fs::remove_file(&pin);
+            }
+            aya.map_pin_path(shape.name, pin);
         }
-        Ok(Self { bytes, drops })
+        // Aya-log asks for twice as much.
+        aya.map_max_entries(map::LOG, LOG_RING_BYTES);
+        Ok(Self { bytes, loader: Mutex::new(Loader { aya, has_pins: false }) })
     }
 
-    /// Loads every program, with the pod's pinned maps where `pins` has them; maps that are missing are made
-    /// and pinned.
+    /// Loads every program, with maps that end with what is returned, to see that the kernel takes them all; and puts
+    /// the one that all pods share in its place. Only before the first pod's.
+    ///
+    /// # Errors
+    /// When the kernel refuses a map or a program, or there are pods.
+    pub(crate) fn load_unpinned(&self) -> Result<Loaded, LoadFailure> {
+        let mut loader = self.loader();
+        if loader.has_pins {
+            return Err(failure("(maps)", &"pods have been loaded before"));
+        }
+        let mut ebpf = loader.aya.load(&self.bytes).map_err(|error| failure("(maps)", &error))?;
+        let mut loaded = loaded(&mut ebpf, &program::CLASSIFIERS)?;
+        let mut reporters: ProgramArray<MapData> = take(&mut ebpf, map::REPORTERS)?;
+        let reporter = loaded.programs.classifier(program::REPORT_DROP).ok_or(ProgramError::NotLoaded);
+        reporter
+            .and_then(|reporter| reporter.fd())
+            .map_err(|error| failure(program::REPORT_DROP, &error))
+            .and_then(|fd| reporters.set(0, fd, 0).map_err(|error| failure(map::REPORTERS, &error)))?;
+        Ok(loaded)
+    }
+
+    /// Loads the programs of a pod with the usual interfaces, with its pinned maps where `pins` has them; maps that are
+    /// missing are made and pinned.
     ///
     /// # Errors
     /// When the kernel refuses a map or a program.
-    pub(crate) fn load(&self, pins: Option<&PodPins>) -> Result<Loaded, LoadFailure> {
-        let mut loader = EbpfLoader::new();
-        loader.map_pin_path(map::DROPS, self.drops.clone());
-        for name in [map::LISTENERS, map::CONFIG, map::COUNTERS] {
-            if let Some(pins) = pins {
-                loader.map_pin_path(name, pins.map(name));
-            }
-        }
-        let mut ebpf = loader.load(&self.bytes).map_err(|error| failure("(maps)", &error))?;
-        for name in program::CLASSIFIERS {
-            classifier(&mut ebpf, name)
-                .and_then(|program| program.load())
-                .map_err(|error| failure(name, &error))?;
-        }
-        let lookup = sk_lookup(&mut ebpf).map_err(|error| failure(program::ANSWER_LOOKUP, &error))?;
-        uninterrupted(|| lookup.load()).map_err(|error| failure(program::ANSWER_LOOKUP, &error))?;
-        Ok(Loaded {
-            listeners: take(&mut ebpf, map::LISTENERS)?,
-            config: take(&mut ebpf, map::CONFIG)?,
-            counters: take(&mut ebpf, map::COUNTERS)?,
-            ebpf,
-        })
+    pub(crate) fn load(&self, pins: &PodPins) -> Result<Loaded, LoadFailure> {
+        loaded(&mut self.open(pins)?, &USUAL)
     }
 
-    /// The ring all pods of the node report drops to.
+    /// Loads those of the classifiers called `names` that `programs` lacks, with the same maps.
     ///
     /// # Errors
-    /// When it is not pinned yet or is no ring.
-    pub(crate) fn drops(&self) -> io::Result<RingBuf<MapData>> {
-        let ring = MapData::from_pin(&self.drops).map_err(io::Error::other)?;
-        RingBuf::try_from(Map::RingBuf(ring)).map_err(io::Error::other)
+    /// When the kernel refuses a program.
+    pub(crate) fn add(
+        &self,
+        programs: &mut Programs,
+        names: &[&'static str],
+        pins: &PodPins,
+    ) -> Result<(), LoadFailure> {
+        let mut lacking: Vec<&'static str> =
+            names.iter().copied().filter(|name| !programs.has(name)).collect();
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        lacking.sort_unstable();
+        lacking.dedup();
+        let mut ebpf = self.open(pins)?;
+        for name in lacking {
+            let program = classifier(&mut ebpf, name).map_err(|error| failure(name, &error))?;
+            programs.classifiers.push((name, program));
+        }
+        Ok(())
     }
+
+    /// The object's maps made or opened, and its programs ready to load.
+    fn open(&self, pins: &PodPins) -> Result<Ebpf, LoadFailure> {
+        let mut loader = self.loader();
+        loader.has_pins = true;
+        for name in POD_MAPS {
+            loader.aya.map_pin_path(name, pins.map(name));
+        }
+        loader.aya.load(&self.bytes).map_err(|error| failure("(maps)", &error))
+    }
+
+    fn loader(&self) -> MutexGuard<'_, Loader> {
+        self.loader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A loader that knows nothing of the kernel's types, which the programs do not use.
+///
+/// Aya reads all of them whenever it makes a loader, some twenty megabytes, whether they are wanted or not. So that
+/// is done seldom, and on a thread that ends with it, whose share of the heap goes back to the kernel.
+fn loader() -> Result<EbpfLoader<'static>, Missing> {
+    let made = thread::Builder::new().name("types".to_owned()).spawn(|| {
+        let mut loader = EbpfLoader::new();
+        loader.btf(None);
+        // The verifier's complaint without its every step, which takes many times as long as the check itself.
+        loader.verifier_log_level(VerifierLogLevel::STATS);
+        loader
+    });
+    let made = made.and_then(|thread| thread.join().map_err(|_| io::Error::other("the thread panicked")));
+    made.map_err(|source| Missing::Probe { step: "start a thread", source })
+}
+
+fn loaded(ebpf: &mut Ebpf, names: &[&'static str]) -> Result<Loaded, LoadFailure> {
+    let mut classifiers = Vec::with_capacity(names.len());
+    for name in names {
+        classifiers.push((*name, classifier(ebpf, name).map_err(|error| failure(name, &error))?));
+    }
+    let lookup = sk_lookup(ebpf).map_err(|error| failure(program::ANSWER_LOOKUP, &error))?;
+    Ok(Loaded {
+        programs: Programs { classifiers, lookup },
+        listeners: take(ebpf, map::LISTENERS)?,
+        config: take(ebpf, map::CONFIG)?,
+        counters: take(ebpf, map::COUNTERS)?,
+    })
+}
+
+fn classifier(ebpf: &mut Ebpf, name: &'static str) -> Result<SchedClassifier, ProgramError> {
+    let found: &mut SchedClassifier = named(ebpf, name)?.try_into()?;
+    uninterrupted(|| found.load())?;
+    SchedClassifier::from_program_info(found.info()?, name.into())
+}
+
+fn sk_lookup(ebpf: &mut Ebpf) -> Result<SkLookup, ProgramError> {
+    let found: &mut SkLookup = named(ebpf, program::ANSWER_LOOKUP)?.try_into()?;
+    uninterrupted(|| found.load())?;
+    SkLookup::from_program_info(found.info()?, program::ANSWER_LOOKUP.into())
+}
+
+fn named<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, ProgramError> {
+    ebpf.program_mut(name).ok_or(ProgramError::UnexpectedProgramType)
 }
 
 /// How long the verifier's EAGAIN is met with another attempt.
@@ -165,28 +293,9 @@ fn was_interrupted(error: &ProgramError) -> bool {
     io_error.kind() == io::ErrorKind::WouldBlock
 }
 
-/// The program called `name`.
-///
-/// # Errors
-/// When the object has none of that name and type.
-pub(crate) fn classifier<'a>(
-    ebpf: &'a mut Ebpf,
-    name: &str,
-) -> Result<&'a mut SchedClassifier, ProgramError> {
-    ebpf.program_mut(name).ok_or(ProgramError::UnexpectedProgramType)?.try_into()
-}
-
-/// The program that answers searches for a listener.
-///
-/// # Errors
-/// When the object has none.
-pub(crate) fn sk_lookup(ebpf: &mut Ebpf) -> Result<&mut SkLookup, ProgramError> {
-    ebpf.program_mut(program::ANSWER_LOOKUP).ok_or(ProgramError::UnexpectedProgramType)?.try_into()
-}
-
 /// What the config map of a pod's pins says, when all of its maps have the shape this build uses.
 pub(crate) fn adoptable(pins: &PodPins) -> Option<PodConfig> {
-    for shape in [&LISTENERS_SHAPE, &CONFIG_SHAPE, &COUNTERS_SHAPE] {
+    for shape in [&LISTENERS_SHAPE, &CONFIG_SHAPE, &COUNTERS_SHAPE, &HELD_SHAPE] {
         let pinned = MapData::from_pin(pins.map(shape.name)).ok()?;
         if !has_shape(&pinned, shape) {
             return None;
@@ -217,8 +326,11 @@ const CONFIG_SHAPE: Shape = Shape {
 };
 const COUNTERS_SHAPE: Shape =
     Shape { name: map::COUNTERS, kind: MapType::PerCpuArray, key: 4, value: 8, entries: COUNTER_SLOTS };
-const DROPS_SHAPE: Shape =
-    Shape { name: map::DROPS, kind: MapType::RingBuf, key: 0, value: 0, entries: REPORT_RING_BYTES };
+const HELD_SHAPE: Shape = Shape { name: map::HELD, kind: MapType::SkStorage, key: 4, value: 4, entries: 0 };
+const LOG_SHAPE: Shape =
+    Shape { name: map::LOG, kind: MapType::RingBuf, key: 0, value: 0, entries: LOG_RING_BYTES };
+const REPORTERS_SHAPE: Shape =
+    Shape { name: map::REPORTERS, kind: MapType::ProgramArray, key: 4, value: 4, entries: 1 };
 
 fn has_shape(map: &MapData, shape: &Shape) -> bool {
     map.info().is_ok_and(|info| {

@@ -1,4 +1,4 @@
-//! Where things are pinned: `<bpffs>/<node>/<pod uid>/<map or link>`.
+//! Where things are pinned: `<bpffs>/<node>/<pod uid>/<map or link>`, and `<bpffs>/<node>/log/` for the log of all.
 //!
 //! The folder of a pod is its record: a later process finds there all it must adopt or remove.
 
@@ -9,6 +9,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     fcntl::{Flock, FlockArg, OFlag, open},
     sys::stat::Mode,
 };
@@ -16,6 +17,8 @@ use nix::{
 use crate::attach::Direction;
 
 const MAX_UID: usize = 64;
+/// The folder in which no pod's pins are, but the log that all pods share.
+const LOG: &str = "log";
 
 /// The folder of one node's pins.
 #[derive(Debug, Clone)]
@@ -36,18 +39,30 @@ impl NodePins {
             ));
         }
         let root = bpffs.join(node);
-        fs::create_dir_all(&root)?;
+        fs::create_dir_all(root.join(LOG))?;
         Ok(Self { root })
     }
 
-    /// Where a map shared by all pods is pinned.
+    /// Where a map that all pods share is pinned.
     pub(crate) fn shared(&self, map: &str) -> PathBuf {
-        self.root.join(map)
+        self.root.join(LOG).join(map)
+    }
+
+    /// Keeps other processes from reading the log while the guard lives; none when another reads it.
+    ///
+    /// # Errors
+    /// When the folder cannot be locked.
+    pub(crate) fn try_lock_log(&self) -> io::Result<Option<Flock<OwnedFd>>> {
+        match Flock::lock(folder(&self.root.join(LOG))?, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(lock)),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, errno)) => Err(errno.into()),
+        }
     }
 
     /// The pins of one pod; none when its uid cannot be a file name.
     pub(crate) fn pod(&self, uid: &str) -> Option<PodPins> {
-        is_pin_name(uid).then(|| PodPins { dir: self.root.join(uid) })
+        (is_pin_name(uid) && uid != LOG).then(|| PodPins { dir: self.root.join(uid) })
     }
 
     /// The uids of all pods that have pins.
@@ -58,7 +73,7 @@ impl NodePins {
         let mut uids = Vec::new();
         for entry in fs::read_dir(&self.root)? {
             let entry = entry?;
-            if entry.file_type()?.is_dir() {
+            if entry.file_type()?.is_dir() && entry.file_name() != LOG {
                 uids.extend(entry.file_name().into_string());
             }
         }
@@ -72,9 +87,12 @@ impl NodePins {
     /// # Errors
     /// When the folder cannot be locked.
     pub(crate) fn lock(&self) -> io::Result<Flock<OwnedFd>> {
-        let dir = open(&self.root, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-        Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+        Flock::lock(folder(&self.root)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
     }
+}
+
+fn folder(path: &Path) -> io::Result<OwnedFd> {
+    Ok(open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
 /// The folder of one pod's pins.

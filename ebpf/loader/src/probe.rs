@@ -6,7 +6,7 @@
 use std::{fs, io, path::Path};
 
 use aya::{
-    programs::{LinkOrder, ProgramError, ProgramType, TcAttachType, tc},
+    programs::{LinkOrder, ProgramError, ProgramType, SchedClassifier, TcAttachType, tc},
     sys::{BpfHelper, is_helper_supported},
 };
 use ebb_abi::program;
@@ -22,7 +22,7 @@ use nix::{
 use crate::{
     error::Missing,
     namespace,
-    object::{ProgramObject, classifier, uninterrupted},
+    object::{ProgramObject, uninterrupted},
     redirector::AttachMode,
 };
 
@@ -46,10 +46,12 @@ pub struct Capabilities {
 }
 
 /// Helpers the programs call, with the release that brought each to traffic control.
-const HELPERS: [(BpfHelper, &str, &str); 7] = [
+const HELPERS: [(BpfHelper, &str, &str); 9] = [
+    (BpfHelper::BPF_FUNC_tail_call, "bpf_tail_call", "4.2"),
     (BpfHelper::BPF_FUNC_redirect, "bpf_redirect", "4.2"),
     (BpfHelper::BPF_FUNC_skb_change_head, "bpf_skb_change_head", "5.0"),
     (BpfHelper::BPF_FUNC_sk_fullsock, "bpf_sk_fullsock", "5.1"),
+    (BpfHelper::BPF_FUNC_sk_storage_get, "bpf_sk_storage_get", "5.2"),
     (BpfHelper::BPF_FUNC_skc_lookup_tcp, "bpf_skc_lookup_tcp", "5.2"),
     (BpfHelper::BPF_FUNC_sk_assign, "bpf_sk_assign", "5.7"),
     (BpfHelper::BPF_FUNC_ringbuf_reserve, "bpf_ringbuf_reserve", "5.8"),
@@ -104,14 +106,19 @@ fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|stat| stat.filesystem_type() == BPF_FS_MAGIC)
 }
 
-/// Loads the programs and attaches one on the loopback of a namespace made for the purpose.
+/// Loads the programs and attaches one on the loopback of a namespace made for the purpose. What comes back besides is
+/// a program to find the log by.
 ///
 /// # Errors
 /// [`Missing::Program`], [`Missing::Hook`] or [`Missing::Probe`].
-pub(crate) fn attachment(object: &ProgramObject, mode: AttachMode) -> Result<Capabilities, Missing> {
-    let attachment = namespace::inside_new(|| {
-        let mut loaded = object.load(None)?;
-        let program = classifier(&mut loaded.ebpf, program::ASSIGN_OUTBOUND).map_err(denied)?;
+pub(crate) fn attachment(
+    object: &ProgramObject,
+    mode: AttachMode,
+) -> Result<(Capabilities, SchedClassifier), Missing> {
+    let no_such = || denied(ProgramError::NotLoaded);
+    let (attachment, programs) = namespace::inside_new(|| {
+        let mut loaded = object.load_unpinned()?;
+        let program = loaded.programs.classifier(program::ASSIGN_OUTBOUND).ok_or_else(no_such)?;
         let tcx = tc::TcAttachOptions::TcxOrder(LinkOrder::first());
         let tcx = match mode {
             AttachMode::Clsact => Err("not wanted".to_owned()),
@@ -119,7 +126,7 @@ pub(crate) fn attachment(object: &ProgramObject, mode: AttachMode) -> Result<Cap
                 .attach_with_options("lo", TcAttachType::Ingress, tcx)
                 .map_err(|error| error.to_string()),
         };
-        let Err(tcx) = tcx else { return Ok(Attachment::Tcx) };
+        let Err(tcx) = tcx else { return Ok((Attachment::Tcx, loaded.programs)) };
         let _there = tc::qdisc_add_clsact("lo");
         let clsact = tc::TcAttachOptions::Netlink(tc::NlOptions::default());
         let clsact = match mode {
@@ -128,8 +135,9 @@ pub(crate) fn attachment(object: &ProgramObject, mode: AttachMode) -> Result<Cap
                 .attach_with_options("lo", TcAttachType::Ingress, clsact)
                 .map_err(|error| error.to_string()),
         };
-        clsact.map(|_| Attachment::Clsact).map_err(|clsact| Missing::Hook { tcx, clsact })
+        clsact.map(|_| (Attachment::Clsact, loaded.programs)).map_err(|clsact| Missing::Hook { tcx, clsact })
     })
     .map_err(|source| Missing::Probe { step: "make a network namespace", source })??;
-    Ok(Capabilities { attachment, btf: Path::new("/sys/kernel/btf/vmlinux").exists() })
+    let writer = programs.only(program::REPORT_DROP).ok_or_else(no_such)?;
+    Ok((Capabilities { attachment, btf: Path::new("/sys/kernel/btf/vmlinux").exists() }, writer))
 }

@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use ebb_abi::{LAYOUT_VERSION, PodConfig, flag, map};
+use ebb_abi::{LAYOUT_VERSION, PodConfig, flag};
 use nix::sys::stat::fstat;
 
 use crate::{
@@ -73,6 +73,7 @@ pub struct Enrolment<'a> {
 pub struct Redirector {
     shared: Arc<Shared>,
     watch: Watch,
+    drops: Mutex<Option<DropReader>>,
     capabilities: Capabilities,
 }
 
@@ -86,19 +87,23 @@ impl Redirector {
         probe::bpffs(&settings.bpffs)?;
         let pins = NodePins::create(&settings.bpffs, &settings.node)
             .map_err(|source| Missing::Filesystem { path: settings.bpffs.clone(), source })?;
-        let object = ProgramObject::read(settings.object, pins.shared(map::DROPS))?;
-        let capabilities = probe::attachment(&object, settings.attach)?;
+        let object = ProgramObject::read(settings.object, &pins)?;
+        let (capabilities, writer) = probe::attachment(&object, settings.attach)?;
         let watch = Watch::start().map_err(|source| Missing::Probe { step: "start a thread", source })?;
+        let numbers = PodNumbers::default();
+        let drops = DropReader::new(writer, pins.clone(), numbers.clone());
+        let generation = RandomState::new().build_hasher().finish();
         let shared = Shared {
             pins,
-            object,
+            object: Arc::new(object),
             watched: watch.list().clone(),
             pods: Mutex::default(),
-            next_number: AtomicU32::new(1),
-            numbers: PodNumbers::default(),
-            generation: RandomState::new().build_hasher().finish(),
+            // Two processes read the log in turn: their numbers must not mean different pods.
+            next_number: AtomicU32::new(generation as u32),
+            numbers,
+            generation,
         };
-        Ok(Self { shared: Arc::new(shared), watch, capabilities })
+        Ok(Self { shared: Arc::new(shared), watch, drops: Mutex::new(Some(drops)), capabilities })
     }
 
     /// What the kernel offers.
@@ -126,7 +131,7 @@ impl Redirector {
         let _lock = self.shared.pins.lock().map_err(|error| failed("lock the pins", error))?;
         let was_enrolled = pins.hold_links();
         let found = adopt(&pins, inode).map_err(|error| failed("read its pins", error))?;
-        let loaded = self.shared.object.load(Some(&pins)).map_err(|failure| {
+        let loaded = self.shared.object.load(&pins).map_err(|failure| {
             roll_back(&pins, was_enrolled);
             Error::kernel(&uid, format!("load the program {}", failure.program), failure.reason)
         })?;
@@ -135,6 +140,7 @@ impl Redirector {
             uid: Arc::clone(&uid),
             netns: enrolment.netns,
             pins,
+            object: Arc::clone(&self.shared.object),
             loaded,
             how: self.capabilities.attachment,
             config: PodConfig {
@@ -196,12 +202,13 @@ impl Redirector {
         Ok(sum)
     }
 
-    /// The reading end of the node's sampled drops. Two readers share what comes.
+    /// The reading end of the node's sampled drops. There is one.
     ///
     /// # Errors
-    /// When the ring cannot be opened.
+    /// When it has been handed out.
     pub fn drops(&self) -> io::Result<DropReader> {
-        Ok(DropReader::new(self.shared.object.drops()?, self.shared.numbers.clone()))
+        let reader = self.drops.lock().unwrap_or_else(PoisonError::into_inner).take();
+        reader.ok_or_else(|| io::Error::new(io::ErrorKind::AlreadyExists, "somebody reads the drops already"))
     }
 }
 
@@ -219,7 +226,7 @@ fn adopt(pins: &PodPins, netns_inode: u64) -> io::Result<Option<PodConfig>> {
     } else {
         // Maps of another layout, or none. Programs that use them keep them until their links are switched
         // over, so only the names go.
-        for name in [map::LISTENERS, map::CONFIG, map::COUNTERS] {
+        for name in object::POD_MAPS {
             match std::fs::remove_file(pins.map(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -247,7 +254,7 @@ fn start(state: &mut PodState, listeners: &[WorkerListeners<'_>]) -> Result<(), 
 /// What pods and the node share.
 pub(crate) struct Shared {
     pub(crate) pins: NodePins,
-    pub(crate) object: ProgramObject,
+    pub(crate) object: Arc<ProgramObject>,
     watched: WatchList,
     pods: Mutex<HashMap<u32, SharedPod>>,
     next_number: AtomicU32,
@@ -277,7 +284,7 @@ impl Shared {
 pub(crate) struct PodNumbers(Arc<Mutex<HashMap<u32, Arc<str>>>>);
 
 impl PodNumbers {
-    fn insert(&self, number: u32, uid: Arc<str>) {
+    pub(crate) fn insert(&self, number: u32, uid: Arc<str>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(number, uid);
     }
 
@@ -285,7 +292,7 @@ impl PodNumbers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
     }
 
-    pub(crate) fn snapshot(&self) -> HashMap<u32, Arc<str>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn get(&self, number: u32) -> Option<Arc<str>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
     }
 }

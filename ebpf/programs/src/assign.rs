@@ -12,13 +12,12 @@ use aya_ebpf::{
 use ebb_abi::{HBONE_PORT, ListenerKind, STEER_MARK, Verdict, ZTUNNEL_MARK, flag};
 
 use crate::{
-    maps,
+    held, maps,
     parse::{self, Link, Segment},
     time_wait,
+    verdict::Left,
 };
 
-const TUPLE_IPV4: u32 = 12;
-const TUPLE_IPV6: u32 = 36;
 /// BPF_F_CURRENT_NETNS.
 const THIS_NETNS: u64 = u64::MAX;
 
@@ -39,18 +38,18 @@ pub enum Holder {
 
 /// Ingress of `lo`.
 #[inline(always)]
-pub fn outbound(ctx: &TcContext) -> Verdict {
+pub fn outbound(ctx: &TcContext) -> Left {
     // SAFETY: the context pointer is valid for the program's run.
     let mark = unsafe { (*ctx.skb.skb).mark };
     if mark != STEER_MARK && mark != ZTUNNEL_MARK {
-        return Verdict::PassLocal;
+        return Verdict::PassLocal.into();
     }
     let segment = match parse::segment(ctx, Link::Ethernet) {
         Ok(segment) => segment,
         Err(verdict) => return verdict,
     };
-    if !segment.opens {
-        return Verdict::PassLocal;
+    if !segment.opens() {
+        return Verdict::PassLocal.into();
     }
     if mark == STEER_MARK {
         return to_listener(ctx, &segment, ListenerKind::Outbound);
@@ -64,43 +63,46 @@ pub fn outbound(ctx: &TcContext) -> Verdict {
     // client uses towards ztunnel, and the SYN would disturb that connection; without an answer ztunnel tries
     // another port.
     time_wait::forget();
-    if collides(ctx, &segment) { Verdict::DropCollision } else { Verdict::PassLocal }
+    if collides(ctx, &segment) { Verdict::DropCollision.into() } else { Verdict::PassLocal.into() }
 }
 
 /// Ingress of an interface.
 #[inline(always)]
-pub fn inbound(ctx: &TcContext, link: Link) -> Verdict {
+pub fn inbound(ctx: &TcContext, link: Link) -> Left {
     let segment = match parse::segment(ctx, link) {
         Ok(segment) => segment,
         Err(verdict) => return verdict,
     };
-    let Some(config) = maps::config() else { return Verdict::DropNoConfig };
-    if !segment.opens {
+    let Some(config) = maps::config() else { return Verdict::DropNoConfig.into() };
+    if !segment.opens() {
         let cut = config.flags & (flag::CUT_OLD | flag::BYPASS_INBOUND) == flag::CUT_OLD;
         return if cut && holder(ctx, &segment) == Holder::Application {
-            Verdict::DropOld
+            Verdict::DropOld.into()
         } else {
-            Verdict::PassSegment
+            Verdict::PassSegment.into()
         };
     }
     if config.flags & flag::RELEASE != 0 {
-        return Verdict::PassReleased;
+        forget_listener(ctx, &segment);
+        return Verdict::PassReleased.into();
     }
     if segment.destination_port() == HBONE_PORT {
         return to_listener(ctx, &segment, ListenerKind::Hbone);
     }
     if config.flags & flag::BYPASS_INBOUND != 0 {
-        return Verdict::PassBypass;
+        forget_listener(ctx, &segment);
+        return Verdict::PassBypass.into();
     }
     to_listener(ctx, &segment, ListenerKind::Plaintext)
 }
 
 /// Gives a SYN to a listener, unless its connection already has a socket.
 #[inline(always)]
-fn to_listener(ctx: &TcContext, segment: &Segment, kind: ListenerKind) -> Verdict {
+fn to_listener(ctx: &TcContext, segment: &Segment, kind: ListenerKind) -> Left {
     match on_existing(ctx, segment, kind) {
-        Some(verdict) => verdict,
-        None => maps::give_to_listener(ctx.as_ptr(), kind, segment.hash()),
+        Some(verdict) => verdict.into(),
+        // SAFETY: the context pointer is valid for the program's run.
+        None => Left::by_number(unsafe { maps::give_packet(ctx.skb.skb, kind as u32, segment.hash()) }),
     }
 }
 
@@ -131,7 +133,8 @@ fn on_existing(ctx: &TcContext, segment: &Segment, kind: ListenerKind) -> Option
     }
 }
 
-/// Whether a connection with the very addresses of this SYN is alive here.
+/// Whether a connection with the very addresses of this SYN of ztunnel's is alive here. The listener it is for is
+/// marked on the way.
 #[inline(always)]
 fn collides(ctx: &TcContext, segment: &Segment) -> bool {
     let socket = lookup(ctx, segment);
@@ -140,9 +143,37 @@ fn collides(ctx: &TcContext, segment: &Segment) -> bool {
     }
     // SAFETY: not null, and the reference is released once before the pointer is forgotten.
     unsafe {
-        let free = matches!((*socket).state, TCP_LISTEN | TCP_TIME_WAIT);
+        let state = (*socket).state;
+        if state == TCP_LISTEN && accepts_for_ztunnel_alone() {
+            let full = bpf_sk_fullsock(socket);
+            // Without room for the mark what it accepts is marked by what it sends.
+            let _marked = !full.is_null() && held::mark(full);
+        }
         bpf_sk_release(socket.cast());
-        !free
+        !matches!(state, TCP_LISTEN | TCP_TIME_WAIT)
+    }
+}
+
+/// Whether all that the pod's listeners accept from other hosts comes through ztunnel.
+#[inline(always)]
+fn accepts_for_ztunnel_alone() -> bool {
+    maps::config().is_some_and(|config| config.flags & (flag::RELEASE | flag::BYPASS_INBOUND) == 0)
+}
+
+/// Takes the mark from the listener of a SYN that goes to it directly.
+#[inline(always)]
+fn forget_listener(ctx: &TcContext, segment: &Segment) {
+    let socket = lookup(ctx, segment);
+    if socket.is_null() {
+        return;
+    }
+    // SAFETY: not null, and the reference is released once before the pointer is forgotten.
+    unsafe {
+        let full = bpf_sk_fullsock(socket);
+        if !full.is_null() && (*full).state == TCP_LISTEN {
+            held::forget(full);
+        }
+        bpf_sk_release(socket.cast());
     }
 }
 
@@ -168,8 +199,7 @@ pub fn holder(ctx: &TcContext, segment: &Segment) -> Holder {
 
 #[inline(always)]
 fn lookup(ctx: &TcContext, segment: &Segment) -> *mut bpf_sock {
-    let mut tuple = segment.tuple;
-    let size = if segment.ipv6 { TUPLE_IPV6 } else { TUPLE_IPV4 };
-    // SAFETY: the tuple is initialised whole, and `size` is that of the side that was written.
-    unsafe { bpf_skc_lookup_tcp(ctx.as_ptr(), core::ptr::addr_of_mut!(tuple), size, THIS_NETNS, 0) }
+    let tuple = core::ptr::from_ref(&segment.tuple).cast_mut().cast();
+    // SAFETY: the helper only reads the tuple, whose bytes up to that size were written.
+    unsafe { bpf_skc_lookup_tcp(ctx.as_ptr(), tuple, segment.tuple_size(), THIS_NETNS, 0) }
 }

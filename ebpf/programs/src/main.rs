@@ -8,10 +8,12 @@
 
 mod assign;
 mod capture;
+mod held;
 mod maps;
 mod parse;
 mod report;
 mod time_wait;
+mod verdict;
 
 use aya_ebpf::{
     macros::{classifier, sk_lookup},
@@ -19,7 +21,7 @@ use aya_ebpf::{
 };
 use ebb_abi::{Hook, Verdict};
 
-use crate::parse::Link;
+use crate::{parse::Link, verdict::Left};
 
 /// Lets the next program of the hook decide, then the kernel: others may stand behind ours.
 const TC_NEXT: i32 = -1;
@@ -61,7 +63,14 @@ pub fn assign_inbound_l3(ctx: TcContext) -> i32 {
 /// Either direction of an interface whose framing is not known.
 #[classifier]
 pub fn refuse_all(ctx: TcContext) -> i32 {
-    conclude(&ctx, Hook::CaptureOutbound, Verdict::DropUnknownLink)
+    conclude(&ctx, Hook::CaptureOutbound, Verdict::DropUnknownLink.into())
+}
+
+/// Attached nowhere: takes over from a program that drops a packet worth a line in the log.
+#[classifier]
+pub fn report_drop(ctx: TcContext) -> i32 {
+    report::write(&ctx);
+    TC_SHOT
 }
 
 /// The kernel's search for a listener, in the pod's namespace.
@@ -71,16 +80,13 @@ pub fn answer_lookup(ctx: SkLookupContext) -> u32 {
 }
 
 #[inline(always)]
-fn conclude(ctx: &TcContext, hook: Hook, verdict: Verdict) -> i32 {
-    let seen = maps::count(hook, verdict);
-    if verdict.is_drop() {
-        report::sampled(ctx, hook, verdict, seen);
+fn conclude(ctx: &TcContext, hook: Hook, left: Left) -> i32 {
+    let seen = maps::count(hook, left);
+    if left.is_drop() {
+        report::sampled(ctx, hook, left, seen);
         return TC_SHOT;
     }
-    match verdict {
-        Verdict::SteerSyn | Verdict::SteerSegment => TC_REDIRECT,
-        _ => TC_NEXT,
-    }
+    if left.is_steered() { TC_REDIRECT } else { TC_NEXT }
 }
 
 #[panic_handler]

@@ -3,14 +3,17 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
+    bindings::__sk_buff,
     helpers::{bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release},
     macros::map,
-    maps::{Array, PerCpuArray, RingBuf, SockMap},
+    maps::{Array, PerCpuArray, SockMap},
 };
 use ebb_abi::{
-    COUNTER_SLOTS, Hook, LAYOUT_VERSION, LISTENER_SLOTS, ListenerKind, MAX_WORKERS, PodConfig,
-    REPORT_RING_BYTES, Verdict, counter_index, listener_index,
+    COUNTER_SLOTS, Hook, LAYOUT_VERSION, LISTENER_SLOTS, ListenerKind, MAX_WORKERS, PodConfig, Verdict,
+    counter_slot, listener_slot,
 };
+
+use crate::verdict::Left;
 
 #[map]
 static LISTENERS: SockMap = SockMap::with_max_entries(LISTENER_SLOTS, 0);
@@ -18,8 +21,6 @@ static LISTENERS: SockMap = SockMap::with_max_entries(LISTENER_SLOTS, 0);
 static CONFIG: Array<PodConfig> = Array::with_max_entries(1, 0);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
-#[map]
-pub static DROPS: RingBuf = RingBuf::with_byte_size(REPORT_RING_BYTES, 0);
 
 /// The pod's configuration, or none when it is absent or of a layout this program does not know.
 #[inline(always)]
@@ -33,8 +34,8 @@ pub fn config() -> Option<&'static PodConfig> {
 
 /// Counts a verdict on this cpu and says how often it was seen before.
 #[inline(always)]
-pub fn count(hook: Hook, verdict: Verdict) -> u64 {
-    let Some(slot) = COUNTERS.get_ptr_mut(counter_index(hook, verdict)) else { return 0 };
+pub fn count(hook: Hook, left: Left) -> u64 {
+    let Some(slot) = COUNTERS.get_ptr_mut(counter_slot(hook, left.number())) else { return 0 };
     // SAFETY: the slot belongs to this cpu, and a tc program is not preempted by another of its kind.
     unsafe {
         let before = *slot;
@@ -43,17 +44,28 @@ pub fn count(hook: Hook, verdict: Verdict) -> u64 {
     }
 }
 
+/// [`give_to_listener`] for a packet; returns the number of a verdict. A global function, as
+/// [`crate::parse::segment`]'s is and for the same reason.
+///
+/// # Safety
+/// `skb` must be the program's context.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn give_packet(skb: *mut __sk_buff, kind: u32, hash: u32) -> u32 {
+    give_to_listener(skb.cast(), kind, hash).number()
+}
+
 /// Hands the packet, or the lookup, of `ctx` to a listener of `kind`, the worker chosen by `hash`; another worker's when that one
 /// has none, so that a worker which died alone costs nobody a connection.
 #[inline(always)]
-pub fn give_to_listener(ctx: *mut c_void, kind: ListenerKind, hash: u32) -> Verdict {
-    let Some(config) = config() else { return Verdict::DropNoConfig };
+pub fn give_to_listener(ctx: *mut c_void, kind: u32, hash: u32) -> Left {
+    let Some(config) = config() else { return Verdict::DropNoConfig.into() };
     let workers = config.workers;
     if workers == 0 || workers > MAX_WORKERS {
-        return Verdict::DropNoListener;
+        return Verdict::DropNoListener.into();
     }
     let chosen = hash % workers;
-    let mut slot = listener_index(kind, chosen & (MAX_WORKERS - 1));
+    let mut slot = listener_slot(kind, chosen & (MAX_WORKERS - 1));
     let first = assign(ctx, &mut slot);
     if let Assigned::Yes = first {
         return given_to(kind);
@@ -64,12 +76,16 @@ pub fn give_to_listener(ctx: *mut c_void, kind: ListenerKind, hash: u32) -> Verd
         if worker >= workers {
             break;
         }
-        slot = listener_index(kind, worker);
+        slot = listener_slot(kind, worker);
         if let Assigned::Yes = assign(ctx, &mut slot) {
             return given_to(kind);
         }
     }
-    if let Assigned::Failed = first { Verdict::DropAssignFailed } else { Verdict::DropNoListener }
+    if let Assigned::Failed = first {
+        Verdict::DropAssignFailed.into()
+    } else {
+        Verdict::DropNoListener.into()
+    }
 }
 
 enum Assigned {
@@ -95,10 +111,14 @@ fn assign(ctx: *mut c_void, slot: &mut u32) -> Assigned {
 }
 
 #[inline(always)]
-fn given_to(kind: ListenerKind) -> Verdict {
-    match kind {
-        ListenerKind::Outbound => Verdict::AssignOutbound,
-        ListenerKind::Plaintext => Verdict::AssignPlaintext,
-        ListenerKind::Hbone => Verdict::AssignHbone,
+fn given_to(kind: u32) -> Left {
+    // The verdicts of the kinds are numbered alike.
+    const {
+        assert!(
+            Verdict::AssignPlaintext as u32
+                == Verdict::AssignOutbound as u32 + ListenerKind::Plaintext as u32
+        );
+        assert!(Verdict::AssignHbone as u32 == Verdict::AssignOutbound as u32 + ListenerKind::Hbone as u32);
     }
+    Left::by_number(Verdict::AssignOutbound as u32 + kind)
 }

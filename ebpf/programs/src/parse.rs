@@ -4,13 +4,16 @@
 //! but cannot be read is dropped. Fragments follow from one fact: flags are in byte 13 of the TCP header, so a
 //! fragment that starts beyond the longest header can neither hold nor overwrite them and is harmless.
 
-use aya_ebpf::{bindings::bpf_sock_tuple, programs::TcContext};
+use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use ebb_abi::Verdict;
+
+use crate::verdict::Left;
+
+mod extensions;
+mod plain;
 
 /// VLAN tags looked through: one, or two as in 802.1ad.
 const MAX_VLAN_TAGS: usize = 2;
-/// IPv6 extension headers looked through.
-const MAX_EXTENSION_HEADERS: usize = 8;
 /// The longest TCP header: fragments that begin before this could overwrite flags.
 const MAX_TCP_HEADER: u32 = 60;
 /// The shortest TCP header.
@@ -24,12 +27,7 @@ const ETHERTYPE_QINQ: u16 = 0x88a8;
 /// Used by some equipment for the outer tag before 802.1ad gave it 0x88a8; Linux does not strip it.
 const ETHERTYPE_QINQ_OLD: u16 = 0x9100;
 
-const NEXT_HOP_BY_HOP: u8 = 0;
 const NEXT_TCP: u8 = 6;
-const NEXT_ROUTING: u8 = 43;
-const NEXT_FRAGMENT: u8 = 44;
-const NEXT_AUTHENTICATION: u8 = 51;
-const NEXT_DESTINATION: u8 = 60;
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -37,6 +35,7 @@ const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
 /// How the packets of an interface begin.
+#[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Link {
     /// With an Ethernet header.
@@ -45,47 +44,85 @@ pub enum Link {
     Bare,
 }
 
-/// A TCP segment: what the programs decide on.
+/// A TCP segment: what the programs decide on. All bytes zero is a valid value.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
 pub struct Segment {
-    /// Addresses and ports, network order, as socket lookups take them.
-    pub tuple: bpf_sock_tuple,
-    /// Whether `tuple` holds IPv6 addresses.
-    pub ipv6: bool,
-    /// Whether the frame carries a VLAN tag, in its bytes or beside them.
-    pub tagged: bool,
-    /// Whether this is a SYN and no SYN-ACK.
-    pub opens: bool,
-    /// Whether this is a RST, which carries nothing of an application's.
-    pub resets: bool,
+    /// A `bpf_sock_tuple` as socket lookups take it, in network order: source address, destination address, and both
+    /// ports in one word. IPv4 fills the first three words, IPv6 all nine.
+    pub tuple: [u32; TUPLE_WORDS],
+    /// Bits of [`is`].
+    traits: u32,
+}
+
+const TUPLE_WORDS: usize = 9;
+/// Bytes of a tuple of either family.
+const TUPLE_IPV4: u32 = 12;
+const TUPLE_IPV6: u32 = 36;
+
+/// What is known of a segment besides its addresses.
+mod is {
+    /// The addresses are IPv6.
+    pub const IPV6: u32 = 1;
+    /// The frame carries a VLAN tag, in its bytes or beside them.
+    pub const TAGGED: u32 = 1 << 1;
+    /// A SYN and no SYN-ACK.
+    pub const OPENING: u32 = 1 << 2;
+    /// A RST that carries nothing of an application's.
+    pub const BARE_RESET: u32 = 1 << 3;
 }
 
 impl Segment {
+    #[inline(always)]
+    pub fn is_ipv6(&self) -> bool {
+        self.traits & is::IPV6 != 0
+    }
+
+    /// Whether the frame carries a VLAN tag, in its bytes or beside them.
+    #[inline(always)]
+    pub fn is_tagged(&self) -> bool {
+        self.traits & is::TAGGED != 0
+    }
+
+    /// Whether this is a SYN and no SYN-ACK.
+    #[inline(always)]
+    pub fn opens(&self) -> bool {
+        self.traits & is::OPENING != 0
+    }
+
+    /// Whether this is a RST that carries nothing of an application's.
+    #[inline(always)]
+    pub fn resets(&self) -> bool {
+        self.traits & is::BARE_RESET != 0
+    }
+
+    /// Bytes of `tuple` that count.
+    #[inline(always)]
+    pub fn tuple_size(&self) -> u32 {
+        if self.is_ipv6() { TUPLE_IPV6 } else { TUPLE_IPV4 }
+    }
+
+    /// Both ports as they are on the wire, source first.
+    #[inline(always)]
+    fn ports(&self) -> u32 {
+        u32::from_be(if self.is_ipv6() { self.tuple[8] } else { self.tuple[2] })
+    }
+
     /// Destination port, host order.
     #[inline(always)]
     pub fn destination_port(&self) -> u16 {
-        // SAFETY: `ipv6` says which side of the union was written, and every bit pattern is a port.
-        let port = unsafe {
-            if self.ipv6 {
-                self.tuple.__bindgen_anon_1.ipv6.dport
-            } else {
-                self.tuple.__bindgen_anon_1.ipv4.dport
-            }
-        };
-        u16::from_be(port)
+        self.ports() as u16
     }
 
     /// Source address, destination address (network order, IPv4 in the first word) and source port (host order).
     #[inline(always)]
     pub fn ends(&self) -> ([u32; 4], [u32; 4], u16) {
-        // SAFETY: as in `destination_port`.
-        unsafe {
-            if self.ipv6 {
-                let t = &self.tuple.__bindgen_anon_1.ipv6;
-                (t.saddr, t.daddr, u16::from_be(t.sport))
-            } else {
-                let t = &self.tuple.__bindgen_anon_1.ipv4;
-                ([t.saddr, 0, 0, 0], [t.daddr, 0, 0, 0], u16::from_be(t.sport))
-            }
+        let t = &self.tuple;
+        let source_port = (self.ports() >> 16) as u16;
+        if self.is_ipv6() {
+            ([t[0], t[1], t[2], t[3]], [t[4], t[5], t[6], t[7]], source_port)
+        } else {
+            ([t[0], 0, 0, 0], [t[1], 0, 0, 0], source_port)
         }
     }
 
@@ -93,26 +130,13 @@ impl Segment {
     /// reaches the same worker.
     #[inline(always)]
     pub fn hash(&self) -> u32 {
-        // SAFETY: as in `destination_port`.
-        unsafe {
-            if self.ipv6 {
-                let t = &self.tuple.__bindgen_anon_1.ipv6;
-                let mut hash = 0;
-                for i in 0..4 {
-                    hash = mix(mix(hash, t.saddr[i]), t.daddr[i]);
-                }
-                finish(mix(hash, ports(t.sport, t.dport)))
-            } else {
-                let t = &self.tuple.__bindgen_anon_1.ipv4;
-                finish(mix(mix(mix(0, t.saddr), t.daddr), ports(t.sport, t.dport)))
-            }
+        // The words that IPv4 leaves are zero, so both families can be mixed alike.
+        let mut hash = 0;
+        for word in self.tuple {
+            hash = mix(hash, word);
         }
+        finish(hash)
     }
-}
-
-#[inline(always)]
-fn ports(source: u16, destination: u16) -> u32 {
-    (source as u32) << 16 | destination as u32
 }
 
 #[inline(always)]
@@ -130,16 +154,74 @@ fn finish(mut hash: u32) -> u32 {
 
 /// Reads the packet, or says with which verdict it leaves unread.
 #[inline(always)]
-pub fn segment(ctx: &TcContext, link: Link) -> Result<Segment, Verdict> {
-    let (ethertype, offset, tagged) = match link {
-        Link::Ethernet => ethernet(ctx)?,
+pub fn segment(ctx: &TcContext, link: Link) -> Result<Segment, Left> {
+    let mut segment = Segment::default();
+    // SAFETY: both pointers are valid for the call.
+    match unsafe { read_segment(ctx.skb.skb, &raw mut segment, link as u32) } {
+        READ => Ok(segment),
+        verdict => Err(Left::by_number(verdict)),
+    }
+}
+
+/// What [`read_segment`] returns when it wrote a segment; else the number of a verdict.
+const READ: u32 = u32::MAX;
+
+/// Fills `segment` from the packet.
+///
+/// A global function in the verifier's sense: checked once for any packet, after which nothing of the ways through it
+/// is remembered. Inlined, every one of those ways would be followed to the end of the program.
+///
+/// # Safety
+/// `skb` must be the program's context; `segment` must be null or point to one.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn read_segment(skb: *mut __sk_buff, segment: *mut Segment, link: u32) -> u32 {
+    // SAFETY: null, which the verifier thinks possible, or a segment that lives across the call.
+    let Some(segment) = (unsafe { segment.as_mut() }) else { return Verdict::DropMalformed as u32 };
+    let ctx = TcContext::new(skb);
+    let bare = link == Link::Bare as u32;
+    if !bare && let Some(read) = plain::read(&ctx) {
+        *segment = read;
+        return READ;
+    }
+    let found = if bare {
         // SAFETY: the context pointer is valid for the program's run.
-        Link::Bare => (u16::from_be(unsafe { (*ctx.skb.skb).protocol } as u16), 0, false),
+        Ok((u16::from_be(unsafe { (*skb).protocol } as u16), 0, false))
+    } else {
+        ethernet(&ctx)
     };
-    match ethertype {
-        ETHERTYPE_IPV4 => ipv4(ctx, offset, tagged),
-        ETHERTYPE_IPV6 => ipv6(ctx, offset, tagged),
+    match found {
+        // SAFETY: the caller vouches for both pointers.
+        Ok((ethertype, offset, tagged)) => unsafe {
+            read_packet(skb, segment, offset as u32, ethertype as u32 | (tagged as u32) << TAGGED_SHIFT)
+        },
+        Err(verdict) => verdict as u32,
+    }
+}
+
+/// Where [`read_packet`] finds, above the ethertype, whether there was a tag.
+const TAGGED_SHIFT: u32 = 16;
+
+/// Fills `segment` from the IP packet at `offset` of the frame. A global function, so that it is checked once and not
+/// again for each number of tags.
+///
+/// # Safety
+/// As for [`read_segment`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn read_packet(skb: *mut __sk_buff, segment: *mut Segment, offset: u32, kind: u32) -> u32 {
+    // SAFETY: as in `read_segment`.
+    let Some(segment) = (unsafe { segment.as_mut() }) else { return Verdict::DropMalformed as u32 };
+    let ctx = TcContext::new(skb);
+    let (offset, tagged) = (offset as usize, kind >> TAGGED_SHIFT != 0);
+    let read = match kind as u16 {
+        ETHERTYPE_IPV4 => ipv4(&ctx, offset, tagged, segment),
+        ETHERTYPE_IPV6 => ipv6(&ctx, offset, tagged, segment),
         _ => Err(Verdict::PassNotIp),
+    };
+    match read {
+        Ok(()) => READ,
+        Err(verdict) => verdict as u32,
     }
 }
 
@@ -166,7 +248,7 @@ fn is_vlan(ethertype: u16) -> bool {
 }
 
 #[inline(always)]
-fn ipv4(ctx: &TcContext, offset: usize, tagged: bool) -> Result<Segment, Verdict> {
+fn ipv4(ctx: &TcContext, offset: usize, tagged: bool, segment: &mut Segment) -> Result<(), Verdict> {
     let header: [u8; 20] = load(ctx, offset)?;
     let header_length = (header[0] & 0x0f) as u32 * 4;
     if header[0] >> 4 != 4 || header_length < 20 {
@@ -185,96 +267,37 @@ fn ipv4(ctx: &TcContext, offset: usize, tagged: bool) -> Result<Segment, Verdict
         routed: false,
         tagged,
     };
-    let (flags, source, destination) = tcp.read(ctx)?;
-    let mut segment = tcp.segment(flags, false)?;
-    segment.tuple.__bindgen_anon_1.ipv4.saddr =
-        u32::from_ne_bytes([header[12], header[13], header[14], header[15]]);
-    segment.tuple.__bindgen_anon_1.ipv4.daddr =
-        u32::from_ne_bytes([header[16], header[17], header[18], header[19]]);
-    segment.tuple.__bindgen_anon_1.ipv4.sport = source;
-    segment.tuple.__bindgen_anon_1.ipv4.dport = destination;
-    Ok(segment)
+    let (flags, ports) = tcp.read(ctx)?;
+    segment.traits = tcp.traits(flags)?;
+    segment.tuple[0] = u32::from_ne_bytes([header[12], header[13], header[14], header[15]]);
+    segment.tuple[1] = u32::from_ne_bytes([header[16], header[17], header[18], header[19]]);
+    segment.tuple[2] = ports;
+    Ok(())
 }
 
 #[inline(always)]
-fn ipv6(ctx: &TcContext, offset: usize, tagged: bool) -> Result<Segment, Verdict> {
+fn ipv6(ctx: &TcContext, offset: usize, tagged: bool, segment: &mut Segment) -> Result<(), Verdict> {
     let header: [u8; 8] = load(ctx, offset)?;
     if header[0] >> 4 != 6 {
         return Err(Verdict::DropMalformed);
     }
     let length = u16::from_be_bytes([header[4], header[5]]) as u32;
     let total = if length == 0 { 0 } else { length + 40 };
-    let found = extensions(ctx, offset, header[6])?;
+    let found = extensions::walk(ctx, (offset + 40) as u32, header[6])?;
     let tcp = Tcp {
-        offset: found.offset,
-        length: payload(ctx, offset, total, (found.offset - offset) as u32)?,
+        offset: found.offset as usize,
+        length: payload(ctx, offset, total, found.offset.wrapping_sub(offset as u32))?,
         fragment_offset: found.fragment_offset,
-        fragmented: found.fragmented,
-        routed: found.routed,
+        fragmented: found.is_fragmented(),
+        routed: found.is_routed(),
         tagged,
     };
-    let (flags, source, destination) = tcp.read(ctx)?;
-    let mut segment = tcp.segment(flags, true)?;
-    segment.tuple.__bindgen_anon_1.ipv6.saddr = load(ctx, offset + 8)?;
-    segment.tuple.__bindgen_anon_1.ipv6.daddr = load(ctx, offset + 24)?;
-    segment.tuple.__bindgen_anon_1.ipv6.sport = source;
-    segment.tuple.__bindgen_anon_1.ipv6.dport = destination;
-    Ok(segment)
-}
-
-struct Extensions {
-    offset: usize,
-    fragment_offset: u32,
-    fragmented: bool,
-    routed: bool,
-}
-
-/// Walks the extension headers up to the TCP header.
-#[inline(always)]
-fn extensions(ctx: &TcContext, start: usize, first: u8) -> Result<Extensions, Verdict> {
-    let mut found = Extensions { offset: start + 40, fragment_offset: 0, fragmented: false, routed: false };
-    let mut next = first;
-    for _ in 0..MAX_EXTENSION_HEADERS {
-        let length = match next {
-            NEXT_TCP => return Ok(found),
-            NEXT_HOP_BY_HOP | NEXT_DESTINATION | NEXT_ROUTING => {
-                let header: [u8; 2] = load(ctx, found.offset)?;
-                found.routed |= next == NEXT_ROUTING;
-                next = header[0];
-                (header[1] as usize + 1) * 8
-            }
-            NEXT_AUTHENTICATION => {
-                let header: [u8; 2] = load(ctx, found.offset)?;
-                next = header[0];
-                (header[1] as usize + 2) * 4
-            }
-            NEXT_FRAGMENT => {
-                let header: [u8; 4] = load(ctx, found.offset)?;
-                next = header[0];
-                // An atomic fragment counts as one too: nobody sends a SYN so, and reassembly might let go
-                // of the socket that was assigned.
-                found.fragmented = true;
-                found.fragment_offset = (u16::from_be_bytes([header[2], header[3]]) & 0xfff8) as u32;
-                if found.fragment_offset != 0 {
-                    // Its first byte is data, whatever `next` says, so no header can be read from it.
-                    return if next == NEXT_TCP || is_extension(next) {
-                        Ok(found)
-                    } else {
-                        Err(Verdict::PassNotTcp)
-                    };
-                }
-                8
-            }
-            _ => return Err(Verdict::PassNotTcp),
-        };
-        found.offset += length;
-    }
-    if next == NEXT_TCP { Ok(found) } else { Err(Verdict::DropTooDeep) }
-}
-
-#[inline(always)]
-fn is_extension(next: u8) -> bool {
-    matches!(next, NEXT_HOP_BY_HOP | NEXT_DESTINATION | NEXT_ROUTING | NEXT_AUTHENTICATION | NEXT_FRAGMENT)
+    let (flags, ports) = tcp.read(ctx)?;
+    segment.traits = tcp.traits(flags)? | is::IPV6;
+    let addresses: [u32; 8] = load(ctx, offset + 8)?;
+    segment.tuple[..8].copy_from_slice(&addresses);
+    segment.tuple[8] = ports;
+    Ok(())
 }
 
 /// Bytes after `headers`, as the packet itself states. `total` is zero in packets longer than 64 KiB that the
@@ -298,7 +321,7 @@ struct Tcp {
 impl Tcp {
     /// Flags and both ports (network order); a verdict for what has none to read.
     #[inline(always)]
-    fn read(&self, ctx: &TcContext) -> Result<(u8, u16, u16), Verdict> {
+    fn read(&self, ctx: &TcContext) -> Result<(Flags, u32), Verdict> {
         if self.fragment_offset != 0 {
             // In IPv6 other headers may precede TCP's in the first fragment, so its flags can lie anywhere
             // up to that fragment's end; only the first fragment, which must hold them, is looked at. Linux
@@ -316,18 +339,15 @@ impl Tcp {
         if header[12] >> 4 < 5 {
             return Err(Verdict::DropMalformed);
         }
-        Ok((
-            header[13],
-            u16::from_ne_bytes([header[0], header[1]]),
-            u16::from_ne_bytes([header[2], header[3]]),
-        ))
+        let flags = Flags { bits: header[13], ends_there: self.length <= (header[12] >> 4) as u32 * 4 };
+        Ok((flags, u32::from_ne_bytes([header[0], header[1], header[2], header[3]])))
     }
 
-    /// A segment with these flags and a tuple yet to be filled.
+    /// The traits of a segment with these flags; a verdict for one that should not be.
     #[inline(always)]
-    fn segment(&self, flags: u8, ipv6: bool) -> Result<Segment, Verdict> {
-        if flags & SYN != 0 {
-            if flags & (FIN | RST) != 0 {
+    fn traits(&self, flags: Flags) -> Result<u32, Verdict> {
+        if flags.bits & SYN != 0 {
+            if flags.bits & (FIN | RST) != 0 {
                 return Err(Verdict::DropOddFlags);
             }
             if self.fragmented {
@@ -337,14 +357,25 @@ impl Tcp {
                 return Err(Verdict::DropRoutingHeader);
             }
         }
-        Ok(Segment {
-            // SAFETY: all bytes zero is a valid tuple of either family.
-            tuple: unsafe { core::mem::zeroed() },
-            ipv6,
-            tagged: self.tagged,
-            opens: flags & (SYN | ACK) == SYN,
-            resets: flags & RST != 0,
-        })
+        let tagged = if self.tagged { is::TAGGED } else { 0 };
+        Ok(tagged | flags.traits())
+    }
+}
+
+/// What is read of a TCP header besides its ports.
+#[derive(Clone, Copy)]
+struct Flags {
+    bits: u8,
+    /// Whether nothing follows the header.
+    ends_there: bool,
+}
+
+impl Flags {
+    #[inline(always)]
+    fn traits(self) -> u32 {
+        let opens = if self.bits & (SYN | ACK) == SYN { is::OPENING } else { 0 };
+        let resets = if self.bits & RST != 0 && self.ends_there { is::BARE_RESET } else { 0 };
+        opens | resets
     }
 }
 

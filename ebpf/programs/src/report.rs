@@ -1,69 +1,97 @@
-//! Leaves a record of one drop in [`DROP_SAMPLE`] for user space to log.
+//! Leaves a line about one drop in [`DROP_SAMPLE`] in the node's log, for user space to name and write.
 //!
-//! Never waits and never fails: when nobody reads the ring it fills, and the counters still tell.
+//! Writing a line takes aya-log more instructions than all the rest, and more stack than is left; so that is the work
+//! of a program of its own, one for the node, to which a dropping program hands the packet by a tail call. Never waits
+//! and never fails: without that program, or with a full log, the packet is dropped all the same and the counters tell.
+//! The line is numbers only, in the order that the loader's `drops` reads.
 
-use aya_ebpf::{EbpfContext as _, helpers::bpf_skb_load_bytes, programs::TcContext};
-use ebb_abi::{Address, DROP_SAMPLE, Drop, Hook, Verdict};
+use aya_ebpf::{
+    EbpfContext as _, helpers::bpf_skb_load_bytes, macros::map, maps::ProgramArray, programs::TcContext,
+};
+use aya_log_ebpf::warn;
+use ebb_abi::{DROP_SAMPLE, Hook, LOG_TARGET};
 
-use crate::maps::{self, DROPS};
+use crate::{maps, verdict::Left};
 
-/// `seen` is how often the same happened before on this cpu, so the first drop is always reported.
+/// The program that writes, in the only slot.
+#[map]
+static REPORTERS: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// Does not return when the drop is reported: the packet is then dropped by [`write`]'s program. `seen` is how often
+/// the same happened before on this cpu, so the first drop is always reported.
 #[inline(always)]
-pub fn sampled(ctx: &TcContext, hook: Hook, verdict: Verdict, seen: u64) {
-    if seen & (DROP_SAMPLE - 1) == 0 {
-        report(ctx, hook as u32, verdict as u32, seen + 1);
+pub fn sampled(ctx: &TcContext, hook: Hook, left: Left, seen: u64) {
+    if seen & (DROP_SAMPLE - 1) != 0 {
+        return;
+    }
+    let pod = maps::config().map_or(0, |config| config.pod_number);
+    let told = seen + 1;
+    // SAFETY: the context pointer is valid for the program's run. What other programs kept in these words is lost, to a
+    // packet that goes nowhere.
+    unsafe {
+        (*ctx.skb.skb).cb = [pod, hook as u32, left.number(), told as u32, (told >> 32) as u32];
+        REPORTERS.tail_call(ctx, 0);
     }
 }
 
-/// Written where it will be read from: a copy on the stack would not fit beside the parser's.
-#[inline(never)]
-fn report(ctx: &TcContext, hook: u32, verdict: u32, seen: u64) {
-    let Some(mut entry) = DROPS.reserve::<Drop>(0) else { return };
-    // SAFETY: all bytes zero is a valid record, and the entry is big and aligned enough for one.
-    let record = unsafe {
-        entry.as_mut_ptr().write_bytes(0, 1);
-        &mut *entry.as_mut_ptr()
-    };
-    record.pod_number = maps::config().map_or(0, |config| config.pod_number);
-    record.hook = hook;
-    record.verdict = verdict;
+/// Writes the line about a packet that [`sampled`] handed over.
+#[inline(always)]
+pub fn write(ctx: &TcContext) {
     // SAFETY: the context pointer is valid for the program's run.
-    record.interface = unsafe { (*ctx.skb.skb).ifindex };
-    record.seen = seen;
-    addresses(ctx, record);
-    entry.submit(0);
+    let ([pod, hook, verdict, low, high], interface) = unsafe { ((*ctx.skb.skb).cb, (*ctx.skb.skb).ifindex) };
+    let seen = (high as u64) << 32 | low as u64;
+    let flow = flow(ctx);
+    warn!(
+        ctx,
+        target: LOG_TARGET,
+        "{} {} {} {} {} {:i} {} {:i} {}",
+        pod, hook, verdict, interface, seen,
+        flow.source, flow.source_port, flow.destination, flow.destination_port
+    );
+}
+
+/// Addresses in IPv6 form, an IPv4 address mapped; all zero when the packet could not be read so far.
+#[derive(Default)]
+struct Flow {
+    source: [u8; 16],
+    destination: [u8; 16],
+    source_port: u16,
+    destination_port: u16,
 }
 
 /// Reads the flow anew, and less carefully than the parser: a dropped packet may well be unreadable, and a
 /// log line may well be incomplete.
 #[inline(always)]
-fn addresses(ctx: &TcContext, record: &mut Drop) {
-    let Ok(ethertype) = ctx.load::<[u8; 2]>(12) else { return };
+fn flow(ctx: &TcContext) -> Flow {
+    let mut flow = Flow::default();
+    let Ok(ethertype) = ctx.load::<[u8; 2]>(12) else { return flow };
     let ports_at = match ethertype {
         [0x08, 0x00] => {
-            let Ok(header) = ctx.load::<u8>(14) else { return };
-            if !(read(ctx, 26, &mut record.source, 4) && read(ctx, 30, &mut record.destination, 4)) {
-                return;
+            let Ok(header) = ctx.load::<u8>(14) else { return flow };
+            flow.source[10..12].fill(0xff);
+            flow.destination[10..12].fill(0xff);
+            if !(read(ctx, 26, &mut flow.source[12..]) && read(ctx, 30, &mut flow.destination[12..])) {
+                return Flow::default();
             }
-            record.ip_version = 4;
             14 + (header & 0x0f) as usize * 4
         }
         [0x86, 0xdd] => {
-            if !(read(ctx, 22, &mut record.source, 16) && read(ctx, 38, &mut record.destination, 16)) {
-                return;
+            if !(read(ctx, 22, &mut flow.source) && read(ctx, 38, &mut flow.destination)) {
+                return Flow::default();
             }
-            record.ip_version = 6;
             14 + 40
         }
-        _ => return,
+        _ => return flow,
     };
-    let Ok(ports) = ctx.load::<[[u8; 2]; 2]>(ports_at) else { return };
-    record.source_port = u16::from_be_bytes(ports[0]);
-    record.destination_port = u16::from_be_bytes(ports[1]);
+    if let Ok(ports) = ctx.load::<[[u8; 2]; 2]>(ports_at) {
+        flow.source_port = u16::from_be_bytes(ports[0]);
+        flow.destination_port = u16::from_be_bytes(ports[1]);
+    }
+    flow
 }
 
 #[inline(always)]
-fn read(ctx: &TcContext, offset: u32, into: &mut Address, length: u32) -> bool {
-    // SAFETY: `length` is 4 or 16, and `into` has 16 bytes.
-    unsafe { bpf_skb_load_bytes(ctx.as_ptr(), offset, into.as_mut_ptr().cast(), length) == 0 }
+fn read(ctx: &TcContext, offset: u32, into: &mut [u8]) -> bool {
+    // SAFETY: the slice is writable for its length, which is a constant wherever this is inlined.
+    unsafe { bpf_skb_load_bytes(ctx.as_ptr(), offset, into.as_mut_ptr().cast(), into.len() as u32) == 0 }
 }

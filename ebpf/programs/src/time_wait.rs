@@ -78,14 +78,9 @@ pub fn answer(ctx: &SkLookupContext) -> u32 {
         (note.kind, note.hash)
     };
     forget();
-    let kind = match kind - 1 {
-        0 => ListenerKind::Outbound,
-        1 => ListenerKind::Plaintext,
-        _ => ListenerKind::Hbone,
-    };
-    let verdict = maps::give_to_listener(ctx.as_ptr(), kind, hash);
-    maps::count(Hook::AnswerLookup, verdict);
-    if verdict.is_drop() { SK_DROP } else { SK_PASS }
+    let left = maps::give_to_listener(ctx.as_ptr(), kind - 1, hash);
+    maps::count(Hook::AnswerLookup, left);
+    if left.is_drop() { SK_DROP } else { SK_PASS }
 }
 
 /// What the kernel is looking for. Each field is read on its own and without a branch, as the verifier wants of

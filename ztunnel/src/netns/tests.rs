@@ -110,7 +110,7 @@ impl Drop for Enrolled {
         for uid in self.redirector.leftovers(&HashSet::new()).unwrap_or_default() {
             let _best_effort = self.redirector.remove_leftover(&uid);
         }
-        let _best_effort = std::fs::remove_file(self.pins.join("DROPS"));
+        let _best_effort = std::fs::remove_dir_all(self.pins.join("log"));
         let _best_effort = std::fs::remove_dir(&self.pins);
     }
 }

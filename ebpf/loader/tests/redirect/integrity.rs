@@ -7,14 +7,11 @@ use aya::{
     programs::{LinkOrder, SchedClassifier, TcAttachType, tc::TcAttachOptions},
 };
 use ebb_loader::{
-    AttachMode, Attachment, FaultKind,
+    FaultKind,
     abi::{ListenerKind, program},
 };
 
-use crate::rig::{
-    Node, Wire, Ztunnel, address, assert_inbound, assert_joined, assert_outbound, direct, enrolled,
-    eventually, running,
-};
+use crate::rig::{Node, Wire, Ztunnel, address, assert_outbound, enrolled, eventually, running};
 
 #[test]
 fn a_second_interface_and_one_that_comes_later_are_redirected() {
@@ -87,28 +84,4 @@ fn a_link_that_someone_removed_is_noticed_and_put_back() {
     rig.pod.repair().unwrap();
     assert_eq!(rig.pod.verify().unwrap(), []);
     assert_outbound(&rig.wire, &rig.ztunnel);
-}
-
-#[test]
-fn clsact_serves_where_tcx_is_not_to_be_had() {
-    let wire = Wire::new();
-    let node = Node::with(AttachMode::Clsact);
-    assert_eq!(node.redirector.capabilities().attachment, Attachment::Clsact);
-    let ztunnel = Ztunnel::start(&wire.pod, 1);
-    let pod = node.enrol(&wire.pod, &ztunnel);
-    assert_eq!(pod.verify().unwrap(), []);
-    assert_outbound(&wire, &ztunnel);
-    assert_inbound(&wire, &ztunnel);
-    drop(pod);
-    let pod = node.enrol(&wire.pod, &ztunnel);
-    assert!(pod.adopted());
-    assert_outbound(&wire, &ztunnel);
-    wire.pod.run("tc filter del dev eth0 egress");
-    assert_eq!(pod.verify().unwrap().len(), 1);
-    pod.repair().unwrap();
-    assert_outbound(&wire, &ztunnel);
-    pod.unenrol().unwrap();
-    assert_eq!(wire.pod.run("tc filter show dev eth0 egress").trim(), "");
-    let (mut client, mut served) = direct(&wire, 83);
-    assert_joined(&mut client, &mut served);
 }

@@ -20,7 +20,7 @@ fn drops_are_reported_with_pod_and_flow() {
         let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
         let _times_out = socket.connect_timeout(&address(POD6, 80).into(), SILENCE);
     });
-    let drops = reader.take();
+    let drops = reader.take().unwrap();
     let drop = drops.iter().find(|drop| drop.hook == Hook::AssignInbound).expect("a report");
     assert_eq!((drop.verdict, drop.pod.as_deref()), (Verdict::DropNoListener, Some(pod.uid())));
     let (source, destination) = drop.flow.unwrap();
@@ -56,7 +56,7 @@ fn what_is_missing_is_named_in_one_sentence() {
         matches!(error.missing, Missing::Permission { .. }) && error.to_string().contains("CAP_BPF"),
         "{error}"
     );
-    let _absent = std::fs::remove_dir("/sys/fs/bpf/ebb-test-absent");
+    let _absent = std::fs::remove_dir_all("/sys/fs/bpf/ebb-test-absent");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! One process of ztunnel after another, and what is left when there is none.
 
-use std::{collections::HashSet, thread};
+use std::{collections::HashSet, thread, time::Duration};
 
 use aya::{
     maps::{Array, Map, MapData},
@@ -14,8 +14,8 @@ use ebb_loader::{
 };
 
 use crate::rig::{
-    Enrolled, Node, PEER4, SILENCE, Wire, Ztunnel, address, assert_inbound, assert_joined, assert_outbound,
-    enrolled, eventually, running, settings,
+    Enrolled, Node, PEER4, POD4, SILENCE, Wire, Ztunnel, address, assert_inbound, assert_joined,
+    assert_outbound, enrolled, eventually, running, settings,
 };
 
 #[test]
@@ -44,6 +44,34 @@ fn a_crash_leaks_nothing_and_the_next_process_takes_over() {
         assert_inbound(&wire, &fresh);
     });
     assert!(server.accept().is_err(), "a connection went past ztunnel");
+}
+
+#[test]
+fn drops_of_an_earlier_processs_programs_are_heard_by_one_process_at_a_time() {
+    let Enrolled { wire, pod, ztunnel, node } = enrolled(1);
+    let mut old = node.redirector.drops().unwrap();
+    assert!(node.redirector.drops().is_err(), "two readers of one log");
+    assert_eq!(old.take().unwrap(), []);
+    drop(ztunnel);
+    let successor = Redirector::open(settings(&node.name, AttachMode::Auto)).unwrap();
+    let mut new = successor.drops().unwrap();
+    let arrive = |port| {
+        let _waits_in_vain = wire.peer.inside(|| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.connect_timeout(&address(POD4, port).into(), Duration::from_millis(50))
+        });
+    };
+    arrive(80);
+    assert_eq!(new.take().unwrap(), []);
+    let heard = old.take().unwrap();
+    assert_eq!((heard.len(), heard[0].pod.as_deref()), (1, Some("pod-1")));
+    drop((old, pod));
+    // Only one drop in many is told: a cpu that has told its first is silent for a while.
+    eventually("a drop to be heard by the successor", || {
+        arrive(81);
+        // Nobody has enrolled the pod anew, so its number is nobody's.
+        new.take().unwrap().iter().any(|drop| drop.pod.is_none() && drop.verdict == Verdict::DropNoListener)
+    });
 }
 
 #[repr(transparent)]

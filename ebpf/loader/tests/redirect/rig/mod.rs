@@ -21,7 +21,7 @@ use std::{
 use aya::programs::{SchedClassifier, TcAttachType};
 use ebb_loader::{
     AttachMode, EnrolledPod, Enrolment, PodFlags, Redirector, Settings, WorkerListeners,
-    abi::{ListenerKind, ZTUNNEL_MARK},
+    abi::{self, ListenerKind, ZTUNNEL_MARK},
 };
 use nix::sched::{CloneFlags, setns, unshare};
 use socket2::{Domain, Socket, Type};
@@ -330,7 +330,10 @@ impl Drop for Node {
         for uid in self.redirector.leftovers(&HashSet::new()).unwrap_or_default() {
             let _best_effort = self.redirector.remove_leftover(&uid);
         }
-        let _best_effort = std::fs::remove_file(self.pins().join("DROPS"));
+        for map in [abi::map::LOG, abi::map::REPORTERS] {
+            let _best_effort = std::fs::remove_file(self.pins().join("log").join(map));
+        }
+        let _best_effort = std::fs::remove_dir(self.pins().join("log"));
         let _best_effort = std::fs::remove_dir(self.pins());
     }
 }
