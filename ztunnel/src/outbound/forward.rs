@@ -59,7 +59,7 @@ async fn carry(
         server: hop.server(),
         admission: own_admission(flow, &hop),
     };
-    let (_registration, killed) = match worker.live.enter(entry, &worker.drain) {
+    let (_registration, killed) = match worker.live.enter(entry) {
         Ok(entered) => entered,
         Err(refusal) => return Err((refusal, near)),
     };

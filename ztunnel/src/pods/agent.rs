@@ -40,6 +40,23 @@ pub struct Agent {
     refused: HashMap<Arc<str>, &'static str>,
     faulty: usize,
     swept: bool,
+    leave: Leave,
+}
+
+/// How the agent is told that the process is about to end, and how it answers.
+#[derive(Debug, Clone, Default)]
+pub struct Leave {
+    asked: CancellationToken,
+    doors_closed: CancellationToken,
+}
+
+impl Leave {
+    /// Asks for the doors to be closed, and waits until those of every pod are: new connections then wait in the kernel
+    /// for the next process.
+    pub async fn close_doors(&self) {
+        self.asked.cancel();
+        self.doors_closed.cancelled().await;
+    }
 }
 
 impl Agent {
@@ -53,14 +70,34 @@ impl Agent {
         workers: Vec<mpsc::Sender<Serve>>,
     ) -> Self {
         let (served, leaving, failed, refused) = Default::default();
-        let (faulty, swept) = (0, false);
-        Self { node, mesh, certs, status, kernel, workers, served, leaving, failed, refused, faulty, swept }
+        let (faulty, swept, leave) = (0, false, Leave::default());
+        Self {
+            node,
+            mesh,
+            certs,
+            status,
+            kernel,
+            workers,
+            served,
+            leaving,
+            failed,
+            refused,
+            faulty,
+            swept,
+            leave,
+        }
+    }
+
+    /// To tell it, once it runs, that the process is about to end.
+    pub fn leave(&self) -> Leave {
+        self.leave.clone()
     }
 
     /// Follows the mesh until `stop` fires. What is enrolled then stays so: the kernel goes on dropping what nobody
     /// takes, and the next process takes over.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut verify = tokio::time::interval(VERIFY_INTERVAL);
+        let Leave { asked, doors_closed } = self.leave.clone();
         loop {
             let mesh = self.mesh.current();
             if mesh.generation() > 0 {
@@ -69,6 +106,10 @@ impl Agent {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
+                () = asked.cancelled(), if !doors_closed.is_cancelled() => {
+                    self.served.values().for_each(Served::close_doors);
+                    doors_closed.cancel();
+                }
                 _ = self.mesh.changed() => {}
                 // Also what tries again, when the time for that has come.
                 _ = verify.tick() => self.verify(),
@@ -126,6 +167,9 @@ impl Agent {
                     // A worker that is gone is a proxy that is ending.
                     let _ = worker.send(Serve { pod: served.pod.clone(), listeners }).await;
                 }
+                if self.leave.asked.is_cancelled() {
+                    served.close_doors();
+                }
                 tracing::info!(pod = &*member.uid, adopted = served.is_adopted(), "pod enrolled");
                 served.cut_when_none_is_older();
                 // At once, because enrolling the pods after it may take longer than an older connection may last.
@@ -162,7 +206,7 @@ impl Agent {
 
     /// `restarts` says that the same pod is about to be served in another way.
     fn stop(&mut self, mesh: &Snapshot, member: &Member, restarts: bool) {
-        let Some(served) = self.served.remove(member) else { return };
+        let Some(mut served) = self.served.remove(member) else { return };
         self.status.stopped();
         let identity = &served.pod.identity;
         if !self.served.values().any(|other| other.pod.identity == *identity) {
@@ -212,7 +256,7 @@ impl Agent {
             served.cut_when_none_is_older();
         }
         let (over, leaving): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.leaving).into_iter().partition(|(_, served)| served.is_idle());
+            std::mem::take(&mut self.leaving).into_iter().partition(|(_, served)| served.has_left());
         self.leaving = leaving;
         for (_, served) in over {
             served.end();

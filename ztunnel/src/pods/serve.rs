@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use anyhow::Context;
 use ebb_loader::{EnrolledPod, Enrolment, PodFlags, Redirector, WorkerListeners};
 use tokio_util::sync::CancellationToken;
 
+use crate::door::HANDSHAKE_GRACE;
 use crate::netns::listen::PodListeners;
 use crate::netns::{Netns, sockets, steer};
 use crate::pods::Pod;
@@ -20,6 +22,8 @@ pub struct Served {
     enrolled: EnrolledPod,
     before: steer::Before,
     flags: PodFlags,
+    /// When it began to leave the mesh, if it does.
+    released: Option<Instant>,
     /// Policy generation at which connections older than enrolment were last judged, plus one.
     judged: AtomicU64,
     /// Whether segments of connections that the proxy does not hold are dropped.
@@ -54,7 +58,7 @@ pub fn start(
         open: AtomicUsize::new(0),
     });
     let (judged, cut) = (AtomicU64::new(0), AtomicBool::new(false));
-    Ok((Served { pod, enrolled, before, flags, judged, cut }, listeners))
+    Ok((Served { pod, enrolled, before, flags, released: None, judged, cut }, listeners))
 }
 
 fn listen(netns: &Netns, workers: u32) -> anyhow::Result<Vec<PodListeners>> {
@@ -95,19 +99,34 @@ impl Served {
         self.enrolled.adopted()
     }
 
-    /// Whether no connection is carried for it.
-    pub fn is_idle(&self) -> bool {
-        self.pod.open.load(Ordering::Relaxed) == 0
+    /// Whether it has been released, its doors have had the time to close, and no connection is carried for it.
+    pub fn has_left(&self) -> bool {
+        self.released.is_some_and(|at| at.elapsed() > 2 * HANDSHAKE_GRACE)
+            && self.pod.open.load(Ordering::Relaxed) == 0
+    }
+
+    /// Turns new connections away, to wait for the next process. What has been accepted, queued or half made goes on.
+    pub fn close_doors(&self) {
+        match self.enrolled.clear_listeners() {
+            Ok(()) => {}
+            Err(error @ ebb_loader::Error::Superseded { .. }) => {
+                tracing::info!(pod = &*self.pod.uid, %error, "the next process serves the pod already");
+            }
+            Err(error) => {
+                tracing::warn!(pod = &*self.pod.uid, %error, "new connections of the pod cannot be turned away");
+            }
+        }
     }
 
     /// Stops capturing new connections while those that are open go on. False when the kernel refused.
-    pub fn release(&self) -> bool {
+    pub fn release(&mut self) -> bool {
         let released = self.enrolled.set_flags(PodFlags { release: true, ..self.flags });
         if let Err(error) = &released {
             tracing::warn!(pod = &*self.pod.uid, %error, "cannot release the pod gently");
             return false;
         }
         self.pod.closing.cancel();
+        self.released = Some(Instant::now());
         true
     }
 
@@ -139,7 +158,7 @@ impl Served {
     /// The same place in the kernel, served for `pod`.
     #[must_use]
     pub fn serving(self, pod: Arc<Pod>) -> Self {
-        Self { pod, judged: AtomicU64::new(0), cut: AtomicBool::new(false), ..self }
+        Self { pod, released: None, judged: AtomicU64::new(0), cut: AtomicBool::new(false), ..self }
     }
 
     /// Ends everything: capture first, then connections and listeners, then the routing.
