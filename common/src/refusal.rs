@@ -28,6 +28,8 @@ pub enum Refusal {
     NoHealthyUpstream(Arc<str>),
     /// The service does not have that port.
     UnknownServicePort(Arc<str>),
+    /// The destination is behind a waypoint that is not there; `namespace/name` of the Gateway.
+    WaypointMissing(Arc<str>),
     /// No certificate for the source workload.
     IdentityUnavailable(Arc<str>),
     /// The TCP connection could not be made.
@@ -91,6 +93,9 @@ impl fmt::Display for Refusal {
             Self::DestinationMismatch(asked) => write!(f, "{asked} is not an address of this pod"),
             Self::NoHealthyUpstream(service) => write!(f, "no healthy upstream for {service}"),
             Self::UnknownServicePort(port) => write!(f, "{port} is not a port of the service"),
+            Self::WaypointMissing(waypoint) => {
+                write!(f, "unknown waypoint: {waypoint}, which the destination demands")
+            }
             Self::IdentityUnavailable(why) => write!(f, "no certificate: {why}"),
             Self::ConnectFailed(why) => write!(f, "connection failed: {why}"),
             Self::TunnelUnreachable(peer) => {

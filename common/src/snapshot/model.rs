@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::config::ObjectName;
 use crate::spiffe::Identity;
 
 /// How a workload is reached from inside the mesh (Istio WDS `tunnel_protocol`).
@@ -103,6 +104,9 @@ pub struct Workload {
     pub health: Health,
     /// How its traffic is captured; `None` when it is not in the mesh.
     pub enrolment: Option<Enrolment>,
+    /// The Gateway that its labels, or its namespace's, name as its waypoint. Whether calls are to pass it is for
+    /// [`Snapshot::waypoint_of_workload`](super::Snapshot::waypoint_of_workload) to say.
+    pub waypoint: Option<ObjectName>,
 }
 
 impl Workload {
@@ -198,6 +202,9 @@ pub struct Service {
     pub ports: Box<[ServicePort]>,
     /// Endpoint preferences.
     pub load_balancing: LoadBalancing,
+    /// The Gateway that its labels, or its namespace's, name as its waypoint. Whether calls are to pass it is for
+    /// [`Snapshot::waypoint_of_service`](super::Snapshot::waypoint_of_service) to say.
+    pub waypoint: Option<ObjectName>,
 }
 
 /// What a policy does when it matches.

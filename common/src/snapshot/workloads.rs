@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::MeshSettings;
 use super::model::{Enrolment, Health, Locality, TunnelProtocol, Workload, WorkloadKind};
 use crate::config::core::{Labels, Phase};
+use crate::config::waypoint::{UseWaypoint, is_of_gateway};
 use crate::config::{Namespace, ObjectName, Pod};
 use crate::spiffe::Identity;
 
@@ -79,6 +80,7 @@ impl Constants {
             locality: locality.clone(),
             health: if pod.ready { Health::Healthy } else { Health::Unhealthy },
             enrolment,
+            waypoint: waypoint(pod, namespace),
         })
     }
 }
@@ -95,6 +97,12 @@ fn enrolled(pod: &Pod, namespace: Option<&Namespace>) -> bool {
         _ => None,
     };
     ambient(&pod.labels).or_else(|| ambient(&namespace?.labels)).unwrap_or(false)
+}
+
+fn waypoint(pod: &Pod, namespace: Option<&Namespace>) -> Option<ObjectName> {
+    let own = UseWaypoint::of(&pod.labels, &pod.object.namespace);
+    let inherited = namespace.filter(|_| !is_of_gateway(&pod.labels));
+    UseWaypoint::resolve(own.as_ref(), inherited.and_then(|it| UseWaypoint::of(&it.labels, &it.name)))
 }
 
 /// The controller by the name its author gave it: Deployment `web` for ReplicaSet `web-6d9f`.

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
+use common::hbone;
 use common::hbone::server::{Arrival, Server};
 use common::refusal::Refusal;
 use common::spiffe::Identity;
 use common::telemetry::labels::Reporter;
 use common::tls::{self, ServerStream};
-use common::{hbone, net};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
@@ -50,7 +50,6 @@ async fn handshake(
     // The certificate first: waiting for it must not take a place from other pods' handshakes.
     let certificate = worker.certs.get(&flow.pod.identity).await?;
     let _permit = worker.handshakes.admit(flow.client.ip())?;
-    net::socket::tune(&socket).map_err(|error| Refusal::ConnectFailed(error.to_string().into()))?;
     let accepted = tls::accept(socket, certificate.server.clone(), tls::ACCEPT_DEADLINE).await?;
     let server = hbone::server::accept(accepted.stream, &worker.budget).await?;
     Ok((server, accepted.peer))

@@ -33,12 +33,7 @@ pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, client: TcpStream, addres
         Ok(entered) => entered,
         Err(refusal) => return refuse(&worker, record, client, &refusal),
     };
-    let tuned = socket::tune(&client).map_err(|error| Refusal::ConnectFailed(error.to_string().into()));
-    let connected = match tuned {
-        Ok(()) => deliver::connect(&worker, &flow, &admission, &killed).await,
-        Err(refusal) => Err(refusal),
-    };
-    match connected {
+    match deliver::connect(&worker, &flow, &admission, &killed).await {
         Ok(application) => {
             // The application is the near side, as it is for a tunnel.
             let outcome = relay(application, client, &record, &killed).await;

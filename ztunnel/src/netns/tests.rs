@@ -250,6 +250,30 @@ fn the_application_sees_its_client_through_ztunnel() {
 }
 
 #[test]
+fn accepted_connections_inherit_what_the_proxy_wants_of_them() {
+    let (pod, peer) = wire();
+    steer::install(&pod).unwrap();
+    let listeners = PodListeners::open(&pod, 0).unwrap();
+    let _enrolled = Enrolled::new(&pod, &listeners);
+    let _server = peer.run(|| TcpListener::bind(at("10.7.0.1", 80)).unwrap()).unwrap();
+    let cases = [
+        (&peer, at("10.7.0.2", 80), &listeners.plaintext, true),
+        (&peer, at("fd07::2", 15008), &listeners.hbone, true),
+        (&pod, at("10.7.0.1", 80), &listeners.outbound, false),
+    ];
+    for (from, to, listener, leaves_the_pod) in cases {
+        let _client = connect(from, to);
+        let accepted = accept(listener);
+        assert!(accepted.nodelay().unwrap(), "{to}");
+        let socket = socket2::SockRef::from(&accepted);
+        assert_eq!(socket.keepalive().unwrap(), leaves_the_pod, "{to}");
+        if leaves_the_pod {
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), common::net::socket::TCP_KEEPALIVE_TIME, "{to}");
+        }
+    }
+}
+
+#[test]
 fn a_dial_from_the_clients_own_port_cannot_disturb_its_connection() {
     let (pod, peer) = wire();
     steer::install(&pod).unwrap();
@@ -305,6 +329,14 @@ fn old_connections_are_destroyed_and_ztunnels_are_not() {
     new.write_all(b"new").unwrap();
     accepted.read_exact(&mut [0; 3]).unwrap();
     kept_local.write_all(b"local").unwrap();
-    let found = sockets::find(&pod, new_end, at("10.7.0.1", 80)).unwrap();
-    assert!(found.is_some_and(|socket| !socket.is_ztunnels()));
+    let find = |local: SocketAddr, remote: SocketAddr| sockets::find(&pod, local, remote).unwrap();
+    assert!(find(new_end, at("10.7.0.1", 80)).is_some_and(|socket| !socket.is_ztunnels()));
+    // The other end is a dual-stack socket.
+    assert!(find(at("10.7.0.1", 80), new_end).is_some_and(|socket| socket.is_ztunnels()));
+    assert_eq!(find(new_end, at("10.7.0.1", 81)), None);
+    assert_eq!(find(at("10.7.0.2", 80), at("10.7.0.1", 9)), None, "a listener is no connection");
+    assert!(sockets::find(&pod, new_end, at("fd07::1", 80)).is_err());
+    let six = at("fd07::1", 80);
+    let client = connect(&pod, six).local_addr().unwrap();
+    assert!(find(client, six).is_some(), "just closed, and remembered");
 }

@@ -69,9 +69,6 @@ async fn carry(
     {
         return Err((refusal, near));
     }
-    if let Err(error) = socket::tune(&near) {
-        return Err((Refusal::ConnectFailed(error.to_string().into()), near));
-    }
     match hop {
         NextHop::Tunnel { peer, authority, destination, service } => {
             let tunnel = TunnelTo { peer, authority, destination, service };
