@@ -31,6 +31,7 @@ fn endpoint(address: &str, node: &str, zone: &str, health: Health) -> Endpoint {
         cluster: "Kubernetes".into(),
         locality: Arc::new(at(node, zone, "r")),
         health,
+        netns: None,
         enrolment: None,
         waypoint: None,
     };

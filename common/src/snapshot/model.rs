@@ -59,8 +59,6 @@ pub struct Locality {
 /// How a pod of this node is served, present only for pods that the mesh captures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Enrolment {
-    /// Path of the pod's network namespace, from the annotation `ebb.dev/netns`; `None` when it is not known here.
-    pub netns: Option<Arc<str>>,
     /// `ambient.istio.io/bypass-inbound-capture: "true"`: only outbound traffic and port 15008 are taken.
     pub bypass_inbound: bool,
 }
@@ -102,6 +100,8 @@ pub struct Workload {
     pub locality: Arc<Locality>,
     /// Whether it may be chosen as an endpoint.
     pub health: Health,
+    /// Path of the pod's network namespace, from the annotation `ebb.dev/netns`; `None` when it is not known here.
+    pub netns: Option<Arc<str>>,
     /// How its traffic is captured; `None` when it is not in the mesh.
     pub enrolment: Option<Enrolment>,
     /// The Gateway that its labels, or its namespace's, name as its waypoint. Whether calls are to pass it is for

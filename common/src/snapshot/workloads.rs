@@ -45,8 +45,7 @@ impl Constants {
         if pod.phase == Phase::Over {
             return None;
         }
-        let enrolment = enrolled(pod, namespace)
-            .then(|| Enrolment { netns: pod.netns.clone(), bypass_inbound: pod.bypass_inbound });
+        let enrolment = enrolled(pod, namespace).then_some(Enrolment { bypass_inbound: pod.bypass_inbound });
         let label = |names: &[&str]| names.iter().find_map(|name| pod.labels.get(name)).cloned();
         let (workload_kind, workload_name) = owner(pod);
         let app = label(&["app"]).unwrap_or_else(|| self.empty.clone());
@@ -79,6 +78,7 @@ impl Constants {
             cluster: self.settings.cluster.clone(),
             locality: locality.clone(),
             health: if pod.ready { Health::Healthy } else { Health::Unhealthy },
+            netns: pod.netns.clone(),
             enrolment,
             waypoint: waypoint(pod, namespace),
         })

@@ -27,6 +27,7 @@ pub(crate) fn workload(name: &str) -> Workload {
         cluster: "Kubernetes".into(),
         locality: Arc::new(Locality { region: "r1".into(), zone: "z1".into(), subzone: "".into() }),
         health: Health::Healthy,
+        netns: None,
         enrolment: None,
         waypoint: None,
     }

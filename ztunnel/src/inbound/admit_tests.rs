@@ -74,8 +74,9 @@ fn plaintext_to_a_strict_pod_is_refused_and_a_tunnel_is_not() {
 fn an_allow_policy_admits_whom_it_names_and_nobody_else() {
     assert!(tunnelled(ONLY_CLIENT, &client(), "10.0.0.3:8080").is_ok());
     let other = Identity::new("cluster.local", "shop", "other");
-    assert_eq!(tunnelled(ONLY_CLIENT, &other, "10.0.0.3:8080"), Err(Refusal::NoAllowPolicyMatched));
-    assert_eq!(plain(ONLY_CLIENT, "10.0.0.3:8080"), Err(Refusal::NoAllowPolicyMatched));
+    let refused = Err(Refusal::NoAllowPolicyMatched("shop/only-client".into()));
+    assert_eq!(tunnelled(ONLY_CLIENT, &other, "10.0.0.3:8080"), refused);
+    assert_eq!(plain(ONLY_CLIENT, "10.0.0.3:8080"), refused);
 }
 
 #[test]

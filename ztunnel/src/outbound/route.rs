@@ -148,6 +148,15 @@ fn to_workload(
     })
 }
 
+/// The address from which a pod with `addresses` connects to `peer` on behalf of its socket at `client`: the socket's own,
+/// where the pod has several to choose from. `None` leaves the choice to the kernel, which has only one, or which alone
+/// knows an address that the mesh does not.
+pub fn leaves_from(addresses: &[IpAddr], client: IpAddr, peer: IpAddr) -> Option<IpAddr> {
+    let mut of_family = addresses.iter().filter(|ip| ip.is_ipv4() == peer.is_ipv4());
+    let is_one_of_several = of_family.clone().count() > 1 && of_family.any(|ip| *ip == client);
+    is_one_of_several.then_some(client)
+}
+
 /// Whether the connecting socket may take the client's own address: not when both ends are one, because the
 /// kernel would see a connection of a socket to itself.
 pub fn keeps_source(client: IpAddr, target: IpAddr) -> bool {

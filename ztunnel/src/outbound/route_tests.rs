@@ -126,3 +126,21 @@ fn what_is_bound_to_a_waypoint_is_refused_and_never_reached_round_it() {
     assert_eq!(routed_in(plain, "10.96.0.11:80"), missing);
     assert_eq!(routed_in(plain, outside), missing);
 }
+
+#[test]
+fn a_pod_of_several_addresses_leaves_from_the_one_its_socket_has() {
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let (two, dual) = ([ip("10.0.0.2"), ip("10.0.0.7"), ip("fd00::2")], [ip("10.0.0.2"), ip("fd00::2")]);
+    let cases: &[(&[IpAddr], &str, &str, Option<&str>)] = &[
+        (&two, "10.0.0.7", "10.0.0.3", Some("10.0.0.7")),
+        (&two, "10.0.0.2", "10.0.0.3", Some("10.0.0.2")),
+        (&two, "10.0.0.9", "10.0.0.3", None),
+        (&two, "fd00::2", "fd00::3", None),
+        (&two, "fd00::2", "10.0.0.3", None),
+        (&two, "10.0.0.7", "fd00::3", None),
+        (&dual, "10.0.0.2", "10.0.0.3", None),
+    ];
+    for (addresses, client, peer, from) in cases {
+        assert_eq!(leaves_from(addresses, ip(client), ip(peer)), from.map(ip), "{client} to {peer}");
+    }
+}

@@ -200,7 +200,7 @@ impl Agent {
             self.leaving.swap_remove(at).1.end();
         }
         let others = self.served.values().chain(self.leaving.iter().map(|(_, served)| served));
-        let netns = serve::open_netns(member, others)?;
+        let netns = serve::open_netns((&member.netns, &member.addresses), others)?;
         serve::start(&self.kernel, netns, member, workers)
     }
 
@@ -236,11 +236,26 @@ impl Agent {
         match self.kernel.leftovers(&live) {
             Ok(uids) => uids.iter().for_each(|uid| {
                 tracing::info!(uid, "removing the enrolment of a pod that left while no proxy ran");
-                if let Err(error) = self.kernel.remove_leftover(uid) {
-                    tracing::warn!(uid, %error, "an old enrolment cannot be removed");
+                match self.kernel.remove_leftover(uid) {
+                    Ok(()) => self.undo_routing_of(mesh, uid),
+                    Err(error) => tracing::warn!(uid, %error, "an old enrolment cannot be removed"),
                 }
             }),
             Err(error) => tracing::warn!(%error, "old enrolments cannot be listed"),
+        }
+    }
+
+    /// Undoes an earlier process's routing in a pod that left the mesh and lives. With a pod that is gone, the namespace and
+    /// all that was in it went.
+    fn undo_routing_of(&self, mesh: &Snapshot, incarnation: &str) {
+        let Some(workload) = mesh.workloads().find(|it| &*it.incarnation == incarnation) else { return };
+        let Some(path) = workload.netns.as_deref().filter(|_| workload.node == self.node) else { return };
+        match serve::open_netns((path, &workload.addresses), self.served.values()) {
+            Ok(netns) => serve::undo_routing(&netns, &workload.uid),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(pod = &*workload.uid, error, "an old enrolment's routing stays in the pod");
+            }
         }
     }
 

@@ -20,7 +20,6 @@ pub struct Served {
     /// The pod, shared with the workers.
     pub pod: Arc<Pod>,
     enrolled: EnrolledPod,
-    before: steer::Before,
     flags: PodFlags,
     /// When it began to leave the mesh, if it does.
     released: Option<Instant>,
@@ -33,20 +32,19 @@ pub struct Served {
 /// Redirects the traffic of the pod in `netns` to listeners in that namespace.
 ///
 /// # Errors
-/// Names the step. The pod is then as redirected, or not, as it was before; routing inside it may stay prepared.
+/// Names the step. The pod is then as redirected, or not, as it was before.
 pub fn start(
     kernel: &Redirector,
     netns: Netns,
     member: &Member,
     workers: u32,
 ) -> anyhow::Result<(Served, Vec<PodListeners>)> {
-    let before = steer::install(&netns).context("set up routing inside the pod")?;
-    let listeners = listen(&netns, workers)?;
-    let handed: Vec<WorkerListeners<'_>> = listeners.iter().map(PodListeners::as_worker).collect();
-    let flags = PodFlags { bypass_inbound: member.bypass_inbound, ..PodFlags::default() };
-    let fd = netns.try_clone_fd().context("hand over the network namespace")?;
-    let enrolment = Enrolment { uid: &member.incarnation, netns: fd, listeners: &handed, flags };
-    let enrolled = kernel.enrol(enrolment).context("redirect its traffic")?;
+    let is_first = steer::install(&netns).context("set up routing inside the pod")?;
+    let started = redirect(kernel, &netns, member, workers);
+    if started.is_err() && is_first {
+        undo_routing(&netns, &member.uid);
+    }
+    let (enrolled, flags, listeners) = started?;
     let pod = Arc::new(Pod {
         uid: member.uid.clone(),
         incarnation: member.incarnation.clone(),
@@ -58,7 +56,29 @@ pub fn start(
         open: AtomicUsize::new(0),
     });
     let (judged, cut) = (AtomicU64::new(0), AtomicBool::new(false));
-    Ok((Served { pod, enrolled, before, flags, released: None, judged, cut }, listeners))
+    Ok((Served { pod, enrolled, flags, released: None, judged, cut }, listeners))
+}
+
+fn redirect(
+    kernel: &Redirector,
+    netns: &Netns,
+    member: &Member,
+    workers: u32,
+) -> anyhow::Result<(EnrolledPod, PodFlags, Vec<PodListeners>)> {
+    let listeners = listen(netns, workers)?;
+    let handed: Vec<WorkerListeners<'_>> = listeners.iter().map(PodListeners::as_worker).collect();
+    let flags = PodFlags { bypass_inbound: member.bypass_inbound, ..PodFlags::default() };
+    let fd = netns.try_clone_fd().context("hand over the network namespace")?;
+    let enrolment = Enrolment { uid: &member.incarnation, netns: fd, listeners: &handed, flags };
+    let enrolled = kernel.enrol(enrolment).context("redirect its traffic")?;
+    Ok((enrolled, flags, listeners))
+}
+
+/// Leaves the pod's namespace as it was before its first enrolment.
+pub fn undo_routing(netns: &Netns, uid: &str) {
+    if let Err(error) = steer::remove(netns) {
+        tracing::debug!(pod = uid, %error, "routing inside the pod not removed");
+    }
 }
 
 fn listen(netns: &Netns, workers: u32) -> anyhow::Result<Vec<PodListeners>> {
@@ -74,22 +94,21 @@ fn listen(netns: &Netns, workers: u32) -> anyhow::Result<Vec<PodListeners>> {
 /// # Errors
 /// Says what is wrong with the path.
 pub fn open_netns<'a>(
-    member: &Member,
+    (path, addresses): (&str, &[IpAddr]),
     others: impl IntoIterator<Item = &'a Served>,
 ) -> anyhow::Result<Netns> {
-    let netns = Netns::open(&*member.netns).context("open the network namespace")?;
+    let netns = Netns::open(path).context("open the network namespace")?;
     for own in ["/proc/self/ns/net", "/proc/1/ns/net"] {
         let is_own = Netns::open(own).is_ok_and(|own| own.identity() == netns.identity());
-        anyhow::ensure!(!is_own, "{} is the node's own network namespace", member.netns);
+        anyhow::ensure!(!is_own, "{path} is the node's own network namespace");
     }
     let mut others = others.into_iter();
     // An open namespace keeps its number, so that equal numbers are one namespace, whatever the path says.
     let is_held = others.any(|other| other.pod.netns.identity() == netns.identity());
-    anyhow::ensure!(!is_held, "another pod holds the network namespace {}", member.netns);
+    anyhow::ensure!(!is_held, "another pod holds the network namespace {path}");
     let is_address = |ip: &IpAddr| std::net::UdpSocket::bind((*ip, 0)).is_ok();
-    let is_pods =
-        netns.run(|| member.addresses.iter().any(is_address)).context("look for the pod's addresses")?;
-    anyhow::ensure!(is_pods, "no address of the pod is in the network namespace {}", member.netns);
+    let is_pods = netns.run(|| addresses.iter().any(is_address)).context("look for the pod's addresses")?;
+    anyhow::ensure!(is_pods, "no address of the pod is in the network namespace {path}");
     Ok(netns)
 }
 
@@ -175,9 +194,7 @@ impl Served {
             }
             Err(error) => tracing::warn!(pod = &*uid, %error, "the pod's enrolment is not fully removed"),
         }
-        if let Err(error) = steer::remove(&self.pod.netns, Some(&self.before)) {
-            tracing::debug!(pod = &*uid, %error, "routing inside the pod not removed");
-        }
+        undo_routing(&self.pod.netns, &uid);
     }
 
     /// Whether older connections are yet to be judged under this policy generation; asking marks them judged.
