@@ -209,7 +209,7 @@ fn a_sysctl_that_somebody_set_since_and_a_route_of_an_earlier_version_are_respec
     run(&netns, "sysctl -q -w net.ipv4.tcp_syncookies=2");
     steer::remove(&netns).unwrap();
     assert_eq!(syncookies(), "2");
-    run(&netns, "ip route add local default dev lo table 15001");
+    run(&netns, "ip route add local default dev lo table 15001 proto static");
     assert!(!steer::install(&netns).unwrap());
     assert_eq!(syncookies(), "0");
     steer::remove(&netns).unwrap();
