@@ -15,6 +15,9 @@ use crate::spiffe::Identity;
 #[cfg(test)]
 mod tests;
 
+/// Policies that one refusal names.
+pub const MAX_POLICIES_NAMED: usize = 3;
+
 /// The facts that policies look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection<'a> {
@@ -44,7 +47,18 @@ pub fn evaluate(policy: &EffectivePolicy, connection: &Connection<'_>) -> Result
     if enforced(&policy.allow).next().is_none() || enforced(&policy.allow).any(|it| facts.meet(it)) {
         return Ok(());
     }
-    Err(Refusal::NoAllowPolicyMatched)
+    Err(Refusal::NoAllowPolicyMatched(names(enforced(&policy.allow))))
+}
+
+/// The policies by name: the first few, and how many more there are.
+fn names<'p>(policies: impl Iterator<Item = &'p Arc<Policy>>) -> Arc<str> {
+    let mut all = policies.map(|it| &*it.key);
+    let mut shown = all.by_ref().take(MAX_POLICIES_NAMED).collect::<Vec<_>>().join(", ");
+    match all.count() {
+        0 => {}
+        more => shown.push_str(&format!(" and {more} more")),
+    }
+    shown.into()
 }
 
 /// The dry-run policy that would refuse a connection which is admitted now: the DENY policy that matches, or the first

@@ -10,8 +10,8 @@ use std::sync::Arc;
 pub enum Refusal {
     /// A DENY policy matched; `namespace/name` of the policy.
     DeniedByPolicy(Arc<str>),
-    /// Allow policies apply to the destination and none of them matched.
-    NoAllowPolicyMatched,
+    /// Allow policies apply to the destination and none of them matched; their names, as far as there is room.
+    NoAllowPolicyMatched(Arc<str>),
     /// A PeerAuthentication demands mutual TLS and the connection came in plaintext; `namespace/name` of it.
     PlaintextNotAllowed(Arc<str>),
     /// A policy that applies here could not be decoded or has not arrived; `namespace/name` of it.
@@ -28,6 +28,8 @@ pub enum Refusal {
     NoHealthyUpstream(Arc<str>),
     /// The service does not have that port.
     UnknownServicePort(Arc<str>),
+    /// The destination is behind a waypoint that is not there; `namespace/name` of the Gateway.
+    WaypointMissing(Arc<str>),
     /// No certificate for the source workload.
     IdentityUnavailable(Arc<str>),
     /// The TCP connection could not be made.
@@ -53,7 +55,7 @@ impl Refusal {
     pub fn flag(&self) -> &'static str {
         match self {
             Self::DeniedByPolicy(_)
-            | Self::NoAllowPolicyMatched
+            | Self::NoAllowPolicyMatched(_)
             | Self::PlaintextNotAllowed(_)
             | Self::PolicyUnknown(_) => "DENY",
             Self::TlsFailed(_) => "TLS_FAILURE",
@@ -80,7 +82,10 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DeniedByPolicy(policy) => write!(f, "denied by policy {policy}"),
-            Self::NoAllowPolicyMatched => f.write_str("allow policies exist, but none matched"),
+            // The words up to the colon are those of Istio's ztunnel.
+            Self::NoAllowPolicyMatched(policies) => {
+                write!(f, "allow policies exist, but none matched: {policies}")
+            }
             Self::PlaintextNotAllowed(policy) => write!(f, "plaintext refused: {policy} demands mutual TLS"),
             Self::PolicyUnknown(policy) => {
                 write!(f, "policy {policy} applies and could not be decoded; denied until it can")
@@ -91,6 +96,9 @@ impl fmt::Display for Refusal {
             Self::DestinationMismatch(asked) => write!(f, "{asked} is not an address of this pod"),
             Self::NoHealthyUpstream(service) => write!(f, "no healthy upstream for {service}"),
             Self::UnknownServicePort(port) => write!(f, "{port} is not a port of the service"),
+            Self::WaypointMissing(waypoint) => {
+                write!(f, "unknown waypoint: {waypoint}, which the destination demands")
+            }
             Self::IdentityUnavailable(why) => write!(f, "no certificate: {why}"),
             Self::ConnectFailed(why) => write!(f, "connection failed: {why}"),
             Self::TunnelUnreachable(peer) => {

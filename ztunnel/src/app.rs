@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use common::admin::{AdminHandler, HttpServer, ReadinessHandler, StatsHandler};
@@ -23,6 +24,7 @@ use common::telemetry::metrics::Metrics;
 use common::telemetry::tcp::EdgeCache;
 use ebb_loader::{AttachMode, Redirector};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::live::Live;
@@ -35,6 +37,10 @@ const _: () = assert!(common::settings::MAX_WORKERS == ebb_loader::abi::MAX_WORK
 
 /// What readiness says while a pod of this node is not protected.
 const PODS_ENROLLED: &str = "pods of this node enrolled";
+
+/// How long turning new connections away from this process may take: a few system calls a pod, behind an enrolment that
+/// may be under way.
+const DOORS_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The version in logs, metrics and dumps.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -99,6 +105,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
         kernel,
         crew.commands.clone(),
     );
+    let leave = agent.leave();
     let pods = spawn_agent(agent, stop.clone(), &readiness, &status)?;
 
     let sections = view::sections(&settings, &mesh, &certs, &status, &crew.live);
@@ -114,7 +121,12 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     let _draining = readiness.await_task("the end: draining");
     let grace = settings.runtime.drain_deadline();
     tracing::info!(%reason, grace_seconds = grace.as_secs(), "draining; new connections wait for the next process");
-    match trigger.drain(grace).await {
+    // First, so that no SYN finds a listener that is about to close, nor a peer this process when it is told to go.
+    let begun = Instant::now();
+    if timeout(DOORS_DEADLINE.min(grace), leave.close_doors()).await.is_err() {
+        tracing::warn!("new connections may be lost: they could not all be turned away in time");
+    }
+    match trigger.drain(grace.saturating_sub(begun.elapsed())).await {
         Drained::Finished => tracing::info!("every connection has ended"),
         Drained::DeadlinePassed { left } => tracing::warn!(left, "connections are cut at the deadline"),
     }

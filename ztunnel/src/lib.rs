@@ -7,6 +7,7 @@
 
 pub mod app;
 pub mod dial;
+pub mod door;
 pub mod flow;
 pub mod inbound;
 pub mod live;

@@ -8,7 +8,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use common::lifecycle::drain::{DrainGuard, DrainWatch};
 use common::net::kill::{Kill, Killed, kill_switch};
 use common::refusal::Refusal;
 use common::snapshot::Snapshot;
@@ -75,8 +74,6 @@ struct Inner {
 pub struct Registration {
     live: Arc<Live>,
     id: u64,
-    /// A drain waits for it.
-    _open: DrainGuard,
 }
 
 impl Drop for Registration {
@@ -119,11 +116,7 @@ impl Live {
     ///
     /// # Errors
     /// [`Refusal::LimitReached`] at [`MAX_CONNECTIONS`].
-    pub fn enter(
-        self: &Arc<Self>,
-        entry: Entry,
-        drain: &DrainWatch,
-    ) -> Result<(Registration, Killed), Refusal> {
+    pub fn enter(self: &Arc<Self>, entry: Entry) -> Result<(Registration, Killed), Refusal> {
         let (kill, killed) = kill_switch();
         let mut inner = self.lock();
         if inner.entries.len() >= MAX_CONNECTIONS {
@@ -135,7 +128,7 @@ impl Live {
         inner.next += 1;
         inner.entries.insert(id, (entry, kill));
         drop(inner);
-        Ok((Registration { live: self.clone(), id, _open: drain.guard() }, killed))
+        Ok((Registration { live: self.clone(), id }, killed))
     }
 
     /// Ends every admitted connection that `mesh` no longer allows.

@@ -3,28 +3,23 @@
 //! A connection and both its halves stay on the worker that accepted it, so that nothing on the hot path is woken
 //! across threads. Workers share only what is read: snapshots, certificates, metric handles.
 
-use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
 
 use common::certs::CertStore;
 use common::hbone::Budget;
 use common::hbone::pool::Pool;
-use common::lifecycle::backoff::AcceptBackoff;
 use common::lifecycle::drain::DrainWatch;
-use common::lifecycle::readiness::{Readiness, ReadyGuard};
+use common::lifecycle::readiness::Readiness;
 use common::refusal::Refusal;
 use common::snapshot::publish::Reader;
 use common::telemetry::access::AccessLog;
 use common::telemetry::tcp::EdgeCache;
 use common::tls::HandshakeLimiter;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::door::Door;
 use crate::inbound;
 use crate::inbound::tunnels::TunnelLimiter;
 use crate::live::Live;
@@ -79,8 +74,8 @@ impl Worker {
     pub async fn run(self: Arc<Self>, mut commands: mpsc::Receiver<Serve>) {
         let mut tasks = JoinSet::new();
         let policy = tokio::spawn(self.clone().follow_policy());
-        // The accept loops end by themselves when a drain begins: new connections then wait in the kernel for the
-        // next process. What is open goes on until `end` fires.
+        // The doors close by themselves when a drain begins: new connections then wait in the kernel for the next
+        // process. What is open goes on until `end` fires.
         loop {
             tokio::select! {
                 biased;
@@ -97,9 +92,12 @@ impl Worker {
     fn serve(self: &Arc<Self>, serve: Serve, tasks: &mut JoinSet<()>) {
         let Serve { pod, listeners } = serve;
         let (worker, uid) = (self.clone(), pod.clone());
-        tasks.spawn(accept(self.clone(), pod.clone(), listeners.outbound, outbound::accept::serve));
-        tasks.spawn(accept(self.clone(), pod.clone(), listeners.plaintext, inbound::passthrough::serve));
-        tasks.spawn(accept(self.clone(), pod, listeners.hbone, inbound::accept::serve));
+        let door = Door::new(self.clone(), pod.clone(), outbound::accept::serve);
+        tasks.spawn(door.tend(listeners.outbound));
+        let door = Door::new(self.clone(), pod.clone(), inbound::passthrough::serve);
+        tasks.spawn(door.tend(listeners.plaintext));
+        let door = Door::new(self.clone(), pod, inbound::accept::serve);
+        tasks.spawn(door.tend(listeners.hbone));
         tasks.spawn(async move { worker.forget(&uid).await });
     }
 
@@ -124,61 +122,6 @@ impl Worker {
                 }
             }
             mesh.changed().await;
-        }
-    }
-}
-
-/// Accepts until the pod closes or the process drains. Each connection is a task of its own, so that a panic in one
-/// ends that one.
-async fn accept<S, F>(worker: Arc<Worker>, pod: Arc<Pod>, listener: std::net::TcpListener, serve: S)
-where
-    S: Fn(Arc<Worker>, Arc<Pod>, TcpStream, SocketAddr) -> F,
-    F: Future<Output = ()> + Send + 'static,
-{
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(pod = &*pod.uid, %error, "a listener cannot be served"),
-    };
-    let mut backoff = AcceptBackoff::default();
-    let mut starving: Option<ReadyGuard> = None;
-    // Made once: a connection is not to pay for looking at either of them anew.
-    let mut closing = pin!(async {
-        tokio::select! {
-            () = pod.closing.cancelled() => {}
-            _ = worker.drain.draining() => {}
-        }
-    });
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = &mut closing => {
-                if let Some(starving) = starving {
-                    starving.done();
-                }
-                return;
-            }
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((socket, client)) => {
-                if backoff.accepted()
-                    && let Some(starving) = starving.take()
-                {
-                    starving.done();
-                }
-                tokio::spawn(serve(worker.clone(), pod.clone(), socket, client));
-            }
-            Err(error) => {
-                let pause = backoff.failed(&error, Instant::now());
-                if let Some(times) = pause.log {
-                    tracing::error!(pod = &*pod.uid, %error, times, "connections cannot be accepted");
-                }
-                if pause.starving && starving.is_none() {
-                    starving =
-                        Some(worker.readiness.await_task("file descriptors to accept connections with"));
-                }
-                sleep(pause.wait).await;
-            }
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use crate::config::ObjectName;
 use crate::snapshot::model::{Endpoint, Policy, Service, TunnelProtocol, Workload};
 
 /// One item of `workloads`. `services` are those it serves, `policies` the keys (`namespace/name`) of those that select
@@ -17,7 +18,7 @@ pub fn workload_json(workload: &Workload, services: &[Arc<Service>], policies: &
     json!({
         "uid": workload.uid,
         "workloadIps": workload.addresses,
-        "waypoint": null,
+        "waypoint": waypoint_json(workload.waypoint.as_ref()),
         "networkGateway": null,
         "protocol": workload.protocol,
         "name": workload.name,
@@ -65,7 +66,7 @@ pub fn service_json(service: &Service, endpoints: &[Endpoint]) -> Value {
             "routingPreferences": balancing.routing_preferences,
             "healthPolicy": if balancing.allow_unready { "AllowAll" } else { "OnlyHealthy" },
         },
-        "waypoint": null,
+        "waypoint": waypoint_json(service.waypoint.as_ref()),
         "subjectAltNames": [],
         "ipFamilies": ip_families(&service.vips),
         "canonical": true,
@@ -83,6 +84,11 @@ pub fn policy_json(policy: &Policy) -> Value {
         "rules": policy.rules,
         "dryRun": policy.dry_run,
     })
+}
+
+/// The Gateway by its own name, which is all that is known of it.
+fn waypoint_json(waypoint: Option<&ObjectName>) -> Value {
+    waypoint.map_or(Value::Null, |it| json!({ "destination": it.to_string() }))
 }
 
 /// `version` of the dump.

@@ -49,6 +49,22 @@ fn an_unknown_policy_refuses_everybody() {
 }
 
 #[test]
+fn a_refusal_names_the_first_allow_policies_in_force_and_counts_the_rest() {
+    let of = |count: usize| {
+        let mut allow: Vec<_> =
+            (0..count).map(|at| policy(&format!("p{at}"), Action::Allow, vec![])).collect();
+        // What is only tried out refuses nobody.
+        allow.push(dry(&policy("dry", Action::Allow, vec![])));
+        let policy = EffectivePolicy { allow, ..Default::default() };
+        evaluate(&policy, &connection(None)).unwrap_err().to_string()
+    };
+    let words = "allow policies exist, but none matched";
+    assert_eq!(of(1), format!("{words}: shop/p0"));
+    assert_eq!(of(3), format!("{words}: shop/p0, shop/p1, shop/p2"));
+    assert_eq!(of(5), format!("{words}: shop/p0, shop/p1, shop/p2 and 2 more"));
+}
+
+#[test]
 fn deny_comes_before_allow_and_allow_without_match_refuses() {
     let (allow, deny) = (
         policy("allow", Action::Allow, vec![vec![vec![port(8080)]]]),
@@ -63,9 +79,10 @@ fn deny_comes_before_allow_and_allow_without_match_refuses() {
         )
     };
     assert_eq!(judge(&[&deny], &[&allow]), Err(Refusal::DeniedByPolicy("shop/deny".into())));
-    assert_eq!(judge(&[], &[&other]), Err(Refusal::NoAllowPolicyMatched));
+    assert_eq!(judge(&[], &[&other]), Err(Refusal::NoAllowPolicyMatched("shop/other".into())));
     assert_eq!(judge(&[], &[&other, &allow]), Ok(()));
-    assert_eq!(judge(&[], &[&policy("none", Action::Allow, vec![])]), Err(Refusal::NoAllowPolicyMatched));
+    let none = policy("none", Action::Allow, vec![]);
+    assert_eq!(judge(&[], &[&none]), Err(Refusal::NoAllowPolicyMatched("shop/none".into())));
 }
 
 #[test]

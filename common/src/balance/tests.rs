@@ -31,7 +31,9 @@ fn endpoint(address: &str, node: &str, zone: &str, health: Health) -> Endpoint {
         cluster: "Kubernetes".into(),
         locality: Arc::new(at(node, zone, "r")),
         health,
+        netns: None,
         enrolment: None,
+        waypoint: None,
     };
     let address = address.parse().unwrap();
     Endpoint { address, workload: Some(Arc::new(workload)), health, ports: Arc::from([(80, 8080)]) }
@@ -48,6 +50,7 @@ fn service(mode: BalanceMode, scopes: &[Scope]) -> Service {
             .into_iter()
             .collect(),
         load_balancing: LoadBalancing { routing_preferences: scopes.into(), mode, allow_unready: false },
+        waypoint: None,
     }
 }
 

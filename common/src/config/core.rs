@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::ObjectName;
+use super::waypoint::UseWaypoint;
 
 /// Labels, sorted by key and without duplicates; shared between resources that have the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -172,6 +173,10 @@ pub struct Service {
     pub local_only: bool,
     /// Annotation `networking.istio.io/traffic-distribution`, or `spec.trafficDistribution`.
     pub traffic_distribution: Option<Arc<str>>,
+    /// Labels `istio.io/use-waypoint` and `istio.io/use-waypoint-namespace`.
+    pub use_waypoint: Option<UseWaypoint>,
+    /// Label `gateway.networking.k8s.io/gateway-name` is there: it stands before a Gateway.
+    pub is_of_gateway: bool,
 }
 
 /// One endpoint of a slice.

@@ -1,4 +1,4 @@
-//! What an operator may state about the mesh, typed: the eight kinds Ebb reads, and a batch of them.
+//! What an operator may state about the mesh, typed: the nine kinds Ebb reads, and a batch of them.
 //!
 //! Knows no YAML, no files and no watch: `decode` turns documents into these values and `snapshot` compiles them.
 //! Values are checked on the way in (names, ports, addresses), so that whoever holds one need not check again.
@@ -10,11 +10,13 @@ pub mod core;
 pub mod decode;
 pub mod names;
 pub mod security;
+pub mod waypoint;
 
 pub use self::core::{
     EndpointSlice, Labels, Namespace, Node, Pod, Service, ServiceAccount, SliceEndpoint, TargetPort,
 };
 pub use self::security::{AuthorizationPolicy, PeerAuthentication};
+pub use self::waypoint::Gateway;
 
 /// The kinds of resource Ebb acts on. Any other kind is skipped by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -35,6 +37,8 @@ pub enum Kind {
     AuthorizationPolicy,
     /// `security.istio.io` PeerAuthentication.
     PeerAuthentication,
+    /// `gateway.networking.k8s.io` Gateway.
+    Gateway,
 }
 
 impl Kind {
@@ -49,6 +53,7 @@ impl Kind {
             Self::ServiceAccount => "ServiceAccount",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::PeerAuthentication => "PeerAuthentication",
+            Self::Gateway => "Gateway",
         }
     }
 
@@ -132,6 +137,7 @@ pub enum Resource {
     ServiceAccount(Arc<ServiceAccount>),
     AuthorizationPolicy(Arc<AuthorizationPolicy>),
     PeerAuthentication(Arc<PeerAuthentication>),
+    Gateway(Arc<Gateway>),
 }
 
 impl Resource {
@@ -146,6 +152,7 @@ impl Resource {
             Self::ServiceAccount(it) => (Kind::ServiceAccount, it.object.clone()),
             Self::AuthorizationPolicy(it) => (Kind::AuthorizationPolicy, it.object.clone()),
             Self::PeerAuthentication(it) => (Kind::PeerAuthentication, it.object.clone()),
+            Self::Gateway(it) => (Kind::Gateway, it.object.clone()),
         };
         Key { kind, object }
     }

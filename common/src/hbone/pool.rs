@@ -35,7 +35,7 @@ pub struct Key {
     pub destination: Identity,
     /// Where the connection goes.
     pub address: SocketAddr,
-    /// The source address, which is the pod's own and not the node's.
+    /// The source address that the connection is bound to, one of the pod's own; unspecified where the pod has only one.
     pub source_ip: IpAddr,
 }
 

@@ -21,13 +21,20 @@ pub const TCP_KEEPALIVE_PROBES: u32 = 9;
 /// # Errors
 /// The socket's error, when it is closed already.
 pub fn tune(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_nodelay(true)?;
+    keep_alive(socket)
+}
+
+/// Sets keepalive probes alone. Not for connections within a pod: one kernel holds both ends of them.
+///
+/// # Errors
+/// The socket's error, when it is closed already.
+pub fn keep_alive(socket: &impl AsFd) -> io::Result<()> {
     let keepalive = TcpKeepalive::new()
         .with_time(TCP_KEEPALIVE_TIME)
         .with_interval(TCP_KEEPALIVE_INTERVAL)
         .with_retries(TCP_KEEPALIVE_PROBES);
-    let socket = SockRef::from(socket);
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&keepalive)
+    SockRef::from(socket).set_tcp_keepalive(&keepalive)
 }
 
 /// Sends FIN: the peer reads the end of the stream and may go on writing.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::config::{
-    AuthorizationPolicy, Batch, EndpointSlice, Key, Kind, Namespace, Node, ObjectName, Origin,
+    AuthorizationPolicy, Batch, EndpointSlice, Gateway, Key, Kind, Namespace, Node, ObjectName, Origin,
     PeerAuthentication, Pod, Rejected, Removal, Resource, Service, ServiceAccount, Stated,
 };
 
@@ -145,6 +145,7 @@ pub(crate) struct Changes {
     pub(crate) accounts: Changed<ServiceAccount>,
     pub(crate) authorization: Changed<AuthorizationPolicy>,
     pub(crate) peers: Changed<PeerAuthentication>,
+    pub(crate) gateways: Changed<Gateway>,
     /// Rejections came or went.
     pub(crate) rejected: bool,
     /// Objects stated by several files came or went, perhaps.
@@ -162,6 +163,7 @@ pub struct Catalog {
     pub(crate) accounts: Store<ServiceAccount>,
     pub(crate) authorization: Store<AuthorizationPolicy>,
     pub(crate) peers: Store<PeerAuthentication>,
+    pub(crate) gateways: Store<Gateway>,
     rejected: BTreeMap<Arc<str>, Vec<Arc<Rejected>>>,
     contested: BTreeSet<Key>,
 }
@@ -202,6 +204,7 @@ impl Catalog {
                 self.authorization.upsert(object, (origin, it), &mut changes.authorization)
             }
             Resource::PeerAuthentication(it) => self.peers.upsert(object, (origin, it), &mut changes.peers),
+            Resource::Gateway(it) => self.gateways.upsert(object, (origin, it), &mut changes.gateways),
         };
         self.contested(key, contested, changes);
     }
@@ -220,6 +223,7 @@ impl Catalog {
                 self.authorization.withdraw(object, file, &mut changes.authorization)
             }
             Kind::PeerAuthentication => self.peers.withdraw(object, file, &mut changes.peers),
+            Kind::Gateway => self.gateways.withdraw(object, file, &mut changes.gateways),
         };
         self.contested(removal.key, contested, changes);
     }
@@ -266,6 +270,7 @@ impl Catalog {
             Kind::ServiceAccount => self.accounts.origins(&key.object),
             Kind::AuthorizationPolicy => self.authorization.origins(&key.object),
             Kind::PeerAuthentication => self.peers.origins(&key.object),
+            Kind::Gateway => self.gateways.origins(&key.object),
         }
     }
 

@@ -55,6 +55,12 @@ impl Mesh {
     /// Applies a batch and returns the snapshot after it.
     pub fn apply(&mut self, batch: Batch) -> Arc<Snapshot> {
         let changes = self.catalog.apply(batch);
+        for object in changes.gateways.keys() {
+            match self.catalog.gateways.get(object) {
+                Some(gateway) => self.draft.gateways.insert(object.clone(), gateway.stands_for),
+                None => self.draft.gateways.remove(object),
+            };
+        }
         let touched = self.workloads(&changes);
         self.services(&changes, &touched);
         let pods = touched.iter().map(|it| (&it.object, it.before.as_ref(), it.now.as_ref()));

@@ -25,6 +25,7 @@ pub use self::compile::Mesh;
 use self::model::{EffectivePolicy, Service, Workload};
 use self::policies::PolicyEntry;
 pub use self::services::Endpoints;
+use crate::config::waypoint::WaypointFor;
 use crate::config::{ObjectName, PeerAuthentication, Rejected};
 
 /// What the meaning of resources depends on besides them; fixed at start.
@@ -76,6 +77,8 @@ pub struct Snapshot {
     policies: OrdMap<ObjectName, Arc<PolicyEntry>>,
     peer_authentications: OrdMap<ObjectName, Arc<PeerAuthentication>>,
     unknown_policies: Arc<[Arc<str>]>,
+    /// What each Gateway stands for.
+    gateways: OrdMap<ObjectName, WaypointFor>,
     rejected: Arc<[Arc<Rejected>]>,
     conflicts: Arc<[Conflict]>,
 }
@@ -118,6 +121,21 @@ impl Snapshot {
         static NONE: std::sync::LazyLock<Endpoints> = std::sync::LazyLock::new(Endpoints::default);
         let object = ObjectName { namespace: service.namespace.clone(), name: service.name.clone() };
         self.endpoints.get(&object).unwrap_or(&NONE)
+    }
+
+    /// The waypoint that calls to a service have to pass.
+    pub fn waypoint_of_service<'s>(&self, service: &'s Service) -> Option<&'s ObjectName> {
+        service.waypoint.as_ref().filter(|it| self.stands_for(it).services())
+    }
+
+    /// The waypoint that calls to a workload have to pass, by whatever address they come.
+    pub fn waypoint_of_workload<'s>(&self, workload: &'s Workload) -> Option<&'s ObjectName> {
+        workload.waypoint.as_ref().filter(|it| self.stands_for(it).workloads())
+    }
+
+    /// A Gateway that is not there, or could not be read, may stand for anything.
+    fn stands_for(&self, gateway: &ObjectName) -> WaypointFor {
+        self.gateways.get(gateway).copied().unwrap_or(WaypointFor::All)
     }
 
     /// Everything that decides who may connect to a workload; shared by all workloads with the same policies.

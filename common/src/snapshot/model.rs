@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::config::ObjectName;
 use crate::spiffe::Identity;
 
 /// How a workload is reached from inside the mesh (Istio WDS `tunnel_protocol`).
@@ -58,8 +59,6 @@ pub struct Locality {
 /// How a pod of this node is served, present only for pods that the mesh captures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Enrolment {
-    /// Path of the pod's network namespace, from the annotation `ebb.dev/netns`; `None` when it is not known here.
-    pub netns: Option<Arc<str>>,
     /// `ambient.istio.io/bypass-inbound-capture: "true"`: only outbound traffic and port 15008 are taken.
     pub bypass_inbound: bool,
 }
@@ -101,8 +100,13 @@ pub struct Workload {
     pub locality: Arc<Locality>,
     /// Whether it may be chosen as an endpoint.
     pub health: Health,
+    /// Path of the pod's network namespace, from the annotation `ebb.dev/netns`; `None` when it is not known here.
+    pub netns: Option<Arc<str>>,
     /// How its traffic is captured; `None` when it is not in the mesh.
     pub enrolment: Option<Enrolment>,
+    /// The Gateway that its labels, or its namespace's, name as its waypoint. Whether calls are to pass it is for
+    /// [`Snapshot::waypoint_of_workload`](super::Snapshot::waypoint_of_workload) to say.
+    pub waypoint: Option<ObjectName>,
 }
 
 impl Workload {
@@ -198,6 +202,9 @@ pub struct Service {
     pub ports: Box<[ServicePort]>,
     /// Endpoint preferences.
     pub load_balancing: LoadBalancing,
+    /// The Gateway that its labels, or its namespace's, name as its waypoint. Whether calls are to pass it is for
+    /// [`Snapshot::waypoint_of_service`](super::Snapshot::waypoint_of_service) to say.
+    pub waypoint: Option<ObjectName>,
 }
 
 /// What a policy does when it matches.

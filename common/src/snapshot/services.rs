@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::model::{BalanceMode, Endpoint, Health, LoadBalancing, Scope, Service, ServicePort, Workload};
+use crate::config::waypoint::UseWaypoint;
 use crate::config::{self, EndpointSlice, Namespace, Pod, SliceEndpoint, TargetPort};
 
 /// Every endpoint of a service, by address: a persistent vector, so that one changed pod costs a path and not a copy.
@@ -120,6 +121,8 @@ pub(crate) fn service(
         name: port.name.clone(),
         app_protocol: app_protocol(port),
     });
+    let inherited = namespace.filter(|_| !stated.is_of_gateway);
+    let inherited = inherited.and_then(|it| UseWaypoint::of(&it.labels, &it.name));
     Some(Service {
         name: object.name.clone(),
         namespace: object.namespace.clone(),
@@ -127,6 +130,7 @@ pub(crate) fn service(
         vips: stated.vips.clone(),
         ports: ports.collect(),
         load_balancing: load_balancing(stated, namespace),
+        waypoint: UseWaypoint::resolve(stated.use_waypoint.as_ref(), inherited),
     })
 }
 

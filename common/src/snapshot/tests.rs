@@ -4,6 +4,7 @@ mod enforcement;
 mod enrolment;
 mod equivalence;
 mod serving;
+mod waypoints;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::MeshSettings;
 use super::model::{Enrolment, Health, Locality, TunnelProtocol, Workload, WorkloadKind};
 use crate::config::core::{Labels, Phase};
+use crate::config::waypoint::{UseWaypoint, is_of_gateway};
 use crate::config::{Namespace, ObjectName, Pod};
 use crate::spiffe::Identity;
 
@@ -44,8 +45,7 @@ impl Constants {
         if pod.phase == Phase::Over {
             return None;
         }
-        let enrolment = enrolled(pod, namespace)
-            .then(|| Enrolment { netns: pod.netns.clone(), bypass_inbound: pod.bypass_inbound });
+        let enrolment = enrolled(pod, namespace).then_some(Enrolment { bypass_inbound: pod.bypass_inbound });
         let label = |names: &[&str]| names.iter().find_map(|name| pod.labels.get(name)).cloned();
         let (workload_kind, workload_name) = owner(pod);
         let app = label(&["app"]).unwrap_or_else(|| self.empty.clone());
@@ -78,7 +78,9 @@ impl Constants {
             cluster: self.settings.cluster.clone(),
             locality: locality.clone(),
             health: if pod.ready { Health::Healthy } else { Health::Unhealthy },
+            netns: pod.netns.clone(),
             enrolment,
+            waypoint: waypoint(pod, namespace),
         })
     }
 }
@@ -95,6 +97,12 @@ fn enrolled(pod: &Pod, namespace: Option<&Namespace>) -> bool {
         _ => None,
     };
     ambient(&pod.labels).or_else(|| ambient(&namespace?.labels)).unwrap_or(false)
+}
+
+fn waypoint(pod: &Pod, namespace: Option<&Namespace>) -> Option<ObjectName> {
+    let own = UseWaypoint::of(&pod.labels, &pod.object.namespace);
+    let inherited = namespace.filter(|_| !is_of_gateway(&pod.labels));
+    UseWaypoint::resolve(own.as_ref(), inherited.and_then(|it| UseWaypoint::of(&it.labels, &it.name)))
 }
 
 /// The controller by the name its author gave it: Deployment `web` for ReplicaSet `web-6d9f`.

@@ -137,7 +137,7 @@ fn every_flag_of_a_refusal_has_its_own_count() {
     let flags =
         ["DENY", "TLS_FAILURE", "H2_HANDSHAKE_FAILURE", "NETWORK_POLICY", "IDENTITY_ERROR", "CONNECT"];
     let refusals = [
-        Refusal::NoAllowPolicyMatched,
+        Refusal::NoAllowPolicyMatched("shop/allow".into()),
         Refusal::TlsFailed("".into()),
         Refusal::Http2Failed("".into()),
         Refusal::TunnelUnreachable("".into()),

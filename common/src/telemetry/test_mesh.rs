@@ -27,7 +27,9 @@ pub(crate) fn workload(name: &str) -> Workload {
         cluster: "Kubernetes".into(),
         locality: Arc::new(Locality { region: "r1".into(), zone: "z1".into(), subzone: "".into() }),
         health: Health::Healthy,
+        netns: None,
         enrolment: None,
+        waypoint: None,
     }
 }
 
@@ -40,6 +42,7 @@ pub(crate) fn service(name: &str) -> Service {
         vips: Box::new(["10.96.0.1".parse().unwrap()]),
         ports: Box::new([ServicePort { port: 80, name: "http".into(), app_protocol: "".into() }]),
         load_balancing: LoadBalancing::default(),
+        waypoint: None,
     }
 }
 

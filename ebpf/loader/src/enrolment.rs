@@ -131,6 +131,21 @@ impl EnrolledPod {
         state.set_listeners(workers)
     }
 
+    /// Gives new connections to nobody: from the next packet on their SYNs are dropped, which their senders repeat until
+    /// [`set_listeners`](Self::set_listeners) of this process or of the next. Connections already accepted or queued are
+    /// not touched, and handshakes under way end at the listeners that began them, as long as these stay open.
+    ///
+    /// # Errors
+    /// [`Error::Superseded`] when another process has put its own listeners there, which then stay;
+    /// [`Error::Kernel`].
+    pub fn clear_listeners(&self) -> Result<(), Error> {
+        let mut state = self.pod.lock();
+        // Under the lock, because a successor between the look and the write would lose its listeners.
+        let _lock = self.shared.pins.lock().map_err(|error| state.failed("lock the pins", error))?;
+        state.check_current()?;
+        state.clear_listeners()
+    }
+
     /// Changes the pod's flags, from the next packet on.
     ///
     /// # Errors
@@ -276,13 +291,23 @@ impl PodState {
             }
         }
         self.write_config(PodConfig { workers: count, ..self.config })?;
+        self.clear_slots_from(count);
+        Ok(())
+    }
+
+    fn clear_listeners(&mut self) -> Result<(), Error> {
+        self.write_config(PodConfig { workers: 0, ..self.config })?;
+        self.clear_slots_from(0);
+        Ok(())
+    }
+
+    fn clear_slots_from(&mut self, first: u32) {
         for kind in ListenerKind::ALL {
-            for worker in count..MAX_WORKERS {
+            for worker in first..MAX_WORKERS {
                 // Empty slots report an error, which is what is wanted of them.
                 let _empty = self.loaded.listeners.clear_index(&listener_index(kind, worker));
             }
         }
-        Ok(())
     }
 
     pub(crate) fn counters(&self) -> Result<Counters, Error> {

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use anyhow::Result;
 use ebb_tests::{
     app::{App, service},
-    mesh::{Mesh, eventually},
+    mesh::{Mesh, SETTLED, eventually},
     peer::{Flow, SOON, Server, at, call},
     traces,
 };
+use harness::netns::Namespace;
 
 const ECHO: u16 = 8080;
 
@@ -188,5 +189,48 @@ fn traffic_of_the_node_itself_stays_plain_and_reaches_pods() -> Result<()> {
         flow.say(&open)?;
     }
     assert!(mesh.capture()?.contains(&open)?);
+    mesh.finish()
+}
+
+/// Routing of a namespace, and the sysctls that enrolment needs otherwise.
+fn ways(namespace: &Namespace) -> Result<Vec<String>> {
+    let mut lines = traces::routing(namespace)?;
+    for name in ["conf/lo/accept_local", "conf/lo/rp_filter", "conf/all/rp_filter", "tcp_syncookies"] {
+        let path = format!("/proc/sys/net/ipv4/{name}");
+        let value = namespace.within(|| Ok(std::fs::read_to_string(&path)?))?;
+        lines.push(format!("{name} = {}", value.trim()));
+    }
+    Ok(lines)
+}
+
+#[test]
+fn whichever_process_takes_a_pod_out_of_the_mesh_leaves_its_routing_as_it_was() -> Result<()> {
+    let mut mesh = Mesh::start()?;
+    mesh.namespace("shop", false)?;
+    mesh.run(&[App::new("client"), App::new("server").on(1)])?;
+    let untouched = ways(mesh.pod("client")?.namespace())?;
+    let back = |mesh: &Mesh| {
+        let namespace = mesh.pod("client")?.namespace();
+        eventually("routing to be what it was", SOON, || Ok(ways(namespace)? == untouched))
+    };
+    mesh.namespace("shop", true)?;
+    mesh.settle()?;
+    assert_ne!(ways(mesh.pod("client")?.namespace())?, untouched);
+
+    // Taken over by a second process, and taken out by it.
+    mesh.ztunnel(0).kill9()?;
+    mesh.ztunnel_mut(0).start_again()?;
+    mesh.ztunnel(0).wait_ready(SETTLED)?;
+    mesh.namespace("shop", false)?;
+    back(&mesh)?;
+
+    // Taken out while no process ran.
+    mesh.namespace("shop", true)?;
+    mesh.settle()?;
+    mesh.ztunnel(0).kill9()?;
+    mesh.namespace("shop", false)?;
+    mesh.ztunnel_mut(0).start_again()?;
+    mesh.ztunnel(0).wait_ready(SETTLED)?;
+    back(&mesh)?;
     mesh.finish()
 }

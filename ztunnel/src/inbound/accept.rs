@@ -11,7 +11,9 @@ use common::spiffe::Identity;
 use common::telemetry::labels::Reporter;
 use common::tls::{self, ServerStream};
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
+use crate::door::HANDSHAKE_GRACE;
 use crate::flow::Flow;
 use crate::inbound::deliver;
 use crate::pods::Pod;
@@ -61,19 +63,25 @@ async fn run(
     mut server: Server<ServerStream<TcpStream>>,
 ) {
     let mut draining = false;
-    let (mut gone, mut drain) = (pin!(flow.pod.gone.cancelled()), pin!(worker.drain.draining()));
+    let (mut gone, mut drain) = (pin!(flow.pod.gone.cancelled()), pin!(time_to_drain(worker)));
     loop {
         tokio::select! {
             biased;
             // Dropping the server ends its streams: the pod is gone and nobody can answer any more.
             () = &mut gone => return,
-            _ = &mut drain, if !draining => {
+            () = &mut drain, if !draining => {
                 draining = true;
                 server.drain();
             }
             arrival = server.next() => match arrival {
                 Some(Ok(Arrival::Connect(incoming))) => {
-                    tokio::spawn(deliver::serve(worker.clone(), flow.clone(), peer.clone(), *incoming));
+                    let open = worker.drain.guard();
+                    let served = deliver::serve(worker.clone(), flow.clone(), peer.clone(), *incoming);
+                    tokio::spawn(async move {
+                        // The connection may be over while the application is still being written to.
+                        let _open = open;
+                        served.await;
+                    });
                 }
                 Some(Ok(Arrival::Invalid(invalid))) => {
                     early(worker, flow, &Refusal::DestinationMismatch(invalid.to_string().into()));
@@ -86,4 +94,14 @@ async fn run(
             },
         }
     }
+}
+
+/// Ends when the peer is to be told to make another connection.
+async fn time_to_drain(worker: &Worker) {
+    if worker.drain.is_draining() {
+        // Accepted while the door was closing. The peer may have made this one in place of another that was drained, and
+        // holds a request for it.
+        sleep(HANDSHAKE_GRACE).await;
+    }
+    worker.drain.draining().await;
 }

@@ -37,6 +37,7 @@ pub fn admit_tunnel(
     asked: &Authority,
 ) -> Result<Admission, Refusal> {
     let target = own_target(flow, asked)?;
+    not_round_a_waypoint(mesh, &flow.pod)?;
     let admission = Admission { target, client: flow.client, identity: Some(peer.clone()) };
     judge(mesh, &flow.pod, &admission)?;
     Ok(admission)
@@ -54,6 +55,7 @@ pub fn admit_plaintext(mesh: &Snapshot, flow: &Flow) -> Result<Admission, Refusa
     if !is_of_pod(&flow.pod, target) {
         return Err(Refusal::DestinationMismatch(target.to_string().into()));
     }
+    not_round_a_waypoint(mesh, &flow.pod)?;
     let admission = Admission { target, client: flow.client, identity: None };
     judge(mesh, &flow.pod, &admission)?;
     Ok(admission)
@@ -72,6 +74,15 @@ pub fn judge(mesh: &Snapshot, pod: &Pod, admission: &Admission) -> Result<(), Re
         destination: admission.target,
     };
     authz::evaluate(mesh.policy_for(workload), &connection)
+}
+
+/// Nobody is a waypoint yet, so whoever calls a pod that is behind one comes round it. Open connections go on when a
+/// pod is bound, as they do with Istio.
+fn not_round_a_waypoint(mesh: &Snapshot, pod: &Pod) -> Result<(), Refusal> {
+    match mesh.workload(&pod.uid).and_then(|workload| mesh.waypoint_of_workload(workload)) {
+        Some(waypoint) => Err(Refusal::WaypointMissing(waypoint.to_string().into())),
+        None => Ok(()),
+    }
 }
 
 /// The pod's own address that a CONNECT names. Anything else would make the proxy a way to other places.

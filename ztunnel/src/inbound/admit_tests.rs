@@ -74,8 +74,9 @@ fn plaintext_to_a_strict_pod_is_refused_and_a_tunnel_is_not() {
 fn an_allow_policy_admits_whom_it_names_and_nobody_else() {
     assert!(tunnelled(ONLY_CLIENT, &client(), "10.0.0.3:8080").is_ok());
     let other = Identity::new("cluster.local", "shop", "other");
-    assert_eq!(tunnelled(ONLY_CLIENT, &other, "10.0.0.3:8080"), Err(Refusal::NoAllowPolicyMatched));
-    assert_eq!(plain(ONLY_CLIENT, "10.0.0.3:8080"), Err(Refusal::NoAllowPolicyMatched));
+    let refused = Err(Refusal::NoAllowPolicyMatched("shop/only-client".into()));
+    assert_eq!(tunnelled(ONLY_CLIENT, &other, "10.0.0.3:8080"), refused);
+    assert_eq!(plain(ONLY_CLIENT, "10.0.0.3:8080"), refused);
 }
 
 #[test]
@@ -108,4 +109,25 @@ fn a_claimed_service_is_believed_only_when_the_pod_serves_it() {
     assert!(claimed_service(&mesh, "web.shop.svc.cluster.local", &client).is_none());
     assert!(claimed_service(&mesh, "web.shop.svc.other", &web).is_none());
     assert!(claimed_service(&mesh, "plain.outside.svc.cluster.local", &web).is_none());
+}
+
+#[test]
+fn a_pod_behind_a_waypoint_admits_nobody_who_comes_round_it() {
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  labels: {istio.io/dataplane-mode: \
+                     ambient, istio.io/use-waypoint: wp}\n";
+    let gateway = |stands_for| {
+        format!(
+            "{namespace}---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: wp, namespace: \
+             shop, labels: {{istio.io/waypoint-for: {stands_for}}}}}\n"
+        )
+    };
+    let refused = Err(Refusal::WaypointMissing("shop/wp".into()));
+    for behind in [namespace.to_owned(), gateway("workload"), gateway("all")] {
+        assert_eq!(tunnelled(&behind, &client(), "10.0.0.3:8080"), refused, "{behind}");
+        assert_eq!(plain(&behind, "10.0.0.3:8080"), refused, "{behind}");
+    }
+    for before in [gateway("service"), gateway("none")] {
+        assert!(tunnelled(&before, &client(), "10.0.0.3:8080").is_ok(), "{before}");
+        assert!(plain(&before, "10.0.0.3:8080").is_ok(), "{before}");
+    }
 }

@@ -28,7 +28,7 @@ pub async fn serve(worker: Arc<Worker>, flow: Arc<Flow>, peer: Identity, mut inc
     let record = Record::open(&worker.edges, &worker.access, ends(&mesh, &flow, &peer, &incoming, &judged));
     let entered = judged.and_then(|admission| {
         let entry = entry(&flow, Protocol::Hbone, admission.clone());
-        worker.live.enter(entry, &worker.drain).map(|entered| (admission, entered))
+        worker.live.enter(entry).map(|entered| (admission, entered))
     });
     let (admission, (_registration, killed)) = match entered {
         Ok(entered) => entered,

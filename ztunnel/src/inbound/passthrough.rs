@@ -27,7 +27,7 @@ pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, client: TcpStream, addres
     let record = Record::open(&worker.edges, &worker.access, ends(&mesh, &flow));
     let entered = admit::admit_plaintext(&mesh, &flow).and_then(|admission| {
         let entry = deliver::entry(&flow, Protocol::Tcp, admission.clone());
-        worker.live.enter(entry, &worker.drain).map(|entered| (admission, entered))
+        worker.live.enter(entry).map(|entered| (admission, entered))
     });
     let (admission, (_registration, killed)) = match entered {
         Ok(entered) => entered,

@@ -86,8 +86,7 @@ fn prepared(netns: &Netns, to: SocketAddr, from: Option<SocketAddr>) -> io::Resu
         ));
     }
     netns.enter(|| {
-        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
-        socket.set_nonblocking(true)?;
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), None)?;
         socket.set_mark(ZTUNNEL_MARK)?;
         socket.set_tcp_nodelay(true)?;
         if let Some(from) = from {

@@ -16,6 +16,8 @@ use nix::libc;
 use rand::Rng as _;
 use socket2::{Domain, Socket, Type};
 
+use common::net::socket::tune;
+
 use super::{Netns, option};
 
 /// Connections that may wait to be accepted, per listener; the kernel lowers it to `net.core.somaxconn`.
@@ -98,13 +100,14 @@ fn port(kind: ListenerKind) -> u16 {
 }
 
 fn dual_stack(kind: ListenerKind, worker: u32) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
+    let socket = Socket::new(Domain::IPV6, Type::STREAM.nonblocking(), None)?;
     socket.set_only_v6(false)?;
     option::set_transparent_v6(&socket)?;
     let [a, b, c] = UNREACHABLE;
     let [d, e, f]: [u16; 3] = rand::rng().random();
     let place = (kind as u16) << 8 | u16::try_from(worker).unwrap_or(u16::MAX);
-    listen(&socket, SocketAddr::new(Ipv6Addr::new(a, b, c, place, 0, d, e, f).into(), port(kind)))?;
+    let at = Ipv6Addr::new(a, b, c, place, 0, d, e, f);
+    listen(&socket, SocketAddr::new(at.into(), port(kind)), kind)?;
     Ok(socket.into())
 }
 
@@ -113,10 +116,10 @@ fn dual_stack(kind: ListenerKind, worker: u32) -> io::Result<TcpListener> {
 fn ipv4_only(kind: ListenerKind) -> io::Result<TcpListener> {
     let mut outcome = Err(io::Error::from(io::ErrorKind::AddrInUse));
     for _ in 0..ATTEMPTS {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
         socket.set_ip_transparent_v4(true)?;
         let [a, b, c]: [u8; 3] = rand::rng().random();
-        outcome = listen(&socket, SocketAddr::new(Ipv4Addr::new(240, a, b, c).into(), port(kind)));
+        outcome = listen(&socket, SocketAddr::new(Ipv4Addr::new(240, a, b, c).into(), port(kind)), kind);
         match &outcome {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
             Err(_) => break,
@@ -126,12 +129,15 @@ fn ipv4_only(kind: ListenerKind) -> io::Result<TcpListener> {
     Err(outcome.err().unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
 }
 
-fn listen(socket: &Socket, at: SocketAddr) -> io::Result<()> {
-    // Accepted connections inherit the mark, so that their packets are known as ztunnel's from the SYN-ACK on; and
-    // the options, which saves each of them five system calls.
+fn listen(socket: &Socket, at: SocketAddr, kind: ListenerKind) -> io::Result<()> {
+    // Accepted connections inherit the mark, so that their packets are known as ztunnel's from the SYN-ACK on, and the
+    // other options, which saves setting them on each.
     socket.set_mark(ZTUNNEL_MARK)?;
-    common::net::socket::tune(socket)?;
-    socket.set_nonblocking(true)?;
+    match kind {
+        // From the pod itself: one kernel holds both ends, so that neither can be dead without the other's knowing.
+        ListenerKind::Outbound => socket.set_tcp_nodelay(true)?,
+        ListenerKind::Plaintext | ListenerKind::Hbone => tune(socket)?,
+    }
     socket.bind(&at.into())?;
     socket.listen(BACKLOG)
 }

@@ -18,7 +18,9 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
-    process, thread,
+    process,
+    rc::Rc,
+    thread,
 };
 
 use nix::{
@@ -50,7 +52,7 @@ pub struct Netns {
 
 thread_local! {
     /// The namespace this thread belongs to, opened when it first leaves it.
-    static HOME: OnceCell<OwnedFd> = const { OnceCell::new() };
+    static HOME: OnceCell<Rc<OwnedFd>> = const { OnceCell::new() };
     /// Whether this thread is away from home.
     static AWAY: Cell<bool> = const { Cell::new(false) };
 }
@@ -130,26 +132,24 @@ impl AsFd for Netns {
     }
 }
 
-/// The thread's own namespace. A duplicate is made so that no thread-local is borrowed while away.
-fn home() -> io::Result<OwnedFd> {
+/// The thread's own namespace. Shared, so that no thread-local is borrowed while away.
+fn home() -> io::Result<Rc<OwnedFd>> {
     HOME.with(|home| match home.get() {
-        Some(home) => home.try_clone(),
+        Some(home) => Ok(home.clone()),
         None => {
             let opened: OwnedFd = File::open("/proc/thread-self/ns/net")?.into();
-            let duplicate = opened.try_clone()?;
-            let _first = home.set(opened);
-            Ok(duplicate)
+            Ok(home.get_or_init(|| Rc::new(opened)).clone())
         }
     })
 }
 
 /// A stay in another namespace; ending it, in whatever way, leads home.
 struct Journey {
-    home: OwnedFd,
+    home: Rc<OwnedFd>,
 }
 
 impl Journey {
-    fn start(to: &OwnedFd, home: OwnedFd) -> io::Result<Self> {
+    fn start(to: &OwnedFd, home: Rc<OwnedFd>) -> io::Result<Self> {
         setns(to, CloneFlags::CLONE_NEWNET)?;
         AWAY.set(true);
         Ok(Self { home })
@@ -158,7 +158,7 @@ impl Journey {
 
 impl Drop for Journey {
     fn drop(&mut self) {
-        if let Err(error) = setns(&self.home, CloneFlags::CLONE_NEWNET) {
+        if let Err(error) = setns(&*self.home, CloneFlags::CLONE_NEWNET) {
             // Every socket this thread opened from now on would be in the wrong pod, under its identity.
             tracing::error!(%error, "a thread cannot leave a pod's network namespace; ending the process");
             process::abort();

@@ -135,20 +135,17 @@ pub fn listening_ports(netns: &Netns) -> io::Result<HashSet<u16>> {
     })?
 }
 
-/// The connection with exactly these ends, if the pod has it.
+/// The connection with exactly these ends, if the pod has it. Asks the kernel for that one, on the calling thread: the
+/// answer is there when the question has been sent, however many connections the pod has.
 ///
 /// # Errors
-/// As for [`list`].
+/// As for [`list`], and when the ends are of two families.
 pub fn find(netns: &Netns, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<TcpSocketInfo>> {
-    netns.run(|| {
-        let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-        let mut found = dump(family, CONNECTIONS)?;
-        if local.is_ipv4() {
-            // A dual-stack socket's IPv4 connection is listed with the IPv6 ones.
-            found.extend(dump(libc::AF_INET6, CONNECTIONS)?);
-        }
-        Ok(found.into_iter().find(|socket| socket.local == local && socket.remote == remote))
-    })?
+    let (family, id) = name(local, remote)?;
+    // A dual-stack socket's IPv4 connection is found by its IPv4 ends: the kernel keeps it among those.
+    let found = netns.enter(|| look_up(family, &id))??;
+    // Where there is no connection, a listener that would take one is found instead.
+    Ok(found.filter(|socket| (socket.local, socket.remote) == (local, remote)))
 }
 
 /// Destroys those of the sockets that are not ztunnel's and not loopback: both sides see a reset. Returns how
@@ -204,6 +201,48 @@ fn dump(family: i32, states: u32) -> io::Result<Vec<TcpSocketInfo>> {
             rest = next;
         }
     }
+}
+
+fn look_up(family: u8, id: &[u8; 48]) -> io::Result<Option<TcpSocketInfo>> {
+    let netlink = open()?;
+    let flags = libc::NLM_F_REQUEST as u16;
+    netlink.send_to(
+        &request(SOCK_DIAG_BY_FAMILY, flags, family, (CONNECTIONS, Some(id))),
+        &NetlinkAddr::new(0, 0),
+        0,
+    )?;
+    let (datagram, _) = netlink.recv_from_full()?;
+    match message(&datagram) {
+        Some((kind, body, _)) if i32::from(kind) == libc::NLMSG_ERROR => match refusal(body) {
+            Some(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+            _ => Ok(None),
+        },
+        Some((_, body, _)) => Ok(socket(body)),
+        None => Err(io::Error::other("the kernel did not answer")),
+    }
+}
+
+/// `struct inet_diag_sockid` of a connection whose cookie is not known, and the family to ask for it.
+fn name(local: SocketAddr, remote: SocketAddr) -> io::Result<(u8, [u8; 48])> {
+    let mut id = [0; 48];
+    id[0..2].copy_from_slice(&local.port().to_be_bytes());
+    id[2..4].copy_from_slice(&remote.port().to_be_bytes());
+    let family = match (local.ip(), remote.ip()) {
+        (IpAddr::V4(local), IpAddr::V4(remote)) => {
+            id[4..8].copy_from_slice(&local.octets());
+            id[20..24].copy_from_slice(&remote.octets());
+            libc::AF_INET
+        }
+        (IpAddr::V6(local), IpAddr::V6(remote)) => {
+            id[4..20].copy_from_slice(&local.octets());
+            id[20..36].copy_from_slice(&remote.octets());
+            libc::AF_INET6
+        }
+        _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "ends of two families")),
+    };
+    // INET_DIAG_NOCOOKIE, twice (linux/inet_diag.h); any interface stays zero.
+    id[40..48].copy_from_slice(&[0xff; 8]);
+    Ok((family as u8, id))
 }
 
 fn destroy_one(socket: &TcpSocketInfo) -> io::Result<()> {

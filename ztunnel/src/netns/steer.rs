@@ -1,7 +1,8 @@
 //! What a pod's namespace needs besides the programs, so that captured packets are taken in on `lo`: for each
 //! family a rule `fwmark STEER lookup TABLE` and a route `local default dev lo table TABLE`, and some sysctls.
 //!
-//! Everything here may be done twice, and undone when it is not there.
+//! Everything here may be done twice, and undone when it is not there, by another process as well: what the sysctls were
+//! is noted in the namespace itself, as the priority of our IPv4 route, which nothing else looks at in a table of one.
 
 use std::{fs, io};
 
@@ -9,8 +10,8 @@ use ebb_abi::STEER_MARK;
 use nix::libc;
 use rtnetlink::{
     packet_core::{
-        NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-        NetlinkPayload,
+        NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
+        NetlinkMessage, NetlinkPayload,
     },
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
@@ -29,6 +30,9 @@ pub const RULE_PRIORITY: u32 = 150;
 /// Index of `lo`, the same in every namespace.
 const LOOPBACK: u32 = 1;
 
+/// Bytes of a netlink header.
+const HEADER: usize = 16;
+
 /// Sysctls under `/proc/sys/net/ipv4`, and why.
 const SYSCTLS: [(&str, &str); 4] = [
     // A captured packet has the pod's own address as its source and comes in on `lo`.
@@ -41,54 +45,108 @@ const SYSCTLS: [(&str, &str); 4] = [
     ("tcp_syncookies", "0"),
 ];
 
-/// Sysctl values as they were, to be put back on un-enrolment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Before(Vec<(&'static str, String)>);
+/// What a route's priority begins with when it is a note (the letters `Eb` and a version), above the values.
+const NOTE: u32 = 0x4562_0100;
+/// In a note: the value was none that fits, and is left alone.
+const NOT_NOTED: u32 = 3;
 
-/// Prepares the namespace, and says what its sysctls were. A namespace without IPv6 is prepared for IPv4.
+/// Prepares the namespace; false when an earlier process had done so. A namespace without IPv6 is prepared for IPv4.
 ///
 /// # Errors
-/// When netlink or a sysctl refuses.
-pub fn install(netns: &Netns) -> io::Result<Before> {
+/// When netlink or a sysctl refuses. What had been done is then taken back, unless it was there before.
+pub fn install(netns: &Netns) -> io::Result<bool> {
     netns.run(|| {
-        let mut before = Vec::new();
-        for (name, value) in SYSCTLS {
-            let path = format!("/proc/sys/net/ipv4/{name}");
-            let was = fs::read_to_string(&path)?.trim().to_owned();
-            if was != value {
-                fs::write(&path, value)?;
-                before.push((name, was));
-            }
-        }
         let netlink = Netlink::open()?;
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            match netlink.install(family) {
-                Err(error) if family == AddressFamily::Inet6 && is_absent_family(&error) => {}
-                installed => installed?,
-            }
+        let is_first = netlink.ipv4_route()?.is_none();
+        let installed = prepare(&netlink, is_first);
+        if installed.is_err() && is_first {
+            let _best_effort = take_back(&netlink);
         }
-        Ok(Before(before))
+        installed.map(|()| is_first)
     })?
 }
 
-/// Takes back what [`install`] did; sysctls only when what they were is known.
+/// Takes back what [`install`] did, in this process or another: sysctls are again what they were.
 ///
 /// # Errors
 /// When netlink or a sysctl refuses; rules and routes that are not there are no error.
-pub fn remove(netns: &Netns, before: Option<&Before>) -> io::Result<()> {
-    netns.run(|| {
-        let netlink = Netlink::open()?;
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            match netlink.remove(family) {
-                Err(error) if is_absent_family(&error) => {}
-                removed => removed?,
-            }
+pub fn remove(netns: &Netns) -> io::Result<()> {
+    netns.run(|| take_back(&Netlink::open()?))?
+}
+
+/// The IPv4 route comes first, because it carries the note of what is changed after it: whenever the process ends, the
+/// next one finds what the namespace was like. The note goes with the namespace, as a file on the node would not.
+fn prepare(netlink: &Netlink, is_first: bool) -> io::Result<()> {
+    if is_first {
+        let priority = note(SYSCTLS.iter().map(|(name, _)| read(name)))?;
+        netlink.add_route(route(AddressFamily::Inet, Some(priority)))?;
+    }
+    for (name, value) in SYSCTLS {
+        if read(name)? != value {
+            fs::write(path(name), value)?;
         }
-        for (name, value) in before.map_or(&[][..], |before| &before.0) {
-            fs::write(format!("/proc/sys/net/ipv4/{name}"), value)?;
+    }
+    netlink.add_rule(AddressFamily::Inet)?;
+    let six = netlink
+        .add_route(route(AddressFamily::Inet6, None))
+        .and_then(|()| netlink.add_rule(AddressFamily::Inet6));
+    match six {
+        Err(error) if is_absent_family(&error) => Ok(()),
+        added => added,
+    }
+}
+
+fn take_back(netlink: &Netlink) -> io::Result<()> {
+    let before = netlink.ipv4_route()?.flatten();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        match netlink.remove_rule(family) {
+            Err(error) if is_absent_family(&error) => {}
+            removed => removed?,
         }
-        Ok(())
-    })?
+    }
+    // Before the route, which says what they were; after the rules, without which nothing needs them.
+    for ((name, value), was) in SYSCTLS.iter().zip(before.into_iter().flat_map(noted)) {
+        // What somebody else has set since is theirs.
+        if let Some(was) = was.filter(|was| was != value)
+            && read(name)? == *value
+        {
+            fs::write(path(name), was)?;
+        }
+    }
+    for family in [AddressFamily::Inet6, AddressFamily::Inet] {
+        match netlink.remove_route(family) {
+            Err(error) if is_absent_family(&error) => {}
+            removed => removed?,
+        }
+    }
+    Ok(())
+}
+
+fn path(sysctl: &str) -> String {
+    format!("/proc/sys/net/ipv4/{sysctl}")
+}
+
+fn read(sysctl: &str) -> io::Result<String> {
+    Ok(fs::read_to_string(path(sysctl))?.trim().to_owned())
+}
+
+/// Values of [`SYSCTLS`], each 0, 1 or 2, as a number that a route can carry.
+fn note(values: impl Iterator<Item = io::Result<String>>) -> io::Result<u32> {
+    values.enumerate().try_fold(NOTE, |note, (at, value)| {
+        let value = value?.parse().unwrap_or(NOT_NOTED).min(NOT_NOTED);
+        Ok(note | value << (2 * at))
+    })
+}
+
+/// The values of a note; none in what is no note, such as the route of an earlier version.
+fn noted(priority: u32) -> Vec<Option<String>> {
+    if priority & !0xff != NOTE {
+        return Vec::new();
+    }
+    let value = |at| priority >> (2 * at) & 3;
+    (0..SYSCTLS.len())
+        .map(|at| Some(value(at)).filter(|it| *it != NOT_NOTED).map(|it| it.to_string()))
+        .collect()
 }
 
 fn is_absent_family(error: &io::Error) -> bool {
@@ -106,36 +164,62 @@ impl Netlink {
         Ok(Self(socket))
     }
 
-    /// The route comes first: a rule that leads to an empty table would let captured packets fall through to
-    /// the pod's ordinary routes.
-    fn install(&self, family: AddressFamily) -> io::Result<()> {
-        self.ask(RouteNetlinkMessage::NewRoute(route(family)), NLM_F_CREATE | NLM_F_REPLACE)?;
+    /// To be called before the rule is added: a rule that leads to an empty table would let captured packets fall through
+    /// to the pod's ordinary routes.
+    fn add_route(&self, route: RouteMessage) -> io::Result<()> {
+        self.ask(RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    fn add_rule(&self, family: AddressFamily) -> io::Result<()> {
         match self.ask(RouteNetlinkMessage::NewRule(rule(family)), NLM_F_CREATE | NLM_F_EXCL) {
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
             added => added,
         }
     }
 
-    fn remove(&self, family: AddressFamily) -> io::Result<()> {
-        let steps =
-            [RouteNetlinkMessage::DelRule(rule(family)), RouteNetlinkMessage::DelRoute(route(family))];
-        for step in steps {
-            match self.ask(step, 0) {
-                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {}
-                removed => removed?,
+    fn remove_rule(&self, family: AddressFamily) -> io::Result<()> {
+        self.remove(RouteNetlinkMessage::DelRule(rule(family)))
+    }
+
+    fn remove_route(&self, family: AddressFamily) -> io::Result<()> {
+        self.remove(RouteNetlinkMessage::DelRoute(route(family, None)))
+    }
+
+    fn remove(&self, message: RouteNetlinkMessage) -> io::Result<()> {
+        match self.ask(message, 0) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(()),
+            removed => removed,
+        }
+    }
+
+    /// Our IPv4 route, if it is there, and its priority, if it has one.
+    fn ipv4_route(&self) -> io::Result<Option<Option<u32>>> {
+        let mut all = RouteMessage::default();
+        all.header.address_family = AddressFamily::Inet;
+        self.send(RouteNetlinkMessage::GetRoute(all), NLM_F_DUMP)?;
+        let mut found = None;
+        loop {
+            let (answers, _) = self.0.recv_from_full()?;
+            let mut rest = &answers[..];
+            while !rest.is_empty() {
+                let answer =
+                    NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
+                let length = (answer.header.length as usize).next_multiple_of(4).max(HEADER);
+                rest = rest.get(length..).unwrap_or(&[]);
+                match answer.payload {
+                    NetlinkPayload::Done(_) => return Ok(found),
+                    NetlinkPayload::Error(error) => return Err(error.to_io()),
+                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) if is_ours(&route) => {
+                        found = Some(priority(&route));
+                    }
+                    _ => {}
+                }
             }
         }
-        Ok(())
     }
 
     fn ask(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-        let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
-        self.0.send_to(&bytes, &SocketAddr::new(0, 0), 0)?;
+        self.send(message, NLM_F_ACK | flags)?;
         let (answer, _) = self.0.recv_from_full()?;
         let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
         match answer.payload {
@@ -143,9 +227,30 @@ impl Netlink {
             _ => Ok(()),
         }
     }
+
+    fn send(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.0.send_to(&bytes, &SocketAddr::new(0, 0), 0).map(|_| ())
+    }
 }
 
-fn route(family: AddressFamily) -> RouteMessage {
+fn is_ours(route: &RouteMessage) -> bool {
+    route.attributes.contains(&RouteAttribute::Table(TABLE))
+}
+
+fn priority(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Priority(priority) => Some(*priority),
+        _ => None,
+    })
+}
+
+fn route(family: AddressFamily, priority: Option<u32>) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header = RouteHeader {
         address_family: family,
@@ -156,6 +261,7 @@ fn route(family: AddressFamily) -> RouteMessage {
         ..RouteHeader::default()
     };
     message.attributes = vec![RouteAttribute::Table(TABLE), RouteAttribute::Oif(LOOPBACK)];
+    message.attributes.extend(priority.map(RouteAttribute::Priority));
     message
 }
 

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use common::spiffe::Identity;
 use ebb_abi::Verdict;
 use ebb_loader::{AttachMode, EnrolledPod, Enrolment, PodFlags, Redirector, Settings};
 use nix::sched::{CloneFlags, unshare};
@@ -23,6 +24,7 @@ use super::{
     sockets::{self, State},
     steer,
 };
+use crate::pods::{roster::Member, serve};
 
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -176,11 +178,14 @@ fn steering_can_be_installed_twice_and_leaves_nothing_when_removed() {
         }
         seen
     };
+    // As somebody may have set it, and as steering needs it otherwise.
+    run(&netns, "sysctl -q -w net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.lo.rp_filter=1");
     let untouched = look();
-    let before = steer::install(&netns).unwrap();
+    assert!(steer::install(&netns).unwrap(), "nobody was here before");
     let installed = look();
     assert_ne!(installed, untouched);
-    steer::install(&netns).unwrap();
+    // The next process, which cannot ask this one what there was before.
+    assert!(!steer::install(&netns).unwrap(), "somebody was here before");
     assert_eq!(look(), installed);
     for family in ["-4", "-6"] {
         assert_eq!(
@@ -189,9 +194,52 @@ fn steering_can_be_installed_twice_and_leaves_nothing_when_removed() {
         );
         assert!(run(&netns, &format!("ip {family} route show table 15001")).contains("local default dev lo"));
     }
-    steer::remove(&netns, Some(&before)).unwrap();
+    steer::remove(&netns).unwrap();
     assert_eq!(look(), untouched);
-    steer::remove(&netns, None).unwrap();
+    steer::remove(&netns).unwrap();
+    assert_eq!(look(), untouched, "nothing is put back that was never changed");
+}
+
+#[test]
+fn a_sysctl_that_somebody_set_since_and_a_route_of_an_earlier_version_are_respected() {
+    let netns = namespace();
+    let syncookies = || run(&netns, "sysctl -n net.ipv4.tcp_syncookies").trim().to_owned();
+    run(&netns, "sysctl -q -w net.ipv4.tcp_syncookies=1");
+    steer::install(&netns).unwrap();
+    run(&netns, "sysctl -q -w net.ipv4.tcp_syncookies=2");
+    steer::remove(&netns).unwrap();
+    assert_eq!(syncookies(), "2");
+    run(&netns, "ip route add local default dev lo table 15001 proto static");
+    assert!(!steer::install(&netns).unwrap());
+    assert_eq!(syncookies(), "0");
+    steer::remove(&netns).unwrap();
+    assert_eq!(run(&netns, "ip route show table all scope host").matches("15001").count(), 0);
+    assert_eq!(syncookies(), "0", "what it was is not known");
+}
+
+#[test]
+fn a_start_that_fails_leaves_nothing_in_the_pod() {
+    let (enrolled_pod, netns) = (namespace(), namespace());
+    let listeners = PodListeners::open(&enrolled_pod, 0).unwrap();
+    let enrolled = Enrolled::new(&enrolled_pod, &listeners);
+    let untouched = run(&netns, "ip -4 rule show") + &run(&netns, "ip -4 route show table all");
+    let member = Member {
+        uid: "Kubernetes//Pod/shop/a".into(),
+        // No name for a pin, which is found out last.
+        incarnation: "not.a.name".into(),
+        netns: "/run/netns/unused".into(),
+        identity: Identity::new("cluster.local", "shop", "a"),
+        addresses: Box::new([at("10.7.0.2", 0).ip()]),
+        bypass_inbound: false,
+    };
+    let again = Netns::from_fd(netns.try_clone_fd().unwrap()).unwrap();
+    assert!(serve::start(&enrolled.redirector, again, &member, 1).is_err());
+    assert_eq!(run(&netns, "ip -4 rule show") + &run(&netns, "ip -4 route show table all"), untouched);
+    // What an earlier process had prepared is not ours to take away.
+    steer::install(&netns).unwrap();
+    let again = Netns::from_fd(netns.try_clone_fd().unwrap()).unwrap();
+    assert!(serve::start(&enrolled.redirector, again, &member, 1).is_err());
+    assert!(run(&netns, "ip -4 route show table 15001").contains("local default dev lo"));
 }
 
 #[test]
@@ -250,6 +298,30 @@ fn the_application_sees_its_client_through_ztunnel() {
 }
 
 #[test]
+fn accepted_connections_inherit_what_the_proxy_wants_of_them() {
+    let (pod, peer) = wire();
+    steer::install(&pod).unwrap();
+    let listeners = PodListeners::open(&pod, 0).unwrap();
+    let _enrolled = Enrolled::new(&pod, &listeners);
+    let _server = peer.run(|| TcpListener::bind(at("10.7.0.1", 80)).unwrap()).unwrap();
+    let cases = [
+        (&peer, at("10.7.0.2", 80), &listeners.plaintext, true),
+        (&peer, at("fd07::2", 15008), &listeners.hbone, true),
+        (&pod, at("10.7.0.1", 80), &listeners.outbound, false),
+    ];
+    for (from, to, listener, leaves_the_pod) in cases {
+        let _client = connect(from, to);
+        let accepted = accept(listener);
+        assert!(accepted.nodelay().unwrap(), "{to}");
+        let socket = socket2::SockRef::from(&accepted);
+        assert_eq!(socket.keepalive().unwrap(), leaves_the_pod, "{to}");
+        if leaves_the_pod {
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), common::net::socket::TCP_KEEPALIVE_TIME, "{to}");
+        }
+    }
+}
+
+#[test]
 fn a_dial_from_the_clients_own_port_cannot_disturb_its_connection() {
     let (pod, peer) = wire();
     steer::install(&pod).unwrap();
@@ -262,7 +334,7 @@ fn a_dial_from_the_clients_own_port_cannot_disturb_its_connection() {
     let runtime = runtime();
     let colliding = runtime
         .block_on(async { tokio::time::timeout(Duration::from_secs(1), dial(&pod, to, Some(from))).await });
-    assert!(colliding.is_err(), "a connection with the client's own port must not come about");
+    assert!(colliding.is_err(), "a connection with the client's own port came about: {colliding:?}");
     assert!(enrolled.count(Verdict::DropCollision) >= 4, "each attempt is dropped");
     client.write_all(b"alive").unwrap();
     let mut heard = [0; 5];
@@ -305,6 +377,14 @@ fn old_connections_are_destroyed_and_ztunnels_are_not() {
     new.write_all(b"new").unwrap();
     accepted.read_exact(&mut [0; 3]).unwrap();
     kept_local.write_all(b"local").unwrap();
-    let found = sockets::find(&pod, new_end, at("10.7.0.1", 80)).unwrap();
-    assert!(found.is_some_and(|socket| !socket.is_ztunnels()));
+    let find = |local: SocketAddr, remote: SocketAddr| sockets::find(&pod, local, remote).unwrap();
+    assert!(find(new_end, at("10.7.0.1", 80)).is_some_and(|socket| !socket.is_ztunnels()));
+    // The other end is a dual-stack socket.
+    assert!(find(at("10.7.0.1", 80), new_end).is_some_and(|socket| socket.is_ztunnels()));
+    assert_eq!(find(new_end, at("10.7.0.1", 81)), None);
+    assert_eq!(find(at("10.7.0.2", 80), at("10.7.0.1", 9)), None, "a listener is no connection");
+    assert!(sockets::find(&pod, new_end, at("fd07::1", 80)).is_err());
+    let six = at("fd07::1", 80);
+    let client = connect(&pod, six).local_addr().unwrap();
+    assert!(find(client, six).is_some(), "just closed, and remembered");
 }

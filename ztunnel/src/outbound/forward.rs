@@ -1,6 +1,6 @@
 //! Carries a pod's connection to the next hop that was chosen for it.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use crate::dial::dial;
 use crate::flow::Flow;
 use crate::inbound::admit::{self, Admission};
 use crate::live::{Direction, Entry, Protocol};
-use crate::outbound::route::{self, NextHop};
+use crate::outbound::route::{self, NextHop, leaves_from};
 use crate::record::{Ends, Record};
 use crate::worker::Worker;
 
@@ -61,7 +61,7 @@ async fn carry(
         server: hop.server(),
         admission: own_admission(flow, &hop),
     };
-    let (_registration, killed) = match worker.live.enter(entry, &worker.drain) {
+    let (_registration, killed) = match worker.live.enter(entry) {
         Ok(entered) => entered,
         Err(refusal) => return Err((refusal, near)),
     };
@@ -81,7 +81,8 @@ async fn carry(
             }
         }
         NextHop::Plain { target, .. } | NextHop::Local { target, .. } => {
-            let connecting = async { dial(&flow.pod, None, target).await.map_err(|e| e.refusal(target)) };
+            let from = leaves_from(&flow.pod.addresses, flow.client.ip(), target.ip());
+            let connecting = async { dial(&flow.pod, from, target).await.map_err(|e| e.refusal(target)) };
             match or_killed(&killed, connecting).await {
                 Ok(far) => Ok(relay(near, far, record, &killed).await),
                 Err(refusal) => Err((refusal, near)),
@@ -120,18 +121,24 @@ async fn open(
     early: &Bytes,
 ) -> Result<Stream, Refusal> {
     let certificate = worker.certs.get(&flow.pod.identity).await?;
+    let from = leaves_from(&flow.pod.addresses, flow.client.ip(), to.peer.ip());
     let key = Arc::new(Key {
         source_uid: flow.pod.uid.clone(),
         source_incarnation: flow.pod.incarnation.clone(),
         source: flow.pod.identity.clone(),
         destination: to.destination.identity.clone(),
         address: to.peer,
-        source_ip: flow.client.ip(),
+        // As many keys as the pod has addresses, whatever addresses its sockets make up.
+        source_ip: from.unwrap_or(if to.peer.is_ipv4() {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            Ipv6Addr::UNSPECIFIED.into()
+        }),
     });
     let request = request(mesh, flow, to)?;
     let expected = &to.destination.identity;
     let dialled = || async {
-        let tcp = dial(&flow.pod, None, to.peer).await.map_err(|error| error.tunnel_refusal(to.peer))?;
+        let tcp = dial(&flow.pod, from, to.peer).await.map_err(|error| error.tunnel_refusal(to.peer))?;
         tls::connect(tcp, &certificate.client, expected, tls::CONNECT_DEADLINE).await
     };
     worker.pool.open(&key, (&request, early), dialled).await

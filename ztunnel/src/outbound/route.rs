@@ -1,7 +1,8 @@
 //! Where a pod's connection goes: a pure function of the mesh and the flow.
 //!
 //! Decides only; `forward` carries it out. A destination that is a service of the mesh is never passed through in
-//! plaintext for want of an endpoint.
+//! plaintext for want of an endpoint, and none that is bound to a waypoint is reached round it: there are no waypoints
+//! yet, so it is refused.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -83,10 +84,13 @@ pub fn route(
         return Err(Refusal::RecursiveCall);
     }
     if let Some(service) = mesh.service_at(original.ip()) {
+        if let Some(waypoint) = mesh.waypoint_of_service(service) {
+            return Err(Refusal::WaypointMissing(waypoint.to_string().into()));
+        }
         return to_service(mesh, source, service, (original, load), rng);
     }
     match mesh.workload_at(original.ip()) {
-        Some(workload) => to_workload(source, workload, original, None),
+        Some(workload) => to_workload(mesh, source, workload, original, None),
         None => Ok(NextHop::Plain { target: original, destination: None, service: None }),
     }
 }
@@ -110,12 +114,13 @@ fn to_service(
     })?;
     let target = SocketAddr::new(endpoint.address, port);
     match &endpoint.workload {
-        Some(workload) => to_workload(source, workload, target, Some(service.clone())),
+        Some(workload) => to_workload(mesh, source, workload, target, Some(service.clone())),
         None => Ok(NextHop::Plain { target, destination: None, service: Some(service.clone()) }),
     }
 }
 
 fn to_workload(
+    mesh: &Snapshot,
     source: &Workload,
     workload: &Arc<Workload>,
     target: SocketAddr,
@@ -123,6 +128,10 @@ fn to_workload(
 ) -> Result<NextHop, Refusal> {
     if is_own_port(target.port()) && workload.protocol == TunnelProtocol::Hbone {
         return Err(Refusal::RecursiveCall);
+    }
+    // A pod that calls itself is no exception: its rules for others are its own rules too.
+    if let Some(waypoint) = mesh.waypoint_of_workload(workload) {
+        return Err(Refusal::WaypointMissing(waypoint.to_string().into()));
     }
     let destination = workload.clone();
     Ok(match workload.protocol {
@@ -137,6 +146,15 @@ fn to_workload(
         },
         TunnelProtocol::None => NextHop::Plain { target, destination: Some(destination), service },
     })
+}
+
+/// The address from which a pod with `addresses` connects to `peer` on behalf of its socket at `client`: the socket's own,
+/// where the pod has several to choose from. `None` leaves the choice to the kernel, which has only one, or which alone
+/// knows an address that the mesh does not.
+pub fn leaves_from(addresses: &[IpAddr], client: IpAddr, peer: IpAddr) -> Option<IpAddr> {
+    let mut of_family = addresses.iter().filter(|ip| ip.is_ipv4() == peer.is_ipv4());
+    let is_one_of_several = of_family.clone().count() > 1 && of_family.any(|ip| *ip == client);
+    is_one_of_several.then_some(client)
 }
 
 /// Whether the connecting socket may take the client's own address: not when both ends are one, because the

@@ -5,7 +5,11 @@ use super::*;
 use crate::testing::{flow, mesh, pod};
 
 fn routed(original: &str) -> Result<NextHop, Refusal> {
-    let mesh = mesh("");
+    routed_in("", original)
+}
+
+fn routed_in(more: &str, original: &str) -> Result<NextHop, Refusal> {
+    let mesh = mesh(more);
     let pod = pod(&mesh, "client");
     let client = if original.starts_with('[') { "[fd00::2]:40000" } else { "10.0.0.2:40000" };
     route(&mesh, &flow(&pod, client, original), |_| 0, &mut SmallRng::seed_from_u64(1))
@@ -91,4 +95,52 @@ fn a_pod_that_was_replaced_has_no_way_out() {
     let hop =
         route(&now, &flow(&old, "10.0.0.2:40000", "10.0.0.3:80"), |_| 0, &mut SmallRng::seed_from_u64(1));
     assert_eq!(hop, Err(Refusal::UnknownWorkload));
+}
+
+/// Namespace `shop` uses the waypoint `wp`, which stands for what is said.
+fn behind_waypoint(stands_for: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  labels: {{istio.io/dataplane-mode: ambient, \
+         istio.io/use-waypoint: wp}}\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: wp, \
+         namespace: shop, labels: {{istio.io/waypoint-for: {stands_for}}}}}\n"
+    )
+}
+
+#[test]
+fn what_is_bound_to_a_waypoint_is_refused_and_never_reached_round_it() {
+    let missing = || Err(Refusal::WaypointMissing("shop/wp".into()));
+    let (service, pod, outside) = ("10.96.0.10:80", "10.0.0.3:8080", "10.0.0.4:80");
+    assert_eq!(routed_in(&behind_waypoint("service"), service), missing());
+    assert!(routed_in(&behind_waypoint("service"), pod).is_ok(), "a pod is not a service");
+    assert_eq!(routed_in(&behind_waypoint("workload"), pod), missing());
+    assert_eq!(routed_in(&behind_waypoint("workload"), service), missing(), "its pods are bound");
+    assert_eq!(routed_in(&behind_waypoint("all"), service), missing());
+    assert!(routed_in(&behind_waypoint("none"), service).is_ok());
+    assert!(routed_in(&behind_waypoint("all"), outside).is_ok(), "another namespace");
+    // Without an endpoint, it is still the waypoint that is missing first.
+    assert_eq!(routed_in(&behind_waypoint("service"), "10.96.0.12:80"), missing());
+    // A destination that is not in the mesh can be behind a waypoint as well.
+    let plain =
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: outside, labels: {istio.io/use-waypoint: wp}}\n";
+    let missing = Err(Refusal::WaypointMissing("outside/wp".into()));
+    assert_eq!(routed_in(plain, "10.96.0.11:80"), missing);
+    assert_eq!(routed_in(plain, outside), missing);
+}
+
+#[test]
+fn a_pod_of_several_addresses_leaves_from_the_one_its_socket_has() {
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let (two, dual) = ([ip("10.0.0.2"), ip("10.0.0.7"), ip("fd00::2")], [ip("10.0.0.2"), ip("fd00::2")]);
+    let cases: &[(&[IpAddr], &str, &str, Option<&str>)] = &[
+        (&two, "10.0.0.7", "10.0.0.3", Some("10.0.0.7")),
+        (&two, "10.0.0.2", "10.0.0.3", Some("10.0.0.2")),
+        (&two, "10.0.0.9", "10.0.0.3", None),
+        (&two, "fd00::2", "fd00::3", None),
+        (&two, "fd00::2", "10.0.0.3", None),
+        (&two, "10.0.0.7", "fd00::3", None),
+        (&dual, "10.0.0.2", "10.0.0.3", None),
+    ];
+    for (addresses, client, peer, from) in cases {
+        assert_eq!(leaves_from(addresses, ip(client), ip(peer)), from.map(ip), "{client} to {peer}");
+    }
 }

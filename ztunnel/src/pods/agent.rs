@@ -40,6 +40,23 @@ pub struct Agent {
     refused: HashMap<Arc<str>, &'static str>,
     faulty: usize,
     swept: bool,
+    leave: Leave,
+}
+
+/// How the agent is told that the process is about to end, and how it answers.
+#[derive(Debug, Clone, Default)]
+pub struct Leave {
+    asked: CancellationToken,
+    doors_closed: CancellationToken,
+}
+
+impl Leave {
+    /// Asks for the doors to be closed, and waits until those of every pod are: new connections then wait in the kernel
+    /// for the next process.
+    pub async fn close_doors(&self) {
+        self.asked.cancel();
+        self.doors_closed.cancelled().await;
+    }
 }
 
 impl Agent {
@@ -53,14 +70,34 @@ impl Agent {
         workers: Vec<mpsc::Sender<Serve>>,
     ) -> Self {
         let (served, leaving, failed, refused) = Default::default();
-        let (faulty, swept) = (0, false);
-        Self { node, mesh, certs, status, kernel, workers, served, leaving, failed, refused, faulty, swept }
+        let (faulty, swept, leave) = (0, false, Leave::default());
+        Self {
+            node,
+            mesh,
+            certs,
+            status,
+            kernel,
+            workers,
+            served,
+            leaving,
+            failed,
+            refused,
+            faulty,
+            swept,
+            leave,
+        }
+    }
+
+    /// To tell it, once it runs, that the process is about to end.
+    pub fn leave(&self) -> Leave {
+        self.leave.clone()
     }
 
     /// Follows the mesh until `stop` fires. What is enrolled then stays so: the kernel goes on dropping what nobody
     /// takes, and the next process takes over.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut verify = tokio::time::interval(VERIFY_INTERVAL);
+        let Leave { asked, doors_closed } = self.leave.clone();
         loop {
             let mesh = self.mesh.current();
             if mesh.generation() > 0 {
@@ -69,6 +106,10 @@ impl Agent {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
+                () = asked.cancelled(), if !doors_closed.is_cancelled() => {
+                    self.served.values().for_each(Served::close_doors);
+                    doors_closed.cancel();
+                }
                 _ = self.mesh.changed() => {}
                 // Also what tries again, when the time for that has come.
                 _ = verify.tick() => self.verify(),
@@ -126,6 +167,9 @@ impl Agent {
                     // A worker that is gone is a proxy that is ending.
                     let _ = worker.send(Serve { pod: served.pod.clone(), listeners }).await;
                 }
+                if self.leave.asked.is_cancelled() {
+                    served.close_doors();
+                }
                 tracing::info!(pod = &*member.uid, adopted = served.is_adopted(), "pod enrolled");
                 served.cut_when_none_is_older();
                 // At once, because enrolling the pods after it may take longer than an older connection may last.
@@ -156,13 +200,13 @@ impl Agent {
             self.leaving.swap_remove(at).1.end();
         }
         let others = self.served.values().chain(self.leaving.iter().map(|(_, served)| served));
-        let netns = serve::open_netns(member, others)?;
+        let netns = serve::open_netns((&member.netns, &member.addresses), others)?;
         serve::start(&self.kernel, netns, member, workers)
     }
 
     /// `restarts` says that the same pod is about to be served in another way.
     fn stop(&mut self, mesh: &Snapshot, member: &Member, restarts: bool) {
-        let Some(served) = self.served.remove(member) else { return };
+        let Some(mut served) = self.served.remove(member) else { return };
         self.status.stopped();
         let identity = &served.pod.identity;
         if !self.served.values().any(|other| other.pod.identity == *identity) {
@@ -192,11 +236,26 @@ impl Agent {
         match self.kernel.leftovers(&live) {
             Ok(uids) => uids.iter().for_each(|uid| {
                 tracing::info!(uid, "removing the enrolment of a pod that left while no proxy ran");
-                if let Err(error) = self.kernel.remove_leftover(uid) {
-                    tracing::warn!(uid, %error, "an old enrolment cannot be removed");
+                match self.kernel.remove_leftover(uid) {
+                    Ok(()) => self.undo_routing_of(mesh, uid),
+                    Err(error) => tracing::warn!(uid, %error, "an old enrolment cannot be removed"),
                 }
             }),
             Err(error) => tracing::warn!(%error, "old enrolments cannot be listed"),
+        }
+    }
+
+    /// Undoes an earlier process's routing in a pod that left the mesh and lives. With a pod that is gone, the namespace and
+    /// all that was in it went.
+    fn undo_routing_of(&self, mesh: &Snapshot, incarnation: &str) {
+        let Some(workload) = mesh.workloads().find(|it| &*it.incarnation == incarnation) else { return };
+        let Some(path) = workload.netns.as_deref().filter(|_| workload.node == self.node) else { return };
+        match serve::open_netns((path, &workload.addresses), self.served.values()) {
+            Ok(netns) => serve::undo_routing(&netns, &workload.uid),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(pod = &*workload.uid, error, "an old enrolment's routing stays in the pod");
+            }
         }
     }
 
@@ -212,7 +271,7 @@ impl Agent {
             served.cut_when_none_is_older();
         }
         let (over, leaving): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.leaving).into_iter().partition(|(_, served)| served.is_idle());
+            std::mem::take(&mut self.leaving).into_iter().partition(|(_, served)| served.has_left());
         self.leaving = leaving;
         for (_, served) in over {
             served.end();

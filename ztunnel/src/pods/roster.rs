@@ -55,7 +55,7 @@ impl Action {
 pub fn member(workload: &Workload) -> Result<Member, (Arc<str>, &'static str)> {
     let refused = |why| (workload.uid.clone(), why);
     let enrolment = workload.enrolment.as_ref().ok_or_else(|| refused("it is not enrolled"))?;
-    let netns = enrolment.netns.clone().ok_or_else(|| refused("its network namespace is not known"))?;
+    let netns = workload.netns.clone().ok_or_else(|| refused("its network namespace is not known"))?;
     if workload.addresses.is_empty() {
         return Err(refused("it has no address yet"));
     }

@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use anyhow::Context;
 use ebb_loader::{EnrolledPod, Enrolment, PodFlags, Redirector, WorkerListeners};
 use tokio_util::sync::CancellationToken;
 
+use crate::door::HANDSHAKE_GRACE;
 use crate::netns::listen::PodListeners;
 use crate::netns::{Netns, sockets, steer};
 use crate::pods::Pod;
@@ -18,8 +20,9 @@ pub struct Served {
     /// The pod, shared with the workers.
     pub pod: Arc<Pod>,
     enrolled: EnrolledPod,
-    before: steer::Before,
     flags: PodFlags,
+    /// When it began to leave the mesh, if it does.
+    released: Option<Instant>,
     /// Policy generation at which connections older than enrolment were last judged, plus one.
     judged: AtomicU64,
     /// Whether segments of connections that the proxy does not hold are dropped.
@@ -29,20 +32,19 @@ pub struct Served {
 /// Redirects the traffic of the pod in `netns` to listeners in that namespace.
 ///
 /// # Errors
-/// Names the step. The pod is then as redirected, or not, as it was before; routing inside it may stay prepared.
+/// Names the step. The pod is then as redirected, or not, as it was before.
 pub fn start(
     kernel: &Redirector,
     netns: Netns,
     member: &Member,
     workers: u32,
 ) -> anyhow::Result<(Served, Vec<PodListeners>)> {
-    let before = steer::install(&netns).context("set up routing inside the pod")?;
-    let listeners = listen(&netns, workers)?;
-    let handed: Vec<WorkerListeners<'_>> = listeners.iter().map(PodListeners::as_worker).collect();
-    let flags = PodFlags { bypass_inbound: member.bypass_inbound, ..PodFlags::default() };
-    let fd = netns.try_clone_fd().context("hand over the network namespace")?;
-    let enrolment = Enrolment { uid: &member.incarnation, netns: fd, listeners: &handed, flags };
-    let enrolled = kernel.enrol(enrolment).context("redirect its traffic")?;
+    let is_first = steer::install(&netns).context("set up routing inside the pod")?;
+    let started = redirect(kernel, &netns, member, workers);
+    if started.is_err() && is_first {
+        undo_routing(&netns, &member.uid);
+    }
+    let (enrolled, flags, listeners) = started?;
     let pod = Arc::new(Pod {
         uid: member.uid.clone(),
         incarnation: member.incarnation.clone(),
@@ -54,7 +56,29 @@ pub fn start(
         open: AtomicUsize::new(0),
     });
     let (judged, cut) = (AtomicU64::new(0), AtomicBool::new(false));
-    Ok((Served { pod, enrolled, before, flags, judged, cut }, listeners))
+    Ok((Served { pod, enrolled, flags, released: None, judged, cut }, listeners))
+}
+
+fn redirect(
+    kernel: &Redirector,
+    netns: &Netns,
+    member: &Member,
+    workers: u32,
+) -> anyhow::Result<(EnrolledPod, PodFlags, Vec<PodListeners>)> {
+    let listeners = listen(netns, workers)?;
+    let handed: Vec<WorkerListeners<'_>> = listeners.iter().map(PodListeners::as_worker).collect();
+    let flags = PodFlags { bypass_inbound: member.bypass_inbound, ..PodFlags::default() };
+    let fd = netns.try_clone_fd().context("hand over the network namespace")?;
+    let enrolment = Enrolment { uid: &member.incarnation, netns: fd, listeners: &handed, flags };
+    let enrolled = kernel.enrol(enrolment).context("redirect its traffic")?;
+    Ok((enrolled, flags, listeners))
+}
+
+/// Leaves the pod's namespace as it was before its first enrolment.
+pub fn undo_routing(netns: &Netns, uid: &str) {
+    if let Err(error) = steer::remove(netns) {
+        tracing::debug!(pod = uid, %error, "routing inside the pod not removed");
+    }
 }
 
 fn listen(netns: &Netns, workers: u32) -> anyhow::Result<Vec<PodListeners>> {
@@ -70,22 +94,21 @@ fn listen(netns: &Netns, workers: u32) -> anyhow::Result<Vec<PodListeners>> {
 /// # Errors
 /// Says what is wrong with the path.
 pub fn open_netns<'a>(
-    member: &Member,
+    (path, addresses): (&str, &[IpAddr]),
     others: impl IntoIterator<Item = &'a Served>,
 ) -> anyhow::Result<Netns> {
-    let netns = Netns::open(&*member.netns).context("open the network namespace")?;
+    let netns = Netns::open(path).context("open the network namespace")?;
     for own in ["/proc/self/ns/net", "/proc/1/ns/net"] {
         let is_own = Netns::open(own).is_ok_and(|own| own.identity() == netns.identity());
-        anyhow::ensure!(!is_own, "{} is the node's own network namespace", member.netns);
+        anyhow::ensure!(!is_own, "{path} is the node's own network namespace");
     }
     let mut others = others.into_iter();
     // An open namespace keeps its number, so that equal numbers are one namespace, whatever the path says.
     let is_held = others.any(|other| other.pod.netns.identity() == netns.identity());
-    anyhow::ensure!(!is_held, "another pod holds the network namespace {}", member.netns);
+    anyhow::ensure!(!is_held, "another pod holds the network namespace {path}");
     let is_address = |ip: &IpAddr| std::net::UdpSocket::bind((*ip, 0)).is_ok();
-    let is_pods =
-        netns.run(|| member.addresses.iter().any(is_address)).context("look for the pod's addresses")?;
-    anyhow::ensure!(is_pods, "no address of the pod is in the network namespace {}", member.netns);
+    let is_pods = netns.run(|| addresses.iter().any(is_address)).context("look for the pod's addresses")?;
+    anyhow::ensure!(is_pods, "no address of the pod is in the network namespace {path}");
     Ok(netns)
 }
 
@@ -95,19 +118,34 @@ impl Served {
         self.enrolled.adopted()
     }
 
-    /// Whether no connection is carried for it.
-    pub fn is_idle(&self) -> bool {
-        self.pod.open.load(Ordering::Relaxed) == 0
+    /// Whether it has been released, its doors have had the time to close, and no connection is carried for it.
+    pub fn has_left(&self) -> bool {
+        self.released.is_some_and(|at| at.elapsed() > 2 * HANDSHAKE_GRACE)
+            && self.pod.open.load(Ordering::Relaxed) == 0
+    }
+
+    /// Turns new connections away, to wait for the next process. What has been accepted, queued or half made goes on.
+    pub fn close_doors(&self) {
+        match self.enrolled.clear_listeners() {
+            Ok(()) => {}
+            Err(error @ ebb_loader::Error::Superseded { .. }) => {
+                tracing::info!(pod = &*self.pod.uid, %error, "the next process serves the pod already");
+            }
+            Err(error) => {
+                tracing::warn!(pod = &*self.pod.uid, %error, "new connections of the pod cannot be turned away");
+            }
+        }
     }
 
     /// Stops capturing new connections while those that are open go on. False when the kernel refused.
-    pub fn release(&self) -> bool {
+    pub fn release(&mut self) -> bool {
         let released = self.enrolled.set_flags(PodFlags { release: true, ..self.flags });
         if let Err(error) = &released {
             tracing::warn!(pod = &*self.pod.uid, %error, "cannot release the pod gently");
             return false;
         }
         self.pod.closing.cancel();
+        self.released = Some(Instant::now());
         true
     }
 
@@ -139,7 +177,7 @@ impl Served {
     /// The same place in the kernel, served for `pod`.
     #[must_use]
     pub fn serving(self, pod: Arc<Pod>) -> Self {
-        Self { pod, judged: AtomicU64::new(0), cut: AtomicBool::new(false), ..self }
+        Self { pod, released: None, judged: AtomicU64::new(0), cut: AtomicBool::new(false), ..self }
     }
 
     /// Ends everything: capture first, then connections and listeners, then the routing.
@@ -156,9 +194,7 @@ impl Served {
             }
             Err(error) => tracing::warn!(pod = &*uid, %error, "the pod's enrolment is not fully removed"),
         }
-        if let Err(error) = steer::remove(&self.pod.netns, Some(&self.before)) {
-            tracing::debug!(pod = &*uid, %error, "routing inside the pod not removed");
-        }
+        undo_routing(&self.pod.netns, &uid);
     }
 
     /// Whether older connections are yet to be judged under this policy generation; asking marks them judged.

@@ -74,6 +74,33 @@ fn drops_of_an_earlier_processs_programs_are_heard_by_one_process_at_a_time() {
     });
 }
 
+#[test]
+fn without_listeners_new_connections_wait_for_the_next_process_and_open_ones_go_on() {
+    let Enrolled { wire, pod, ztunnel, node } = enrolled(2);
+    let (mut client, mut accepted) = assert_outbound(&wire, &ztunnel);
+    let mut queued = wire.pod.connect(address(PEER4, 80)).unwrap();
+    let server = wire.peer.listen(address(PEER4, 80));
+    server.set_nonblocking(true).unwrap();
+    pod.clear_listeners().unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| wire.pod.connect(address(PEER4, 80)));
+        thread::sleep(SILENCE);
+        assert!(!waiting.is_finished(), "a new connection neither waits nor is captured");
+        assert_joined(&mut client, &mut accepted);
+        assert_joined(&mut queued, &mut ztunnel.accept().stream);
+        let fresh = Ztunnel::start(&wire.pod, 1);
+        let successor = Redirector::open(settings(&node.name, AttachMode::Auto)).unwrap();
+        let adopted = Node { redirector: successor, name: node.name.clone() };
+        let newer = adopted.enrol(&wire.pod, &fresh);
+        assert!(newer.adopted());
+        // The old process is asked to end only now: it must leave alone what the new one has put there.
+        assert!(matches!(pod.clear_listeners(), Err(Error::Superseded { .. })));
+        let mut late = fresh.accept();
+        assert_joined(&mut waiting.join().unwrap().unwrap(), &mut late.stream);
+    });
+    assert!(server.accept().is_err(), "a connection went past ztunnel");
+}
+
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 struct Entry(PodConfig);

@@ -17,6 +17,7 @@ use super::text::{Annotations, Pairs, Text};
 use super::{Fault, check};
 use crate::config::core::{Labels, Namespace, Node, Owner, ServiceAccount};
 use crate::config::names::Names;
+use crate::config::waypoint::{Gateway, WaypointFor};
 use crate::config::{ObjectName, Resource};
 
 type List<T> = Option<Vec<T>>;
@@ -184,5 +185,20 @@ impl Manifest for ServiceAccountManifest<'_> {
     fn read(mut self, names: &mut Names) -> Result<Resource, Fault> {
         let object = self.metadata.named(NameRule::Name, names)?.object;
         Ok(Resource::ServiceAccount(Arc::new(ServiceAccount { object })))
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
+pub(crate) struct GatewayManifest<'a> {
+    #[serde(default)]
+    metadata: Metadata<'a>,
+}
+
+impl Manifest for GatewayManifest<'_> {
+    fn read(mut self, names: &mut Names) -> Result<Resource, Fault> {
+        let object = self.metadata.named(NameRule::Name, names)?.object;
+        let stands_for = WaypointFor::of(&self.metadata.labels(names)?);
+        Ok(Resource::Gateway(Arc::new(Gateway { object, stands_for })))
     }
 }

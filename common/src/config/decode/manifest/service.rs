@@ -10,6 +10,7 @@ use crate::config::core::{EndpointSlice, Labels, Service, ServicePort, SliceEndp
 use crate::config::decode::text::{Number, NumberOrText, Pairs, Text};
 use crate::config::decode::{Fault, check};
 use crate::config::names::Names;
+use crate::config::waypoint::{UseWaypoint, is_of_gateway};
 
 #[derive(Debug, Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
@@ -70,6 +71,7 @@ struct Ingress<'a> {
 impl Manifest for ServiceManifest<'_> {
     fn read(mut self, names: &mut Names) -> Result<Resource, Fault> {
         let named = self.metadata.named(NameRule::Label, names)?;
+        let own = self.metadata.labels(names)?;
         let spec = self.spec.unwrap_or_default();
         let ingress = self.status.unwrap_or_default().load_balancer.unwrap_or_default().ingress;
         let cluster = spec.cluster_ips.as_deref().unwrap_or_default().iter().map(|it| &**it);
@@ -83,6 +85,8 @@ impl Manifest for ServiceManifest<'_> {
         let distribution = named.annotations.traffic_distribution.as_ref();
         let selector = spec.selector.as_ref();
         Ok(Resource::Service(Arc::new(Service {
+            use_waypoint: UseWaypoint::of(&own, &named.object.namespace),
+            is_of_gateway: is_of_gateway(&own),
             object: named.object,
             external_name: spec.kind.as_deref() == Some("ExternalName"),
             vips: addresses(vips, "spec.clusterIPs")?,

@@ -36,6 +36,7 @@ impl Kind {
             Self::ServiceAccount,
             Self::AuthorizationPolicy,
             Self::PeerAuthentication,
+            Self::Gateway,
         ]
         .into_iter()
         .find(|kind| kind.name() == name)
@@ -63,6 +64,10 @@ impl Head {
                 };
             }
             Some(Kind::EndpointSlice) => group == "discovery.k8s.io" && version == "v1",
+            // Istio has a Gateway of its own, which is no business of ours.
+            Some(Kind::Gateway) => {
+                group == "gateway.networking.k8s.io" && matches!(version, "v1" | "v1beta1" | "v1alpha2")
+            }
             Some(_) => self.api_version == "v1",
             None if group == "security.istio.io" && self.kind != "RequestAuthentication" => {
                 return Err(format!("{:?} is no kind of security.istio.io", self.kind));

@@ -17,8 +17,8 @@ use serde_saphyr::{Error, Options};
 
 use self::head::{Head, Reading};
 use super::manifest::{
-    EndpointSliceManifest, Manifest, NamespaceManifest, NodeManifest, PodManifest, ServiceAccountManifest,
-    ServiceManifest,
+    EndpointSliceManifest, GatewayManifest, Manifest, NamespaceManifest, NodeManifest, PodManifest,
+    ServiceAccountManifest, ServiceManifest,
 };
 use super::peer::PeerAuthenticationManifest;
 use super::policy::AuthorizationPolicyManifest;
@@ -280,6 +280,7 @@ fn read_kind(kind: Kind, text: &str, names: &mut Names) -> Read {
         Kind::ServiceAccount => read::<ServiceAccountManifest<'_>>(kind, text, names),
         Kind::AuthorizationPolicy => read::<AuthorizationPolicyManifest<'_>>(kind, text, names),
         Kind::PeerAuthentication => read::<PeerAuthenticationManifest<'_>>(kind, text, names),
+        Kind::Gateway => read::<GatewayManifest<'_>>(kind, text, names),
     }
 }
 
