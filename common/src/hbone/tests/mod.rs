@@ -1,6 +1,7 @@
 //! Both ends of HBONE in one process: applications on loopback TCP, the connection between the proxies in memory.
 
 mod carry;
+mod floods;
 mod hostile;
 mod pooling;
 
