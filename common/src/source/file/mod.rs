@@ -7,6 +7,7 @@
 //! The kernel's events make changes prompt; a look at every stamp from time to time makes up for any it drops.
 
 mod directory;
+mod last_good;
 mod ledger;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,8 @@ use tokio::sync::{mpsc, watch};
 
 use self::directory::Directory;
 pub use self::directory::MAX_FILES;
+use self::last_good::LastGood;
+pub use self::last_good::MAX_LAST_GOOD_BYTES;
 use self::waiting::Waiting;
 use super::{Status, StatusReader};
 use crate::config::Batch;
@@ -47,6 +50,7 @@ pub const MAX_EVENTS: usize = 4096;
 #[derive(Debug)]
 pub struct FileSource {
     directory: PathBuf,
+    last_good: Option<PathBuf>,
 }
 
 /// A source at work; dropping it ends its thread.
@@ -73,7 +77,13 @@ impl Drop for Running {
 impl FileSource {
     /// A source for the manifests in `directory`, which need not exist yet.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into() }
+        Self { directory: directory.into(), last_good: None }
+    }
+
+    /// Keeps the last good version of policies in a file, for the next start; one process at a time may have it.
+    #[must_use]
+    pub fn remembering(self, file: impl Into<PathBuf>) -> Self {
+        Self { last_good: Some(file.into()), ..self }
     }
 
     /// Starts to read and watch, on a thread of its own.
@@ -84,7 +94,7 @@ impl FileSource {
         let (events, queue) = sync_channel(MAX_EVENTS);
         let (status, reader) = watch::channel(Status::default());
         let worker = Worker {
-            directory: Directory::new(self.directory),
+            directory: Directory::new(self.directory, self.last_good.map(LastGood::open).unwrap_or_default()),
             batches,
             status,
             queue,
