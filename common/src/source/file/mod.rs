@@ -118,6 +118,9 @@ enum Event {
     Touched { name: String, writing: Option<bool> },
     /// Something happened that a name does not say.
     Anything,
+    /// The directory itself was moved, made or removed, or events were lost, perhaps of that: what watches it may have
+    /// gone with it, even when it is back before anybody looks.
+    Moved,
     /// The source is no longer wanted.
     Stop,
 }
@@ -176,6 +179,7 @@ impl Worker {
             match self.queue.recv_timeout(wait) {
                 Ok(Event::Stop) => return Err(Unwanted),
                 Ok(Event::Anything) => self.waiting.expect_everything(),
+                Ok(Event::Moved) => self.watch_again(),
                 Ok(Event::Touched { name, writing }) => self.waiting.touch(name, writing, Instant::now()),
                 Err(RecvTimeoutError::Timeout) => break,
                 Err(RecvTimeoutError::Disconnected) => return Err(Unwanted),
@@ -184,9 +188,15 @@ impl Worker {
             deadline = (now + QUIET).min(*first.get_or_insert(now) + GATHER);
         }
         if self.overflowed.swap(false, Ordering::AcqRel) {
-            self.waiting.expect_everything();
+            self.watch_again();
         }
         Ok(())
+    }
+
+    /// Has the next look, which is at everything, begin with a new watch.
+    fn watch_again(&mut self) {
+        self.watch = None;
+        self.waiting.expect_everything();
     }
 
     /// Looks at every file; returns when to do so next.

@@ -188,6 +188,26 @@ async fn a_removed_directory_takes_nothing_with_it() {
 }
 
 #[tokio::test]
+async fn a_directory_that_was_away_for_a_moment_is_watched_as_before() {
+    let rig = Rig::start(|path| fs::write(path.join("a.yaml"), pod("a", "10.0.0.1")).unwrap());
+    rig.until("the file", |it| pods(it) == ["a"]).await;
+    for round in 0..5 {
+        let away = rig.path.with_extension("away");
+        fs::rename(&rig.path, &away).unwrap();
+        fs::rename(&away, &rig.path).unwrap();
+        rig.write("a.yaml", &pod(&format!("r{round}"), "10.0.0.1"));
+        let read = rig.until("the change", |it| pods(it) == [format!("r{round}")]);
+        // Without the watch it would be read at the next look at everything.
+        let soon = tokio::time::timeout(RESYNC / 3, read).await;
+        assert!(soon.is_ok(), "nobody watches any more, in round {round}");
+        // Once more in peace, for the watch that the look above may have begun.
+        rig.write("a.yaml", &pod("again", "10.0.0.1"));
+        let read = rig.until("another change", |it| pods(it) == ["again"]);
+        assert!(tokio::time::timeout(RESYNC / 3, read).await.is_ok(), "nobody watches, after round {round}");
+    }
+}
+
+#[tokio::test]
 async fn a_file_is_not_read_while_it_is_being_written() {
     use std::io::Write as _;
     let whole = policy("p") + &policy("q");
