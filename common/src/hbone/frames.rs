@@ -15,8 +15,8 @@ const CONTINUATION: u8 = 9;
 /// Bytes we must have sent for each WINDOW_UPDATE beyond those that are free. An honest peer sends at most two for a
 /// frame of ours, and our smallest frame of data has ten bytes.
 const SENT_BYTES_PER_UPDATE: u32 = 5;
-/// The most WINDOW_UPDATEs that are earned ahead of time.
-const MAX_EARNED_UPDATES: u32 = 1 << 20;
+/// The most frames that are earned ahead of time.
+const MAX_EARNED: u32 = 1 << 20;
 
 /// Follows the frames of one connection.
 #[derive(Debug)]
@@ -61,19 +61,21 @@ impl Frames {
                 self.read = 0;
                 let [a, b, c, kind, ..] = self.header;
                 self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
-                calm &= self.count(kind);
+                calm &= self.count(kind, self.skip == 0);
             }
         }
         calm
     }
 
-    fn count(&mut self, kind: u8) -> bool {
+    fn count(&mut self, kind: u8, empty: bool) -> bool {
         let left = match kind {
-            // Bounded by `h2`: by windows, by the size of header lists, and when empty by their number.
-            DATA | CONTINUATION => return true,
+            // Bounded by `h2`: by the size of header lists, and when empty by their number.
+            CONTINUATION => return true,
+            // Bounded by windows. Empty ones are bounded by `h2` too, but not on streams that were reset.
+            DATA if !empty => return true,
             HEADERS => {
-                // A stream may be reset once, so each that is opened pays for that.
-                self.idle = self.idle.saturating_add(1).min(MAX_EARNED_UPDATES);
+                // A stream may be ended by an empty frame and be reset, so each that is opened pays for both.
+                self.idle = self.idle.saturating_add(2).min(MAX_EARNED);
                 return true;
             }
             WINDOW_UPDATE => &mut self.updates,
@@ -88,7 +90,7 @@ impl Frames {
     pub(super) fn sent(&mut self, bytes: usize) {
         // Rounded up, so that many small writes earn as much as one large one.
         let earned = u32::try_from(bytes).unwrap_or(u32::MAX).div_ceil(SENT_BYTES_PER_UPDATE);
-        self.updates = self.updates.saturating_add(earned).min(MAX_EARNED_UPDATES);
+        self.updates = self.updates.saturating_add(earned).min(MAX_EARNED);
     }
 
     /// Begins an interval: what was used up is there again.
@@ -137,7 +139,8 @@ mod tests {
             frames.begin_interval();
         }
         for _ in 0..3 * limits::IDLE_FRAMES_PER_INTERVAL {
-            assert!(frames.received(&frame(HEADERS, 20)) && frames.received(&frame(3, 4)));
+            let whole = [frame(HEADERS, 20), frame(DATA, 5), frame(DATA, 0), frame(3, 4)].concat();
+            assert!(frames.received(&whole));
         }
         assert_eq!(passing(&mut frames, PING), limits::IDLE_FRAMES_PER_INTERVAL);
     }

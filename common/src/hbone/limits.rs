@@ -42,7 +42,7 @@ pub const REMEMBERED_RESETS: usize = 50;
 pub const WITHDRAWN_PER_INTERVAL: u32 = 200;
 
 /// Frames per keepalive interval that cost work and carry nothing: PING, SETTINGS, PRIORITY, unknown ones, and
-/// RST_STREAM and WINDOW_UPDATE beyond what streams and data account for. An honest peer sends a handful.
+/// RST_STREAM, empty DATA and WINDOW_UPDATE beyond what streams and data account for. An honest peer sends a handful.
 pub const IDLE_FRAMES_PER_INTERVAL: u32 = 1000;
 
 /// Time for a client's preface and SETTINGS after the TLS handshake, and for our own to be taken.

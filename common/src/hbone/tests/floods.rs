@@ -30,21 +30,21 @@ const END_HEADERS: u8 = 4;
 /// Frames of one kind, far more than an honest peer has use for.
 const FLOOD: u32 = 20 * limits::IDLE_FRAMES_PER_INTERVAL;
 
-/// A honest connection on the same worker, with a flow on it.
-struct Neighbour {
+/// An honest connection on the same worker, with a flow on it.
+pub(super) struct Neighbour {
     _wire: Wire,
     carried: Carried,
 }
 
 impl Neighbour {
-    async fn new(budget: &Arc<Budget>) -> Self {
+    pub(super) async fn new(budget: &Arc<Budget>) -> Self {
         let mut wire = Wire::new(budget).await;
         let carried = wire.carried().await;
         Self { _wire: wire, carried }
     }
 
     /// Sends a round trip of a quarter of a megabyte.
-    async fn still_works(&mut self) {
+    pub(super) async fn still_works(&mut self) {
         let (client, server) = (&mut self.carried.client, &mut self.carried.server);
         let sent = vec![7; 256 * 1024];
         let mut there = vec![0; sent.len()];
@@ -88,6 +88,10 @@ fn floods() -> Vec<Attack<'static>> {
         }),
         ("WINDOW_UPDATE of the connection", calm, times(FLOOD, WINDOW_UPDATE, 0, 0, &update(1))),
         ("WINDOW_UPDATE of a stream", calm, on_a_stream(times(FLOOD, WINDOW_UPDATE, 0, 1, &update(1)))),
+        ("empty DATA on a stream that was reset", calm, {
+            let reset = times(1, RST_STREAM, 0, 1, &[0, 0, 0, 8]);
+            on_a_stream([reset, times(FLOOD, DATA, 0, 1, &[])].concat())
+        }),
         // The first one is taken at its word.
         ("GOAWAY", Reason::NO_ERROR, times(FLOOD, GOAWAY, 0, 0, &[0; 8])),
     ]
@@ -121,6 +125,9 @@ fn broken_rules() -> Vec<Attack<'static>> {
             on_a_stream(
                 [one(DATA, END_STREAM, 1, b""), one(HEADERS, END_STREAM | END_HEADERS, 1, &[])].concat(),
             )
+        }),
+        ("a frame larger than we said", Reason::FRAME_SIZE_ERROR, {
+            on_a_stream(one(DATA, 0, 1, &vec![0; limits::MAX_FRAME_BYTES as usize + 1]))
         }),
         ("headers that are no HPACK", protocol, one(HEADERS, END_HEADERS, 1, &[0xff; 9])),
     ]

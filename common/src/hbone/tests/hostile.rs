@@ -51,11 +51,7 @@ impl Raw {
 
     /// Writes a frame. The server may have hung up already, which [`Raw::ending`] reports.
     pub(super) async fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let mut frame = vec![length[1], length[2], length[3], kind, flags];
-        frame.extend(stream.to_be_bytes());
-        frame.extend(payload);
-        let _ = self.io.write_all(&frame).await;
+        let _ = self.io.write_all(&frame(kind, flags, stream, payload)).await;
     }
 
     pub(super) async fn connect(&mut self, stream: u32) {
@@ -98,6 +94,14 @@ impl Raw {
         timeout(Duration::from_secs(40), reading).await.expect("the server does not hang up");
         code
     }
+}
+
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
 }
 
 /// HPACK: `:method: CONNECT`, `:authority: 10.0.0.7:8080`, as literals that change no table.

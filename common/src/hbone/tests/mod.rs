@@ -3,6 +3,7 @@
 mod carry;
 mod floods;
 mod hostile;
+mod hostile_server;
 mod pooling;
 
 use std::sync::Arc;
