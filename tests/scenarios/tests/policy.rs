@@ -44,7 +44,7 @@ impl Open {
     /// Opens as the inbound path does: judged and entered without an await in between.
     fn try_new(staff: &Staff, pod: &Arc<Pod>, account: Option<&str>) -> Result<Self, Refusal> {
         let mesh = staff.worker.mesh.current();
-        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address and a port");
         let admission = Admission {
             target: address("10.0.0.3:8080"),
             client: address("10.0.0.2:40000"),
@@ -180,7 +180,7 @@ fn step(
 ) {
     let account = [Some("client"), Some("other"), None];
     let now = match rng.random_range(0..10) {
-        0..3 => world.write("policy.yaml", policies().choose(rng).unwrap()),
+        0..3 => world.write("policy.yaml", policies().choose(rng).expect("there are some")),
         3 => {
             let app = if rng.random() { "web" } else { "else" };
             world.write("web.yaml", &pod("web", "10.0.0.3", app, &format!("u{incarnation}")))
@@ -192,7 +192,7 @@ fn step(
             web.gone.cancel();
             open.iter_mut().for_each(|it| it.refused = true);
             *web = world.pod("web");
-            staff.serve(web).unwrap();
+            staff.serve(web).expect("a socket can be opened");
             now
         }
         5 if !open.is_empty() => {
@@ -200,7 +200,7 @@ fn step(
             return;
         }
         _ => {
-            open.extend(Open::try_new(staff, web, *account.choose(rng).unwrap()));
+            open.extend(Open::try_new(staff, web, *account.choose(rng).expect("there are some")));
             return;
         }
     };

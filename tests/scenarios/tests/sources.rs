@@ -22,8 +22,8 @@ fn admits(mesh: &Snapshot, account: &str) -> Option<bool> {
     let identity = Identity::new("cluster.local", "shop", account);
     let connection = Connection {
         source_identity: Some(&identity),
-        source: "10.0.0.2:40000".parse().unwrap(),
-        destination: "10.0.0.3:80".parse().unwrap(),
+        source: "10.0.0.2:40000".parse().expect("an address and a port"),
+        destination: "10.0.0.3:80".parse().expect("an address and a port"),
     };
     Some(evaluate(mesh.policy_for(web), &connection).is_ok())
 }
@@ -33,19 +33,21 @@ async fn flap(rng: &mut StdRng, path: &Path, good: &str) {
     let file = path.join("policy.yaml");
     match rng.random_range(0..6) {
         // Less than this would be a file that states nothing, which is for its author to say.
-        0 => std::fs::write(file, &good[..rng.random_range(8..good.len())]).unwrap(),
-        1 => std::fs::write(file, "").unwrap(),
-        2 => std::fs::write(file, good.replace("principals", "principles")).unwrap(),
+        0 => std::fs::write(file, &good[..rng.random_range(8..good.len())])
+            .expect("the file system does as it is told"),
+        1 => std::fs::write(file, "").expect("the file system does as it is told"),
+        2 => std::fs::write(file, good.replace("principals", "principles"))
+            .expect("the file system does as it is told"),
         3 => {
-            std::fs::write(path.join(".policy.tmp"), good).unwrap();
-            std::fs::rename(path.join(".policy.tmp"), file).unwrap();
+            std::fs::write(path.join(".policy.tmp"), good).expect("the file system does as it is told");
+            std::fs::rename(path.join(".policy.tmp"), file).expect("the file system does as it is told");
         }
         4 => {
-            std::fs::rename(path, path.with_extension("away")).unwrap();
+            std::fs::rename(path, path.with_extension("away")).expect("the file system does as it is told");
             tokio::time::sleep(Duration::from_millis(rng.random_range(0..30))).await;
-            std::fs::rename(path.with_extension("away"), path).unwrap();
+            std::fs::rename(path.with_extension("away"), path).expect("the file system does as it is told");
         }
-        _ => std::fs::write(file, good).unwrap(),
+        _ => std::fs::write(file, good).expect("the file system does as it is told"),
     }
 }
 
@@ -60,16 +62,17 @@ async fn a_source_that_flaps_never_takes_a_policy_out_of_force() {
 
 async fn flapping(seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
-    let home = tempfile::tempdir().unwrap();
+    let home = tempfile::tempdir().expect("the file system does as it is told");
     let path = home.path().join("mesh");
-    std::fs::create_dir(&path).unwrap();
+    std::fs::create_dir(&path).expect("the file system does as it is told");
     // Both rules end the file, so that what is cut off it is never only a comment.
     let good = policy("allow", "ALLOW", &from("client")) + &policy("deny", "DENY", &from("evil"));
-    std::fs::write(path.join("mesh.yaml"), SHOP.to_owned() + &pod("web", "10.0.0.3", "web", "u2")).unwrap();
-    std::fs::write(path.join("policy.yaml"), &good).unwrap();
-    let (batches, mut reader) = apply(MeshSettings::default()).unwrap();
-    let running = FileSource::new(&path).run(batches).unwrap();
-    let first = tokio::time::timeout(PATIENCE, reader.changed()).await.unwrap();
+    std::fs::write(path.join("mesh.yaml"), SHOP.to_owned() + &pod("web", "10.0.0.3", "web", "u2"))
+        .expect("the file system does as it is told");
+    std::fs::write(path.join("policy.yaml"), &good).expect("the file system does as it is told");
+    let (batches, mut reader) = apply(MeshSettings::default()).expect("a thread can be started");
+    let running = FileSource::new(&path).run(batches).expect("a thread can be started");
+    let first = tokio::time::timeout(PATIENCE, reader.changed()).await.expect("the files are read");
     assert_eq!((admits(&first, "client"), admits(&first, "evil")), (Some(true), Some(false)));
 
     let mut watched = reader.clone();
@@ -86,7 +89,7 @@ async fn flapping(seed: u64) {
         flap(&mut rng, &path, &good).await;
         tokio::time::sleep(Duration::from_millis(rng.random_range(0..40))).await;
     }
-    std::fs::write(path.join("policy.yaml"), &good).unwrap();
+    std::fs::write(path.join("policy.yaml"), &good).expect("the file system does as it is told");
     let settled = async {
         while !reader.current().rejected().is_empty() || admits(&reader.current(), "client") != Some(true) {
             reader.changed().await;

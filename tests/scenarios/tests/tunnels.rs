@@ -63,7 +63,7 @@ struct Dialling(usize, Arc<Mutex<HashMap<usize, usize>>>);
 
 impl Dialling {
     fn begin(peer: usize, dialling: &Arc<Mutex<HashMap<usize, usize>>>) -> Self {
-        let mut counts = dialling.lock().unwrap();
+        let mut counts = dialling.lock().expect("no test panics while it holds a lock");
         let count = counts.entry(peer).or_insert(0);
         *count += 1;
         // A workload that was drained is another one, which need not wait for the dial of the first.
@@ -75,7 +75,7 @@ impl Dialling {
 
 impl Drop for Dialling {
     fn drop(&mut self) {
-        if let Some(count) = self.1.lock().unwrap().get_mut(&self.0) {
+        if let Some(count) = self.1.lock().expect("no test panics while it holds a lock").get_mut(&self.0) {
             *count -= 1;
         }
     }
@@ -87,14 +87,14 @@ fn key(peer: usize) -> Arc<Key> {
         source_incarnation: "1".into(),
         source: Identity::new("cluster.local", "shop", "client"),
         destination: Identity::new("cluster.local", "shop", "web"),
-        address: "10.0.0.7:15008".parse().unwrap(),
-        source_ip: "10.0.0.2".parse().unwrap(),
+        address: "10.0.0.7:15008".parse().expect("an address and a port"),
+        source_ip: "10.0.0.2".parse().expect("an address and a port"),
     })
 }
 
 /// A request that says by its port which peer it is for.
 fn to(peer: usize) -> Connect {
-    Connect::to(Authority::parse(&format!("10.0.0.7:{}", 1000 + peer)).unwrap())
+    Connect::to(Authority::parse(&format!("10.0.0.7:{}", 1000 + peer)).expect("an address and a port"))
 }
 
 impl Stage {
@@ -111,7 +111,7 @@ impl Stage {
     }
 
     fn random<T>(&self, draw: impl FnOnce(&mut StdRng) -> T) -> T {
-        draw(&mut self.rng.lock().unwrap())
+        draw(&mut self.rng.lock().expect("no test panics while it holds a lock"))
     }
 
     async fn open(&self, peer: usize) -> Result<Stream, Refusal> {
@@ -150,7 +150,9 @@ fn manner(rng: &mut StdRng, peer: usize) -> Manner {
     if peer == HONEST {
         return Manner::Honest;
     }
-    *[Manner::Honest, Manner::Drains, Manner::Dies, Manner::Freezes, Manner::Moody].choose(rng).unwrap()
+    *[Manner::Honest, Manner::Drains, Manner::Dies, Manner::Freezes, Manner::Moody]
+        .choose(rng)
+        .expect("there are some")
 }
 
 async fn behave(mut server: Server<DuplexStream>, peer: usize, manner: Manner, mut rng: StdRng) {
