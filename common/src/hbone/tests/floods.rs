@@ -58,19 +58,25 @@ impl Neighbour {
     }
 }
 
+/// Kind, flags, stream and payload.
+type Frame = (u8, u8, u32, Vec<u8>);
+
 /// An attack, and the code its connection ends with.
-type Attack<'a> = (&'a str, Reason, Vec<(u8, u8, u32, Vec<u8>)>);
+type Attack<'a> = (&'a str, Reason, Vec<Frame>);
+
+/// Fields of a request, and how it is answered.
+type Case<'a> = (&'a [(&'a str, &'a str)], &'a Option<Answer>);
 
 fn update(by: u32) -> Vec<u8> {
     by.to_be_bytes().to_vec()
 }
 
-fn times(count: u32, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<(u8, u8, u32, Vec<u8>)> {
+fn times(count: u32, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<Frame> {
     (0..count).map(|_| (kind, flags, stream, payload.to_vec())).collect()
 }
 
 /// Stream 1 is open, and more is said.
-fn on_a_stream(more: Vec<(u8, u8, u32, Vec<u8>)>) -> Vec<(u8, u8, u32, Vec<u8>)> {
+fn on_a_stream(more: Vec<Frame>) -> Vec<Frame> {
     let opening = (HEADERS, END_HEADERS, 1, super::hostile::connect_headers());
     std::iter::once(opening).chain(more).collect()
 }
@@ -229,7 +235,7 @@ async fn what_is_no_connect_is_answered_and_never_handed_on() {
     let malformed = Some(Answer::Reset(Reason::PROTOCOL_ERROR));
     // `h2` takes these for broken HPACK, and hangs up.
     let broken = None;
-    let cases: &[(&[(&str, &str)], &Option<Answer>)] = &[
+    let cases: &[Case<'_>] = &[
         (&[METHOD], &bad),
         (&[METHOD, (":authority", "")], &malformed),
         (&[METHOD, AUTHORITY, (":path", "/")], &malformed),
