@@ -17,6 +17,9 @@ const BUILD_LIMIT: Duration = Duration::from_secs(45 * 60);
 /// Where integration tests make network namespaces. Elsewhere, and inside libraries, tests need no privilege.
 const PRIVILEGED: [&str; 3] = ["tests", "ebpf/loader", "ztunnel"];
 
+/// What of it stays in memory all the same.
+const UNPRIVILEGED: &str = "tests/scenarios";
+
 /// A program of tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TestProgram {
@@ -33,7 +36,9 @@ pub(crate) struct TestProgram {
 impl TestProgram {
     /// Whether it makes network namespaces and loads kernel programs, for which it must be root.
     pub(crate) fn needs_root(&self) -> bool {
-        self.integration && PRIVILEGED.iter().any(|folder| self.folder.starts_with(folder))
+        self.integration
+            && !self.folder.starts_with(UNPRIVILEGED)
+            && PRIVILEGED.iter().any(|folder| self.folder.starts_with(folder))
     }
 }
 
@@ -101,6 +106,7 @@ mod tests {
         };
         let program = |folder, kind| test_program(Path::new("/r"), &message(folder, kind)).unwrap();
         assert!(program("tests/namespaces", "test").needs_root());
+        assert!(!program("tests/scenarios", "test").needs_root());
         assert!(program("ebpf/loader", "test").needs_root());
         assert!(!program("tests/harness", "lib").needs_root());
         assert!(!program("common", "test").needs_root());

@@ -16,6 +16,9 @@ use crate::workspace::Workspace;
 use crate::{child, progress};
 
 const FOLDER: &str = "tests/fuzz";
+/// Folders whose files are inputs to start from as they are, besides a target's own seeds.
+const MORE_SEEDS: [(&str, &[&str]); 1] =
+    [("manifests", &["deploy/examples/two-nodes", "tests/demo/manifests"])];
 /// The host, named so that build scripts and procedural macros stay without instrumentation.
 const TRIPLE: &str =
     if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-gnu" } else { "x86_64-unknown-linux-gnu" };
@@ -144,6 +147,7 @@ fn campaign(
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
         .arg("-print_final_stats=1")
         .args([corpus.as_os_str(), workspace.root.join(FOLDER).join("seeds").join(target).as_os_str()])
+        .args(more_seeds(target).iter().map(|folder| workspace.root.join(folder)))
         .stderr(errors);
     let limit = Duration::from_secs(seconds.into()) + GRACE;
     let started = Instant::now();
@@ -162,6 +166,10 @@ fn campaign(
     Ok(())
 }
 
+fn more_seeds(target: &str) -> &'static [&'static str] {
+    MORE_SEEDS.iter().find(|(name, _)| *name == target).map_or(&[], |(_, folders)| folders)
+}
+
 /// How many inputs were tried, out of libFuzzer's closing lines.
 fn inputs_tried(log: &str) -> Option<u64> {
     log.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))?.trim().parse().ok()
@@ -170,6 +178,17 @@ fn inputs_tried(log: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seeds_come_from_folders_and_targets_that_exist() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        for (target, folders) in MORE_SEEDS {
+            assert!(root.join(FOLDER).join("seeds").join(target).is_dir(), "{target}");
+            for folder in folders {
+                assert!(root.join(folder).is_dir(), "{folder}");
+            }
+        }
+    }
 
     #[test]
     fn the_closing_lines_are_read() {

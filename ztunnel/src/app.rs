@@ -148,8 +148,8 @@ fn source(settings: &Settings, readiness: &Readiness) -> anyhow::Result<(source:
         cluster_domain: node.cluster_domain.as_str().into(),
     })
     .context("start the thread that applies configuration")?;
-    let running =
-        FileSource::new(&node.manifests).run(batches).context("start the thread that reads manifests")?;
+    let source = FileSource::new(&node.manifests).remembering(node.last_good());
+    let running = source.run(batches).context("start the thread that reads manifests")?;
     let (mut status, mut applied) = (running.status(), mesh.clone());
     let read = readiness.await_task(format!("manifests in {}", node.manifests.display()));
     tokio::spawn(async move {

@@ -225,6 +225,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             if tick == Tick::Dead {
                 return Poll::Ready("no sign of life".into());
             }
+            self.tunnel.shared.begin_interval();
             if self.tunnel.idle() >= self.idle_release {
                 self.tunnel.retire();
             }
@@ -243,6 +244,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
         shared.begin_turn(cx);
         if shared.is_aborted() {
             return Poll::Ready(Err("aborted".into()));
+        }
+        if shared.is_flooded() {
+            return Poll::Ready(Err("the peer floods us with frames that carry nothing".into()));
         }
         if let Some(window) = shared.window(this.window) {
             this.connection.set_target_window_size(window);

@@ -16,6 +16,7 @@ use h2::{Ping, PingPong};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::frames::Frames;
 use super::limits;
 
 /// What all streams of a worker hold for slow readers, with its bound.
@@ -50,6 +51,10 @@ pub(super) struct Shared {
     turn: AtomicUsize,
     /// CONNECTs withdrawn by the peer since the last keepalive interval.
     pub(super) withdrawn: AtomicU32,
+    /// Set once the peer has sent too much of what carries nothing.
+    flooded: AtomicBool,
+    /// Intervals that have begun.
+    intervals: AtomicU32,
     /// Set by whoever wants the connection gone at once.
     aborted: AtomicBool,
     /// Set once the client's SETTINGS were received whole.
@@ -67,6 +72,8 @@ impl Shared {
             received: AtomicU64::new(0),
             turn: AtomicUsize::new(limits::TURN_READ_BYTES),
             withdrawn: AtomicU32::new(0),
+            flooded: AtomicBool::new(false),
+            intervals: AtomicU32::new(0),
             aborted: AtomicBool::new(false),
             settings: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -105,6 +112,17 @@ impl Shared {
         self.aborted.load(Relaxed)
     }
 
+    /// Whether the peer has sent too much of what carries nothing.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.flooded.load(Relaxed)
+    }
+
+    /// Begins a keepalive interval: what may be done so many times in one may be done again.
+    pub(super) fn begin_interval(&self) {
+        self.withdrawn.store(0, Relaxed);
+        self.intervals.fetch_add(1, Relaxed);
+    }
+
     pub(super) fn saw_settings(&self) -> bool {
         self.settings.load(Relaxed)
     }
@@ -131,16 +149,33 @@ pub(super) struct Wire<T> {
     shared: Arc<Shared>,
     /// What a server has seen of the client's opening, until it is complete.
     opening: Option<Opening>,
+    frames: Frames,
+    interval: u32,
 }
 
 impl<T> Wire<T> {
     pub(super) fn new(io: T, shared: Arc<Shared>) -> Self {
-        Self { io, shared, opening: None }
+        Self { io, shared, opening: None, frames: Frames::after(0), interval: 0 }
     }
 
     /// A transport whose first frame behind the preface must be SETTINGS (RFC 9113, section 3.4).
     pub(super) fn expecting_settings(io: T, shared: Arc<Shared>) -> Self {
-        Self { io, shared, opening: Some(Opening::default()) }
+        let opening = Some(Opening::default());
+        Self { io, shared, opening, frames: Frames::after(PREFACE_BYTES), interval: 0 }
+    }
+
+    /// Counts what was received; the driver hears of a flood, and nothing more is read before it has.
+    fn count(&mut self, received: &[u8]) {
+        let interval = self.shared.intervals.load(Relaxed);
+        if self.interval != interval {
+            self.interval = interval;
+            self.frames.begin_interval();
+        }
+        if !self.frames.received(received) {
+            self.shared.flooded.store(true, Relaxed);
+            self.shared.turn.store(0, Relaxed);
+            self.shared.driver.wake();
+        }
     }
 }
 
@@ -196,13 +231,17 @@ impl<T: AsyncRead + Unpin> AsyncRead for Wire<T> {
         }
         this.shared.turn.store(turn.saturating_sub(read), Relaxed);
         this.shared.received.fetch_add(read as u64, Relaxed);
+        this.count(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Wire<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.io).poll_write(cx, buf))?;
+        this.frames.sent(written);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -210,7 +249,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Wire<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, bufs))?;
+        this.frames.sent(written);
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {

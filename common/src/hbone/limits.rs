@@ -41,6 +41,10 @@ pub const REMEMBERED_RESETS: usize = 50;
 /// CONNECTs per keepalive interval that the peer may withdraw before they are answered.
 pub const WITHDRAWN_PER_INTERVAL: u32 = 200;
 
+/// Frames per keepalive interval that cost work and carry nothing: PING, SETTINGS, PRIORITY, unknown ones, and
+/// RST_STREAM, empty DATA and WINDOW_UPDATE beyond what streams and data account for. An honest peer sends a handful.
+pub const IDLE_FRAMES_PER_INTERVAL: u32 = 1000;
+
 /// Time for a client's preface and SETTINGS after the TLS handshake, and for our own to be taken.
 pub const PREFACE_DEADLINE: Duration = Duration::from_secs(2);
 /// Time for the answer to a CONNECT; the peer has 10 s of it to reach its application.

@@ -6,6 +6,7 @@
 
 pub mod client;
 mod drive;
+mod frames;
 pub mod limits;
 pub mod pool;
 pub mod relay;

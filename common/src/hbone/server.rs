@@ -159,9 +159,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
             if tick == Tick::Dead {
                 return Poll::Ready("no sign of life".into());
             }
-            self.shared.withdrawn.store(0, Relaxed);
+            self.shared.begin_interval();
         }
-        if self.shared.withdrawn.load(Relaxed) > limits::WITHDRAWN_PER_INTERVAL {
+        if self.shared.withdrawn.load(Relaxed) > limits::WITHDRAWN_PER_INTERVAL || self.shared.is_flooded() {
             self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
         }
         Poll::Pending

@@ -25,6 +25,9 @@ pub struct NodeSettings {
     /// Directory of Kubernetes manifests (YAML or JSON) that describe the mesh; read again whenever a file changes.
     #[arg(long, env = "EBB_MANIFESTS", value_name = "DIR")]
     pub manifests: PathBuf,
+    /// Directory where the last good version of the policies is kept for the next start, one file per node.
+    #[arg(long, env = "EBB_STATE_DIR", value_name = "DIR", default_value = "/var/lib/ebb/state")]
+    pub state_dir: PathBuf,
     /// Name of this node, as in spec.nodeName of its pods.
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     pub node: String,
@@ -43,6 +46,12 @@ pub struct NodeSettings {
 }
 
 impl NodeSettings {
+    /// The file in which this node's process keeps the last good version of the policies.
+    #[must_use]
+    pub fn last_good(&self) -> PathBuf {
+        self.state_dir.join(format!("{}.last-good", self.node))
+    }
+
     pub(super) fn validate(&self) -> Result<(), InvalidSetting> {
         if Identity::parse(&format!("spiffe://{}/ns/n/sa/s", self.trust_domain)).is_err() {
             let right = "lower-case letters, digits, '.', '-' and '_', such as cluster.local";

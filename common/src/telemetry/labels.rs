@@ -93,6 +93,10 @@ const NAMES: [&str; 17] = [
     "destination_cluster",
 ];
 
+/// The labels of where both ends run (Istio's names). They are written when either is known: a mesh whose nodes say
+/// nothing of regions and zones has series without them.
+const LOCALITY_NAMES: [&str; 4] = ["source_region", "source_zone", "destination_region", "destination_zone"];
+
 /// Takes the pieces of a label set one after the other; `false` ends the writing.
 trait Pieces {
     fn piece(&mut self, text: &str) -> bool;
@@ -139,7 +143,7 @@ impl EdgeLabels<'_> {
     pub fn hash(&self, state: &impl BuildHasher) -> u64 {
         let mut hasher = state.build_hasher();
         (self.reporter, self.security).hash(&mut hasher);
-        for value in self.values() {
+        for value in self.values().into_iter().chain(self.localities()) {
             hasher.write(value.as_bytes());
             hasher.write_u8(0xff); // not a byte of UTF-8: "a","b" and "ab","" differ
         }
@@ -178,9 +182,25 @@ impl EdgeLabels<'_> {
         .map(|value| if value.is_empty() { UNKNOWN } else { value })
     }
 
+    /// Region and zone of both ends; all empty when nothing is known of either.
+    fn localities(&self) -> [&str; 4] {
+        let ([region, zone], [d_region, d_zone]) = (locality(self.source), locality(self.destination));
+        let all = [region, zone, d_region, d_zone];
+        if all.iter().all(|value| value.is_empty()) {
+            return all;
+        }
+        all.map(|value| if value.is_empty() { UNKNOWN } else { value })
+    }
+
+    fn write_localities(&self, out: &mut impl Pieces) -> bool {
+        let mut known = LOCALITY_NAMES.iter().zip(self.localities()).filter(|(_, value)| !value.is_empty());
+        known.all(|(name, value)| write_label(name, value, out))
+    }
+
     fn write(&self, out: &mut impl Pieces) -> bool {
         write_fixed(self.reporter, self.security, out)
             && NAMES.iter().zip(self.values()).all(|(name, value)| write_label(name, value, out))
+            && self.write_localities(out)
             && write_principal("source_principal", self.source_identity, out)
             && write_principal("destination_principal", self.destination_identity, out)
     }
@@ -221,6 +241,11 @@ fn end<'a>(workload: Option<&'a Workload>, identity: Option<&'a Identity>) -> [&
         version,
         &workload.cluster,
     ]
+}
+
+/// Region and zone of one end.
+fn locality(workload: Option<&Workload>) -> [&str; 2] {
+    workload.map_or(["", ""], |workload| [&workload.locality.region, &workload.locality.zone])
 }
 
 fn write_fixed(reporter: Reporter, security: Security, out: &mut impl Pieces) -> bool {

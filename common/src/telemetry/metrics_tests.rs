@@ -135,7 +135,7 @@ fn the_labels_are_exactly_the_contract() {
         .collect();
     for end in ["source", "destination"] {
         for label in
-            "workload canonical_service canonical_revision workload_namespace principal app version cluster"
+            "workload canonical_service canonical_revision workload_namespace principal app version cluster region zone"
                 .split_whitespace()
         {
             expected.push(format!("{end}_{label}"));

@@ -88,6 +88,13 @@ impl Edge {
         self.response_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Connections that were opened and are not over.
+    fn open(&self) -> u64 {
+        // What is over is read first: a connection that opens and ends in between counts for nothing, not for less.
+        let closed: u64 = self.closed.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+        self.opened.load(Ordering::Relaxed).saturating_sub(closed)
+    }
+
     fn is_used(&self) -> bool {
         self.opened.load(Ordering::Relaxed) > 0 || self.closed.iter().any(|c| c.load(Ordering::Relaxed) > 0)
     }
@@ -165,8 +172,9 @@ impl TcpMetrics {
         table.sweep(Instant::now());
         let kept = table.edges.values().map(|entry| entry.edge.clone());
         let overflow = self.overflow.iter().filter(|edge| edge.is_used()).cloned();
-        let edges = kept.chain(overflow).collect();
-        TcpScrape { edges, format, family: 0, next: 0 }
+        let edges: Vec<_> = kept.chain(overflow).collect();
+        let sockets = Some(open_sockets(&edges, format));
+        TcpScrape { edges, format, family: 0, next: 0, sockets }
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -265,6 +273,21 @@ const FAMILIES: [EdgeFamily; 5] = [
     }),
 ];
 
+/// `istio_tcp_sockets_open`: connections being carried now, by the side that reports them. An edge expires only when
+/// it has none, so nothing is missing from the sum.
+fn open_sockets(edges: &[Arc<Edge>], format: Format) -> String {
+    let name = "istio_tcp_sockets_open";
+    let mut out = String::with_capacity(256);
+    write_head(name, "Connections that are open now.", Kind::Gauge, format, &mut out);
+    for reporter in [Reporter::Source, Reporter::Destination] {
+        let begin = format!("reporter=\"{}\"", reporter.label());
+        let of_reporter = edges.iter().filter(|edge| edge.labels.starts_with(&begin));
+        let open: u64 = of_reporter.map(|edge| edge.open()).sum();
+        out.push_str(&format!("{name}{{{begin}}} {open}\n"));
+    }
+    out
+}
+
 /// One sample for each reason there was.
 fn failures(edge: &Edge, name: &str, out: &mut String) {
     for (flag, count) in edge.closed.iter().enumerate().skip(1) {
@@ -290,6 +313,8 @@ pub struct TcpScrape {
     format: Format,
     family: usize,
     next: usize,
+    /// The family that is a sum over all edges.
+    sockets: Option<String>,
 }
 
 impl Iterator for TcpScrape {
@@ -311,6 +336,7 @@ impl Iterator for TcpScrape {
             self.family += 1;
             self.next = 0;
         }
+        chunk.extend(self.sockets.take());
         (!chunk.is_empty()).then(|| chunk.into())
     }
 }

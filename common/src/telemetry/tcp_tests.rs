@@ -47,7 +47,8 @@ fn every_common_label_is_there_and_mapped_from_the_model() {
          destination_service_namespace=\"shop\",destination_service_name=\"cart\",destination_workload=\"cart\",\
          destination_canonical_service=\"cart\",destination_canonical_revision=\"v2\",\
          destination_workload_namespace=\"shop\",destination_app=\"cart\",destination_version=\"v2\",\
-         destination_cluster=\"Kubernetes\",source_principal=\"spiffe://cluster.local/ns/shop/sa/web\",\
+         destination_cluster=\"Kubernetes\",source_region=\"r1\",source_zone=\"z1\",destination_region=\"r1\",\
+         destination_zone=\"z1\",source_principal=\"spiffe://cluster.local/ns/shop/sa/web\",\
          destination_principal=\"spiffe://cluster.local/ns/shop/sa/cart\""
     );
 }
@@ -73,6 +74,18 @@ fn what_is_not_known_is_called_unknown() {
 }
 
 #[test]
+fn regions_and_zones_are_labels_where_nodes_state_them_and_not_elsewhere() {
+    let nowhere = |name| Workload { locality: Arc::default(), ..workload(name) };
+    let (web, cart) = (workload("web"), nowhere("cart"));
+    let text = labels(&web, &cart).text();
+    let expected =
+        "source_region=\"r1\",source_zone=\"z1\",destination_region=\"unknown\",destination_zone=\"unknown\"";
+    assert!(text.contains(expected), "{text}");
+    let text = labels(&nowhere("web"), &cart).text();
+    assert!(!text.contains("_region") && !text.contains("_zone"), "{text}");
+}
+
+#[test]
 fn labels_are_recognised_only_when_they_are_the_same() {
     let (web, cart, other) = (workload("web"), workload("cart"), workload("cart2"));
     let state = RandomState::new();
@@ -80,8 +93,11 @@ fn labels_are_recognised_only_when_they_are_the_same() {
     let text = first.text();
     assert!(first.are(&text));
     let cart_service = service("cart");
+    let zone = crate::snapshot::model::Locality { zone: "z2".into(), ..Default::default() };
+    let moved = Workload { locality: Arc::new(zone), ..workload("cart") };
     for different in [
         labels(&web, &other),
+        labels(&web, &moved),
         labels(&cart, &web),
         EdgeLabels { reporter: Reporter::Destination, ..first },
         EdgeLabels { security: Security::Unknown, ..first },
@@ -101,6 +117,33 @@ fn a_label_value_cannot_end_its_quotes() {
     let labels = labels(&web, &cart);
     assert!(labels.text().contains("source_app=\"a\\\"b\\\\c\\nd\""), "{}", labels.text());
     assert!(labels.are(&labels.text()));
+}
+
+#[test]
+fn open_connections_are_shown_by_reporter() {
+    let metrics = TcpMetrics::default();
+    let (web, cart, other) = (workload("web"), workload("cart"), workload("other"));
+    let open = || {
+        let text = scraped(&metrics);
+        let of = |reporter| {
+            let begin = format!("istio_tcp_sockets_open{{reporter=\"{reporter}\"}} ");
+            let mut found = text.lines().filter_map(|line| line.strip_prefix(&begin));
+            let value: u64 = found.next().unwrap().parse().unwrap();
+            assert_eq!(found.next(), None);
+            value
+        };
+        assert!(text.contains("# TYPE istio_tcp_sockets_open gauge\n"), "{text}");
+        (of("source"), of("destination"))
+    };
+    assert_eq!(open(), (0, 0));
+    let edges = [labels(&web, &cart), labels(&web, &other)].map(|labels| metrics.edge(&labels));
+    let inbound = metrics.edge(&EdgeLabels { reporter: Reporter::Destination, ..labels(&web, &cart) });
+    edges.iter().chain([&inbound]).for_each(|edge| edge.opened());
+    edges[0].opened();
+    assert_eq!(open(), (3, 1));
+    edges[0].closed(None);
+    inbound.closed(Some(&Refusal::PodGone));
+    assert_eq!(open(), (2, 0));
 }
 
 #[test]

@@ -10,6 +10,8 @@ mod traceparent;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(super) use tests::NOWHERE;
 
 pub use authority::{Authority, InvalidAuthority, MAX_AUTHORITY_BYTES};
 pub use baggage::{Baggage, MAX_BAGGAGE_BYTES, MAX_BAGGAGE_MEMBERS};

@@ -25,7 +25,7 @@ fn an_authority_prints_as_it_was_read() {
 }
 
 /// None of these names one place.
-const NOWHERE: &[&str] = &[
+pub(crate) const NOWHERE: &[&str] = &[
     "",
     ":",
     ":80",

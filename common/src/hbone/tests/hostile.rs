@@ -18,51 +18,75 @@ const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 
 /// A client that writes frames as the test pleases.
-struct Raw {
-    io: DuplexStream,
-    incoming: mpsc::Receiver<Box<Incoming>>,
-    server: JoinHandle<Option<String>>,
+pub(super) struct Raw {
+    pub(super) io: DuplexStream,
+    pub(super) incoming: mpsc::Receiver<Box<Incoming>>,
+    pub(super) server: JoinHandle<Option<String>>,
 }
 
 impl Raw {
     /// Connected, with nothing said.
-    fn silent() -> Self {
+    pub(super) fn silent() -> Self {
+        Self::silent_with(&budget())
+    }
+
+    fn silent_with(budget: &Arc<Budget>) -> Self {
         let (io, far) = duplex(1024 * 1024);
-        let (incoming, server) = serve(far, &budget());
+        let (incoming, server) = serve(far, budget);
         Self { io, incoming, server }
     }
 
     /// Connected, with preface and SETTINGS exchanged.
     async fn new() -> Self {
-        let mut raw = Self::silent();
+        Self::with(&budget()).await
+    }
+
+    /// The same, to a worker with this budget.
+    pub(super) async fn with(budget: &Arc<Budget>) -> Self {
+        let mut raw = Self::silent_with(budget);
         raw.io.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         raw.frame(SETTINGS, 0, 0, &[]).await;
         raw
     }
 
     /// Writes a frame. The server may have hung up already, which [`Raw::ending`] reports.
-    async fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let mut frame = vec![length[1], length[2], length[3], kind, flags];
-        frame.extend(stream.to_be_bytes());
-        frame.extend(payload);
-        let _ = self.io.write_all(&frame).await;
+    pub(super) async fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let _ = self.io.write_all(&frame(kind, flags, stream, payload)).await;
     }
 
-    async fn connect(&mut self, stream: u32) {
+    pub(super) async fn connect(&mut self, stream: u32) {
         self.frame(HEADERS, END_HEADERS, stream, &connect_headers()).await;
     }
 
-    /// Reads to the end of the connection; the code of the GOAWAY that ended it.
-    async fn ending(mut self) -> Option<Reason> {
-        let mut code = None;
+    /// The next frame of the server: its kind, stream and payload. `None` at the end of the connection.
+    pub(super) async fn next(&mut self) -> Option<(u8, u32, Vec<u8>)> {
         let mut header = [0; 9];
+        self.io.read_exact(&mut header).await.ok()?;
+        let [a, b, c, kind, _, stream @ ..] = header;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        self.io.read_exact(&mut payload).await.unwrap();
+        Some((kind, u32::from_be_bytes(stream), payload))
+    }
+
+    /// Reads until the server resets a stream; the code it does so with, or `None` when the connection ends instead.
+    pub(super) async fn reset_of(&mut self, stream: u32) -> Option<Reason> {
         let reading = async {
-            while self.io.read_exact(&mut header).await.is_ok() {
-                let length = u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize;
-                let mut payload = vec![0; length];
-                self.io.read_exact(&mut payload).await.unwrap();
-                if header[3] == GOAWAY {
+            loop {
+                let (kind, of, payload) = self.next().await?;
+                if kind == RST_STREAM && of == stream {
+                    return Some(Reason::from(u32::from_be_bytes(payload.try_into().unwrap())));
+                }
+            }
+        };
+        timeout(Duration::from_secs(5), reading).await.expect("the stream is not reset")
+    }
+
+    /// Reads to the end of the connection; the code of the GOAWAY that ended it.
+    pub(super) async fn ending(mut self) -> Option<Reason> {
+        let mut code = None;
+        let reading = async {
+            while let Some((kind, _, payload)) = self.next().await {
+                if kind == GOAWAY {
                     code = Some(Reason::from(u32::from_be_bytes(payload[4..8].try_into().unwrap())));
                 }
             }
@@ -72,8 +96,16 @@ impl Raw {
     }
 }
 
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
 /// HPACK: `:method: CONNECT`, `:authority: 10.0.0.7:8080`, as literals that change no table.
-fn connect_headers() -> Vec<u8> {
+pub(super) fn connect_headers() -> Vec<u8> {
     [b"\x02\x07CONNECT".as_slice(), b"\x01\x0d10.0.0.7:8080".as_slice()].concat()
 }
 

@@ -2,7 +2,9 @@
 
 mod carry;
 mod early;
+mod floods;
 mod hostile;
+mod hostile_server;
 mod pooling;
 
 use std::sync::Arc;

@@ -11,10 +11,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::last_good::LastGood;
 use super::ledger;
 use crate::config::decode::{Skipped, yaml};
 use crate::config::names::Names;
-use crate::config::{Batch, Key, Origin, Rejected, Subject};
+use crate::config::{Batch, Key, Origin, Rejected, Stated, Subject};
 
 /// Most files read from one directory.
 pub const MAX_FILES: usize = 200_000;
@@ -55,11 +56,35 @@ pub(super) struct Directory {
     names: Names,
     buffer: Vec<u8>,
     overflowing: bool,
+    last_good: LastGood,
+    /// What was kept by an earlier process, until the first look at the directory.
+    recalled: Batch,
 }
 
 impl Directory {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, files: BTreeMap::new(), names: Names::default(), buffer: Vec::new(), overflowing: false }
+    pub(super) fn new(path: PathBuf, last_good: LastGood) -> Self {
+        let mut directory = Self {
+            path,
+            files: BTreeMap::new(),
+            names: Names::default(),
+            buffer: Vec::new(),
+            overflowing: false,
+            last_good,
+            recalled: Batch::default(),
+        };
+        directory.recall();
+        directory
+    }
+
+    /// States again what was kept: for the look that follows, it is what each file stated before.
+    fn recall(&mut self) {
+        for (file, text) in self.last_good.files() {
+            let decoded = yaml::decode(file, text, &mut self.names);
+            let keys = ledger::restate(file, &[], decoded, &mut self.recalled);
+            self.files.insert(file.clone(), Known { keys, ..Known::default() });
+        }
+        // Read by an earlier version of ourselves, perhaps with fewer doubts: what is in the directory counts.
+        self.recalled.rejected.clear();
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -109,7 +134,7 @@ impl Directory {
         keep_missing: bool,
         busy: impl Fn(&str) -> bool,
     ) -> Batch {
-        let mut batch = Batch::default();
+        let mut batch = std::mem::take(&mut self.recalled);
         self.overflow(found.len(), &mut batch);
         found.truncate(MAX_FILES);
         let missing = |name: &&Arc<str>| found.binary_search_by(|it| (**it).cmp(name)).is_err();
@@ -121,12 +146,14 @@ impl Directory {
             self.forget(name, &mut batch);
         }
         self.buffer = Vec::new();
+        self.last_good.save();
         batch
     }
 
     /// Looks at one file, and reads it whatever its stamp says.
     pub(super) fn refresh(&mut self, name: &str, batch: &mut Batch) {
         self.look(name, true, batch);
+        self.last_good.save();
     }
 
     /// Files beyond the bound are unread, so they may hold anything, policies included.
@@ -208,6 +235,13 @@ impl Directory {
         }
         let decoded = yaml::decode(&file, &self.buffer, &mut self.names);
         report_skipped(&decoded.skipped);
+        if decoded.rejected.is_empty() {
+            let guards = |it: &Stated| it.resource.key().kind.guards_access();
+            match decoded.stated.iter().any(guards) {
+                true => self.last_good.keep(&file, &self.buffer),
+                false => self.last_good.forget(&file),
+            }
+        }
         known.keys = ledger::restate(&file, &known.keys, decoded, batch);
     }
 
@@ -229,6 +263,7 @@ impl Directory {
     }
 
     fn forget(&mut self, name: &str, batch: &mut Batch) {
+        self.last_good.forget(name);
         if let Some((file, known)) = self.files.remove_entry(name) {
             ledger::forget(&file, &known.keys, batch);
         }

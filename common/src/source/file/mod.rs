@@ -7,6 +7,7 @@
 //! The kernel's events make changes prompt; a look at every stamp from time to time makes up for any it drops.
 
 mod directory;
+mod last_good;
 mod ledger;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,8 @@ use tokio::sync::{mpsc, watch};
 
 use self::directory::Directory;
 pub use self::directory::MAX_FILES;
+use self::last_good::LastGood;
+pub use self::last_good::MAX_LAST_GOOD_BYTES;
 use self::waiting::Waiting;
 use super::{Status, StatusReader};
 use crate::config::Batch;
@@ -47,6 +50,7 @@ pub const MAX_EVENTS: usize = 4096;
 #[derive(Debug)]
 pub struct FileSource {
     directory: PathBuf,
+    last_good: Option<PathBuf>,
 }
 
 /// A source at work; dropping it ends its thread.
@@ -73,7 +77,13 @@ impl Drop for Running {
 impl FileSource {
     /// A source for the manifests in `directory`, which need not exist yet.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into() }
+        Self { directory: directory.into(), last_good: None }
+    }
+
+    /// Keeps the last good version of policies in a file, for the next start; one process at a time may have it.
+    #[must_use]
+    pub fn remembering(self, file: impl Into<PathBuf>) -> Self {
+        Self { last_good: Some(file.into()), ..self }
     }
 
     /// Starts to read and watch, on a thread of its own.
@@ -84,7 +94,7 @@ impl FileSource {
         let (events, queue) = sync_channel(MAX_EVENTS);
         let (status, reader) = watch::channel(Status::default());
         let worker = Worker {
-            directory: Directory::new(self.directory),
+            directory: Directory::new(self.directory, self.last_good.map(LastGood::open).unwrap_or_default()),
             batches,
             status,
             queue,
@@ -108,6 +118,9 @@ enum Event {
     Touched { name: String, writing: Option<bool> },
     /// Something happened that a name does not say.
     Anything,
+    /// The directory itself was moved, made or removed, or events were lost, perhaps of that: what watches it may have
+    /// gone with it, even when it is back before anybody looks.
+    Moved,
     /// The source is no longer wanted.
     Stop,
 }
@@ -166,6 +179,7 @@ impl Worker {
             match self.queue.recv_timeout(wait) {
                 Ok(Event::Stop) => return Err(Unwanted),
                 Ok(Event::Anything) => self.waiting.expect_everything(),
+                Ok(Event::Moved) => self.watch_again(),
                 Ok(Event::Touched { name, writing }) => self.waiting.touch(name, writing, Instant::now()),
                 Err(RecvTimeoutError::Timeout) => break,
                 Err(RecvTimeoutError::Disconnected) => return Err(Unwanted),
@@ -174,9 +188,15 @@ impl Worker {
             deadline = (now + QUIET).min(*first.get_or_insert(now) + GATHER);
         }
         if self.overflowed.swap(false, Ordering::AcqRel) {
-            self.waiting.expect_everything();
+            self.watch_again();
         }
         Ok(())
+    }
+
+    /// Has the next look, which is at everything, begin with a new watch.
+    fn watch_again(&mut self) {
+        self.watch = None;
+        self.waiting.expect_everything();
     }
 
     /// Looks at every file; returns when to do so next.

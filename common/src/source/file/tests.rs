@@ -14,7 +14,7 @@ use crate::source::apply;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Rig {
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
     path: PathBuf,
     reader: Reader,
     running: Running,
@@ -27,8 +27,24 @@ impl Rig {
         fs::create_dir(&path).unwrap();
         prepare(&path);
         let (batches, reader) = apply(MeshSettings::default()).unwrap();
-        let running = FileSource::new(&path).run(batches).unwrap();
-        Self { _home: home, path, reader, running }
+        let source = FileSource::new(&path).remembering(home.path().join("state/n1.last-good"));
+        let running = source.run(batches).unwrap();
+        Self { home, path, reader, running }
+    }
+
+    /// Ends the process and starts another one, with `meanwhile` in between.
+    async fn restart(self, meanwhile: impl FnOnce(&Path)) -> Self {
+        let Self { home, path, running, .. } = self;
+        let mut status = running.status();
+        drop(running);
+        // Its thread owns the other end.
+        let ended = async { while status.changed().await.is_ok() {} };
+        tokio::time::timeout(PATIENCE, ended).await.expect("the source goes on");
+        meanwhile(&path);
+        let (batches, reader) = apply(MeshSettings::default()).unwrap();
+        let source = FileSource::new(&path).remembering(home.path().join("state/n1.last-good"));
+        let running = source.run(batches).unwrap();
+        Self { home, path, reader, running }
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -172,6 +188,26 @@ async fn a_removed_directory_takes_nothing_with_it() {
 }
 
 #[tokio::test]
+async fn a_directory_that_was_away_for_a_moment_is_watched_as_before() {
+    let rig = Rig::start(|path| fs::write(path.join("a.yaml"), pod("a", "10.0.0.1")).unwrap());
+    rig.until("the file", |it| pods(it) == ["a"]).await;
+    for round in 0..5 {
+        let away = rig.path.with_extension("away");
+        fs::rename(&rig.path, &away).unwrap();
+        fs::rename(&away, &rig.path).unwrap();
+        rig.write("a.yaml", &pod(&format!("r{round}"), "10.0.0.1"));
+        let read = rig.until("the change", |it| pods(it) == [format!("r{round}")]);
+        // Without the watch it would be read at the next look at everything.
+        let soon = tokio::time::timeout(RESYNC / 3, read).await;
+        assert!(soon.is_ok(), "nobody watches any more, in round {round}");
+        // Once more in peace, for the watch that the look above may have begun.
+        rig.write("a.yaml", &pod("again", "10.0.0.1"));
+        let read = rig.until("another change", |it| pods(it) == ["again"]);
+        assert!(tokio::time::timeout(RESYNC / 3, read).await.is_ok(), "nobody watches, after round {round}");
+    }
+}
+
+#[tokio::test]
 async fn a_file_is_not_read_while_it_is_being_written() {
     use std::io::Write as _;
     let whole = policy("p") + &policy("q");
@@ -187,6 +223,45 @@ async fn a_file_is_not_read_while_it_is_being_written() {
     drop(file);
     let after = rig.until("the file when closed", |it| it.policies().any(|it| &*it.object.name == "r")).await;
     assert_eq!(after.policies().count(), 2);
+}
+
+#[tokio::test]
+async fn a_policy_that_breaks_between_two_processes_keeps_its_last_good_version() {
+    let good = policy("p") + &policy("q");
+    for broken in [
+        good.replace("spec: {}", "spec: {rulez: []}"),
+        good[..good.len() - 12].to_owned() + "[",
+        String::new(),
+    ] {
+        let rig = Rig::start(|path| {
+            fs::write(path.join("a.yaml"), pod("a", "10.0.0.1")).unwrap();
+            fs::write(path.join("p.yaml"), &good).unwrap();
+        });
+        rig.until("the files", |it| it.policies().count() == 2 && pods(it) == ["a"]).await;
+        let rig = rig.restart(|path| fs::write(path.join("p.yaml"), &broken).unwrap()).await;
+        let now = rig.until("the rejection", |it| !it.rejected().is_empty()).await;
+        assert_eq!(now.policies().count(), 2, "after {broken:?}");
+        assert!(now.rejected().iter().all(|it| it.last_good), "after {broken:?}");
+        assert_eq!(now.unknown_policies(), [] as [Arc<str>; 0], "after {broken:?}");
+        // And once more, with nothing repaired in between.
+        let rig = rig.restart(|_| {}).await;
+        let now = rig.until("the rejection again", |it| !it.rejected().is_empty()).await;
+        assert_eq!((now.policies().count(), now.unknown_policies().len()), (2, 0), "after {broken:?}");
+        rig.write("p.yaml", &policy("q"));
+        rig.until("the repair", |it| it.rejected().is_empty() && it.policies().count() == 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_policy_deleted_between_two_processes_is_gone_for_good() {
+    let rig = Rig::start(|path| fs::write(path.join("p.yaml"), policy("p")).unwrap());
+    rig.until("the policy", |it| it.policies().count() == 1).await;
+    let rig = rig.restart(|path| fs::remove_file(path.join("p.yaml")).unwrap()).await;
+    let now = rig.until("the look", |it| it.generation() > 0).await;
+    assert_eq!(now.policies().count(), 0);
+    let rig = rig.restart(|path| fs::write(path.join("p.yaml"), policy("p") + "  x: [").unwrap()).await;
+    let now = rig.until("what cannot be read", |it| !it.rejected().is_empty()).await;
+    assert_eq!((now.policies().count(), now.unknown_policies().len()), (0, 1), "nobody knows what it says");
 }
 
 #[tokio::test]

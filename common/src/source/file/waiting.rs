@@ -75,10 +75,14 @@ impl Waiting {
 
 /// What a notification means for us.
 pub(super) fn translate(event: notify::Result<notify::Event>, root: &Path) -> Vec<Event> {
-    let Ok(event) = event else { return vec![Event::Anything] };
+    let Ok(event) = event else { return vec![Event::Moved] };
     if event.need_rescan() {
-        return vec![Event::Anything];
+        return vec![Event::Moved];
     }
+    let moved = matches!(
+        event.kind,
+        EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_)
+    );
     let writing = match event.kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(false),
         // Someone reads; mostly ourselves.
@@ -93,7 +97,8 @@ pub(super) fn translate(event: notify::Result<notify::Event>, root: &Path) -> Ve
         Some("..data") => Some(Event::Anything),
         Some(_) => None,
         // The directory itself, or something beside it, which is no business of ours.
-        None => (path == root).then_some(Event::Anything),
+        None if path == root => Some(if moved { Event::Moved } else { Event::Anything }),
+        None => None,
     };
     event.paths.iter().filter_map(meaning).collect()
 }

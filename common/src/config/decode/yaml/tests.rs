@@ -154,7 +154,10 @@ fn bombs_are_refused_in_no_time_and_little_space() {
     let deep_policy: String = (0..5_000).map(|i| format!("{}a:\n", " ".repeat(i))).collect();
     let deep_policy = POLICY.replace("spec:\n", &format!("spec:\n{}", deep_policy.replace("\n", "\n  ")));
     let long = POD.replace("app: web", &format!("app: {}", "x".repeat(3 << 20)));
-    for bomb in [anchors, deep, deep_block, deep_policy, long] {
+    // 100 kB that stand for 200 MB.
+    let copies = format!("&a \"{}\"{}", "x".repeat(100_000), ", *a".repeat(2_000));
+    let copies = POLICY.replace("[\"8080\"]", &format!("[{copies}]"));
+    for bomb in [anchors, deep, deep_block, deep_policy, long, copies] {
         let started = std::time::Instant::now();
         refusal(&bomb);
         assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:.60}", bomb);

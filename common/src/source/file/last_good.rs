@@ -1,0 +1,243 @@
+//! The last good text of each file that states policies, kept on disk so that a restart does not forget it.
+//!
+//! Without it, a policy that cannot be read when the process starts has no good version, and everyone it may concern
+//! is denied. Knows neither resources nor the mesh. What is kept is only ever a file that was read without a fault:
+//! pods and services are not kept, because without their files nothing is enrolled and nothing can be reached.
+//!
+//! The file that cannot be used (cut, flipped, somebody else's) is set aside with a reason; a start never fails on it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Bytes of all that is kept, names included. A file that would exceed it is not kept.
+pub const MAX_LAST_GOOD_BYTES: usize = 16 << 20;
+
+const MAGIC: &[u8] = b"ebb-last-good 1\n";
+const CHECKSUM_BYTES: usize = 8;
+/// Two lengths before each name and text.
+const LENGTHS_BYTES: usize = 8;
+const MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
+
+/// What is kept, and where.
+#[derive(Debug, Default)]
+pub(super) struct LastGood {
+    /// `None` when nothing is to outlive the process.
+    path: Option<PathBuf>,
+    files: BTreeMap<Arc<str>, Box<[u8]>>,
+    changed: bool,
+    /// The disk has refused, and it was said.
+    complained: bool,
+}
+
+impl LastGood {
+    /// Reads what an earlier process kept at `path`.
+    pub(super) fn open(path: PathBuf) -> Self {
+        let files = read(&path).unwrap_or_else(|error| {
+            let path = path.display();
+            tracing::warn!(%path, %error, "the policies kept from before cannot be used");
+            BTreeMap::new()
+        });
+        Self { path: Some(path), files, changed: false, complained: false }
+    }
+
+    /// Each file's name and text.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&Arc<str>, &[u8])> {
+        self.files.iter().map(|(name, text)| (name, &**text))
+    }
+
+    /// Keeps a file that was read without a fault.
+    pub(super) fn keep(&mut self, name: &Arc<str>, text: &[u8]) {
+        if self.path.is_none() || self.files.get(name).is_some_and(|kept| **kept == *text) {
+            return;
+        }
+        // What it replaces is not good any more, whether or not there is room for it.
+        self.forget(name);
+        let bytes: usize = self.files.iter().map(|(name, text)| size(name, text)).sum();
+        if bytes + size(name, text) > MAX_LAST_GOOD_BYTES {
+            tracing::warn!(file = %name, "no room to keep its policies for the next start");
+            return;
+        }
+        self.files.insert(name.clone(), text.into());
+        self.changed = true;
+    }
+
+    /// Forgets a file that is gone, or that states no policies any more.
+    pub(super) fn forget(&mut self, name: &str) {
+        self.changed |= self.files.remove(name).is_some();
+    }
+
+    /// Writes what has changed since the last time. A disk that refuses is tried again at the next change.
+    pub(super) fn save(&mut self) {
+        let Some(path) = self.path.as_ref().filter(|_| self.changed) else { return };
+        self.changed = false;
+        match write(path, &encode(&self.files)) {
+            Ok(()) => self.complained = false,
+            Err(error) if !self.complained => {
+                self.complained = true;
+                tracing::warn!(path = %path.display(), %error, "policies are not kept for the next start");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn size(name: &str, text: &[u8]) -> usize {
+    LENGTHS_BYTES + name.len() + text.len()
+}
+
+fn encode(files: &BTreeMap<Arc<str>, Box<[u8]>>) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    for (name, text) in files {
+        for length in [name.len(), text.len()] {
+            // Both are within `MAX_LAST_GOOD_BYTES`.
+            bytes.extend(u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+        }
+        bytes.extend(name.as_bytes());
+        bytes.extend(&**text);
+    }
+    let sum = checksum(&bytes);
+    bytes.extend(sum);
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<BTreeMap<Arc<str>, Box<[u8]>>> {
+    let (content, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>()?;
+    if checksum(content) != *sum {
+        return None;
+    }
+    let mut rest = content.strip_prefix(MAGIC)?;
+    let mut files = BTreeMap::new();
+    while !rest.is_empty() {
+        let (name_length, after) = rest.split_first_chunk::<4>()?;
+        let (text_length, after) = after.split_first_chunk::<4>()?;
+        let (name, after) = after.split_at_checked(u32::from_be_bytes(*name_length) as usize)?;
+        let (text, after) = after.split_at_checked(u32::from_be_bytes(*text_length) as usize)?;
+        files.insert(std::str::from_utf8(name).ok()?.into(), text.into());
+        rest = after;
+    }
+    Some(files)
+}
+
+/// FNV-1a, against accidents; who may write the file may write anything.
+fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let step = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step).to_be_bytes()
+}
+
+fn read(path: &PathBuf) -> io::Result<BTreeMap<Arc<str>, Box<[u8]>>> {
+    let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(error),
+    };
+    let metadata = file.metadata()?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    if metadata.uid() != nix::unistd::geteuid().as_raw() || mode & 0o022 != 0 {
+        return Err(invalid(format!("others may write it (user {}, mode {mode:04o})", metadata.uid())));
+    }
+    let most = (MAGIC.len() + MAX_LAST_GOOD_BYTES + CHECKSUM_BYTES) as u64;
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(invalid(format!("larger than {most} bytes")));
+    }
+    decode(&bytes).ok_or_else(|| invalid("damaged".to_owned()))
+}
+
+/// Writes beside `path` and renames, so that a crash leaves the old version or the new one.
+fn write(path: &PathBuf, bytes: &[u8]) -> io::Result<()> {
+    let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)?;
+    let mut temporary = path.clone().into_os_string();
+    temporary.push(".new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&temporary)?;
+    // What a crashed process left may have another mode.
+    file.set_permissions(fs::Permissions::from_mode(MODE))?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(last_good: &LastGood) -> Vec<(String, Vec<u8>)> {
+        last_good.files().map(|(name, text)| (name.to_string(), text.to_vec())).collect()
+    }
+
+    fn filled(path: &std::path::Path) -> LastGood {
+        let mut last_good = LastGood::open(path.to_owned());
+        last_good.keep(&"a.yaml".into(), b"first");
+        last_good.keep(&"b.yaml".into(), b"second");
+        last_good.save();
+        last_good
+    }
+
+    #[test]
+    fn what_is_kept_is_there_again_and_nobody_else_may_read_it() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("deeper/state/n1.last-good");
+        let mut first = filled(&path);
+        let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+        assert_eq!(kept(&LastGood::open(path.clone())), kept(&first));
+        first.forget("a.yaml");
+        first.keep(&"b.yaml".into(), b"third");
+        first.save();
+        assert_eq!(kept(&LastGood::open(path.clone())), [("b.yaml".to_owned(), b"third".to_vec())]);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "something is left beside it");
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_or_with_any_bit_flipped_is_not_used_and_is_replaced() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("n1.last-good");
+        filled(&path);
+        let good = fs::read(&path).unwrap();
+        for length in 0..good.len() {
+            assert!(decode(&good[..length]).is_none(), "cut to {length}");
+        }
+        for bit in 0..8 * good.len() {
+            let mut flipped = good.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&flipped).is_none(), "bit {bit}");
+        }
+        fs::write(&path, &good[1..]).unwrap();
+        assert_eq!(kept(&LastGood::open(path.clone())), []);
+        assert_eq!(kept(&filled(&path)), kept(&LastGood::open(path)));
+    }
+
+    #[test]
+    fn a_file_that_others_may_write_is_not_used() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("n1.last-good");
+        filled(&path);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o620)).unwrap();
+        assert_eq!(kept(&LastGood::open(path)), []);
+    }
+
+    #[test]
+    fn a_disk_that_refuses_is_no_reason_to_stop() {
+        let home = tempfile::tempdir().unwrap();
+        fs::write(home.path().join("file"), "").unwrap();
+        let last_good = filled(&home.path().join("file/n1.last-good"));
+        assert_eq!(kept(&last_good).len(), 2);
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_not_kept_and_nor_is_what_it_replaces() {
+        let mut last_good = LastGood { path: Some("/".into()), ..LastGood::default() };
+        last_good.keep(&"a.yaml".into(), b"old");
+        last_good.keep(&"b.yaml".into(), b"small");
+        last_good.keep(&"a.yaml".into(), &vec![0; MAX_LAST_GOOD_BYTES]);
+        assert_eq!(kept(&last_good), [("b.yaml".to_owned(), b"small".to_vec())]);
+    }
+}
