@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::lifecycle::drain::Drained;
+use common::lifecycle::drain::{DrainGuard, Drained};
 use common::net::kill::Killed;
 use common::refusal::Refusal;
 use common::snapshot::Snapshot;
@@ -36,6 +36,8 @@ struct Open {
     admission: Admission,
     killed: Killed,
     _registration: Registration,
+    /// A drain waits for it, as for all that came in by a door.
+    _awaited: DrainGuard,
     /// A snapshot since it was opened would not have admitted it, or its pod went away.
     refused: bool,
 }
@@ -60,8 +62,16 @@ impl Open {
             server: admission.target,
             admission: Some(admission.clone()),
         };
-        let (registration, killed) = staff.worker.live.enter(entry, &staff.worker.drain)?;
-        Ok(Self { pod: pod.clone(), admission, killed, _registration: registration, refused: false })
+        let (registration, killed) = staff.worker.live.enter(entry)?;
+        let awaited = staff.worker.drain.guard();
+        Ok(Self {
+            pod: pod.clone(),
+            admission,
+            killed,
+            refused: false,
+            _registration: registration,
+            _awaited: awaited,
+        })
     }
 
     fn allowed(&self, mesh: &Snapshot) -> Result<(), Refusal> {
@@ -85,7 +95,10 @@ async fn a_changed_policy_ends_within_a_second_what_it_no_longer_allows_and_noth
     assert_eq!(why, Refusal::DeniedByPolicy("shop/p".into()));
     assert!(timeout(Duration::from_secs(60), other.killed.wait()).await.is_err());
     world.write("policy.yaml", &policy("p", "ALLOW", &from("other")));
-    assert_eq!(timeout(EFFECT, plain.killed.wait()).await, Ok(Refusal::NoAllowPolicyMatched));
+    assert_eq!(
+        timeout(EFFECT, plain.killed.wait()).await,
+        Ok(Refusal::NoAllowPolicyMatched("shop/p".into()))
+    );
     assert!(timeout(Duration::from_secs(60), other.killed.wait()).await.is_err());
     world.write("policy.yaml", &policy("p", "ALLOW", "{form: []}"));
     assert_eq!(timeout(EFFECT, other.killed.wait()).await, Ok(Refusal::PolicyUnknown("shop/p".into())));

@@ -171,7 +171,6 @@ impl Agent {
                     served.close_doors();
                 }
                 tracing::info!(pod = &*member.uid, adopted = served.is_adopted(), "pod enrolled");
-                served.cut_when_none_is_older();
                 // At once, because enrolling the pods after it may take longer than an older connection may last.
                 end_older_of(&served, mesh);
                 self.status.started();
@@ -267,9 +266,6 @@ impl Agent {
 
     fn verify(&mut self) {
         self.faulty = self.served.values().filter(|served| !served.verify()).count();
-        for served in self.served.values() {
-            served.cut_when_none_is_older();
-        }
         let (over, leaving): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.leaving).into_iter().partition(|(_, served)| served.has_left());
         self.leaving = leaving;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::door::HANDSHAKE_GRACE;
 use crate::netns::listen::PodListeners;
-use crate::netns::{Netns, sockets, steer};
+use crate::netns::{Netns, steer};
 use crate::pods::Pod;
 use crate::pods::roster::Member;
 
@@ -200,23 +200,6 @@ impl Served {
     /// Whether older connections are yet to be judged under this policy generation; asking marks them judged.
     pub fn judge_older_at(&self, generation: u64) -> bool {
         self.judged.swap(generation + 1, Ordering::Relaxed) != generation + 1
-    }
-
-    /// Once no connection is older than enrolment, lets the kernel drop what belongs to none of ours.
-    ///
-    /// Without it, what an application still sends on a connection whose proxy end has just closed would be taken for
-    /// an older connection's and leave the pod as plaintext: after a denial, a reset, or a crash of the proxy.
-    pub fn cut_when_none_is_older(&self) {
-        if self.cut.load(Ordering::Relaxed) {
-            return;
-        }
-        match sockets::older_than_enrolment(&self.pod.netns) {
-            Ok(older) if older.is_empty() => self.cut_older(),
-            Ok(_) => {}
-            Err(error) => {
-                tracing::debug!(pod = &*self.pod.uid, %error, "the pod's connections cannot be listed")
-            }
-        }
     }
 
     /// Drops the segments of all connections that the proxy does not hold: also what is left where they cannot be
