@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use common::hbone::pool::{Key, Pool};
 use common::hbone::request::{Authority, Connect};
 use common::hbone::server::{self, Arrival, Server};
@@ -126,7 +127,7 @@ impl Stage {
                 Ok(self.serve(peer, manner))
             }
         };
-        self.pool.open(&key(peer), &to(peer), dial).await
+        self.pool.open(&key(peer), (&to(peer), &Bytes::new()), dial).await
     }
 
     /// The other end of a dialled connection.
@@ -176,7 +177,7 @@ async fn behave(mut server: Server<DuplexStream>, peer: usize, manner: Manner, m
         left -= 1;
         match manner {
             Manner::Moody => match rng.random_range(0..4) {
-                0 => incoming.refuse(Refusal::NoAllowPolicyMatched.status()),
+                0 => incoming.refuse(Refusal::NoAllowPolicyMatched("shop/p".into()).status()),
                 1 => drop(incoming),
                 2 => {
                     let delay = rng.random_range(1..30);
