@@ -179,6 +179,9 @@ fn whatever_happens_in_whatever_order_an_open_connection_is_one_that_is_allowed(
         tokio::time::sleep(EFFECT).await;
         settled(&world, &staff, &open).await;
         drop(open);
+        web.closing.cancel();
+        web.gone.cancel();
+        tokio::time::sleep(EFFECT).await;
         assert_eq!((staff.trigger.live(), web.open.load(std::sync::atomic::Ordering::Relaxed)), (0, 0));
     });
 }
@@ -202,6 +205,7 @@ fn step(
             // As the agent of pods does when it finds another incarnation: what the old one had ends.
             *incarnation += 1;
             let now = world.write("web.yaml", &pod("web", "10.0.0.3", "web", &format!("u{incarnation}")));
+            web.closing.cancel();
             web.gone.cancel();
             open.iter_mut().for_each(|it| it.refused = true);
             *web = world.pod("web");

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, ErrorKind, Read};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,6 +47,36 @@ struct Known {
     /// Of the content last decoded; `None` when the last reading failed.
     content: Option<u64>,
     keys: Box<[Key]>,
+}
+
+/// The directory as it was found at the beginning of a look. All files of the look are of this very directory: one that is
+/// renamed away or replaced meanwhile does not make its files look removed.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// Leads to the open directory, wherever its name has gone.
+    path: PathBuf,
+    /// Device and inode, so that another directory under the same name is noticed.
+    pub(super) identity: (u64, u64),
+    _handle: File,
+}
+
+impl Opened {
+    /// The names of its manifests, sorted.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub(super) fn list(&self) -> io::Result<Vec<String>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            if let Ok(name) = entry?.file_name().into_string()
+                && Directory::is_manifest(&name)
+            {
+                found.push(name);
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
 }
 
 /// A directory.
@@ -96,13 +127,18 @@ impl Directory {
         self.files.len()
     }
 
-    /// Which directory the path leads to, so that another one put in its place is noticed.
-    pub(super) fn identity(&self) -> io::Result<(u64, u64)> {
-        let metadata = std::fs::metadata(&self.path)?;
+    /// Opens the directory that the path leads to now.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn open(&self) -> io::Result<Opened> {
+        let handle = File::open(&self.path)?;
+        let metadata = handle.metadata()?;
         if !metadata.is_dir() {
             return Err(io::Error::from(ErrorKind::NotADirectory));
         }
-        Ok((metadata.dev(), metadata.ino()))
+        let path = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()));
+        Ok(Opened { path, identity: (metadata.dev(), metadata.ino()), _handle: handle })
     }
 
     /// Whether a file of this name is one of ours.
@@ -110,26 +146,10 @@ impl Directory {
         !name.starts_with('.') && (name.ends_with(".yaml") || name.ends_with(".yml"))
     }
 
-    /// The names of its manifests, sorted.
-    ///
-    /// # Errors
-    /// When the directory cannot be listed.
-    pub(super) fn list(&self) -> io::Result<Vec<String>> {
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(&self.path)? {
-            if let Ok(name) = entry?.file_name().into_string()
-                && Self::is_manifest(&name)
-            {
-                found.push(name);
-            }
-        }
-        found.sort_unstable();
-        Ok(found)
-    }
-
     /// Looks at every file listed, but those `busy`. With `keep_missing` the files that are gone count as there.
     pub(super) fn scan(
         &mut self,
+        opened: &Opened,
         mut found: Vec<String>,
         keep_missing: bool,
         busy: impl Fn(&str) -> bool,
@@ -140,7 +160,7 @@ impl Directory {
         let missing = |name: &&Arc<str>| found.binary_search_by(|it| (**it).cmp(name)).is_err();
         let gone: Vec<Arc<str>> = self.files.keys().filter(missing).cloned().collect();
         for name in found.iter().filter(|name| !busy(name)) {
-            self.look(name, false, &mut batch);
+            self.look(opened, name, false, &mut batch);
         }
         for name in gone.iter().filter(|_| !keep_missing) {
             self.forget(name, &mut batch);
@@ -151,8 +171,8 @@ impl Directory {
     }
 
     /// Looks at one file, and reads it whatever its stamp says.
-    pub(super) fn refresh(&mut self, name: &str, batch: &mut Batch) {
-        self.look(name, true, batch);
+    pub(super) fn refresh(&mut self, opened: &Opened, name: &str, batch: &mut Batch) {
+        self.look(opened, name, true, batch);
         self.last_good.save();
     }
 
@@ -176,8 +196,8 @@ impl Directory {
         self.overflowing = overflowing;
     }
 
-    fn look(&mut self, name: &str, always: bool, batch: &mut Batch) {
-        let path = self.path.join(name);
+    fn look(&mut self, opened: &Opened, name: &str, always: bool, batch: &mut Batch) {
+        let path = opened.path.join(name);
         let metadata = match std::fs::metadata(&path) {
             Ok(metadata) => metadata,
             // A link whose target is missing is a volume in the middle of an update, not a file removed.

@@ -103,6 +103,7 @@ impl FileSource {
             overflowed: Arc::default(),
             identity: None,
             unfilled: false,
+            unwatched: false,
             waiting: Waiting::default(),
             settled_at: None,
         };
@@ -144,6 +145,8 @@ struct Worker {
     identity: Option<Identity>,
     /// Another directory has appeared under the name, and no manifest in it yet.
     unfilled: bool,
+    /// The directory left its name before it could be watched: nobody will tell when something comes back.
+    unwatched: bool,
     /// Until then, files missing from a directory that has just appeared are not taken for removed.
     settled_at: Option<Instant>,
 }
@@ -201,9 +204,10 @@ impl Worker {
 
     /// Looks at every file; returns when to do so next.
     fn scan(&mut self, now: Instant) -> Result<Option<Instant>, Unwanted> {
-        let found = match self.directory.identity().and_then(|identity| {
-            self.meet(identity, now);
-            self.directory.list()
+        let (opened, found) = match self.directory.open().and_then(|opened| {
+            self.meet(opened.identity, now);
+            let found = opened.list()?;
+            Ok((opened, found))
         }) {
             Ok(found) => found,
             Err(error) => {
@@ -220,11 +224,12 @@ impl Worker {
         let waiting = &self.waiting;
         let batch = self
             .directory
-            .scan(found, settling.is_some() || self.unfilled, |name| waiting.is_written(name, now));
+            .scan(&opened, found, settling.is_some() || self.unfilled, |name| waiting.is_written(name, now));
         self.waiting.looked();
         self.settled_at = settling;
         self.send(batch)?;
-        Ok(Some(settling.unwrap_or(now + if self.unfilled { RETRY } else { RESYNC })))
+        let soon = self.unfilled || self.unwatched;
+        Ok(Some(settling.unwrap_or(now + if soon { RETRY } else { RESYNC })))
     }
 
     /// Watches the directory, if it is not watched; notices when it is another one than before.
@@ -237,7 +242,9 @@ impl Worker {
         }
         if another || self.watch.is_none() {
             // Watch before reading: a change in between is then read twice rather than never.
-            if let Err(error) = self.start_watch() {
+            let started = self.start_watch();
+            self.unwatched = started.as_ref().is_err_and(is_gone);
+            if let Err(error) = started {
                 self.complain(&format!("cannot watch: {error}; looking every {RESYNC:?} instead"));
             }
         }
@@ -249,13 +256,14 @@ impl Worker {
         if due.is_empty() {
             return Ok(None);
         }
-        if self.identity != self.directory.identity().ok() {
+        let known = self.identity;
+        let Some(opened) = self.directory.open().ok().filter(|opened| known == Some(opened.identity)) else {
             // Not the directory we know: none of these files may be taken for removed.
             return self.scan(now);
-        }
+        };
         let mut batch = Batch::default();
         for name in due {
-            self.directory.refresh(&name, &mut batch);
+            self.directory.refresh(&opened, &name, &mut batch);
         }
         self.send(batch)?;
         Ok(None)
@@ -330,6 +338,14 @@ fn report(batch: &Batch) {
     }
     if let Some(more) = batch.rejected.len().checked_sub(MAX_REJECTIONS_LOGGED).filter(|more| *more > 0) {
         tracing::warn!(more, "further documents rejected");
+    }
+}
+
+fn is_gone(error: &notify::Error) -> bool {
+    match &error.kind {
+        notify::ErrorKind::PathNotFound => true,
+        notify::ErrorKind::Io(error) => error.kind() == io::ErrorKind::NotFound,
+        _ => false,
     }
 }
 
