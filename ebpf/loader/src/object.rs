@@ -23,6 +23,7 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use crate::{
     error::Missing,
     pins::{NodePins, PodPins},
+    syscall,
 };
 
 /// The bytes of the object, and what loads them.
@@ -192,7 +193,7 @@ impl ProgramObject {
 /// A loader that knows nothing of the kernel's types, which the programs do not use.
 ///
 /// Aya reads all of them whenever it makes a loader, some twenty megabytes, whether they are wanted or not. So that
-/// is done seldom, and on a thread that ends with it, whose share of the heap goes back to the kernel.
+/// is done seldom, and on a thread that ends with it, so that what is freed lies in a piece of the heap of its own.
 fn loader() -> Result<EbpfLoader<'static>, Missing> {
     let made = thread::Builder::new().name("types".to_owned()).spawn(|| {
         let mut loader = EbpfLoader::new();
@@ -202,6 +203,7 @@ fn loader() -> Result<EbpfLoader<'static>, Missing> {
         loader
     });
     let made = made.and_then(|thread| thread.join().map_err(|_| io::Error::other("the thread panicked")));
+    syscall::give_back_freed_memory();
     made.map_err(|source| Missing::Probe { step: "start a thread", source })
 }
 

@@ -1,4 +1,4 @@
-//! The one use of `bpf(2)` that aya has no name for: detaching a link at once.
+//! What no crate has a safe name for: detaching a link at once, and giving freed memory back to the kernel.
 //!
 //! Removing a pin frees the link some time later, from a kernel worker; un-enrolment must be over when it
 //! returns.
@@ -18,6 +18,15 @@ use nix::libc;
 
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_LINK_DETACH: libc::c_int = 34;
+
+/// Returns to the kernel what was freed and lies between what is in use; glibc would keep it for good.
+pub(crate) fn give_back_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointers, and may be called at any time from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
 
 /// The part of `union bpf_attr` that BPF_OBJ_GET reads.
 #[repr(C)]
