@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::lifecycle::backoff::AcceptBackoff;
 use common::lifecycle::readiness::ReadyGuard;
+use futures_util::FutureExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
@@ -117,10 +118,8 @@ where
                 }
                 let open = self.worker.drain.guard();
                 let carried = (self.serve)(self.worker.clone(), self.pod.clone(), socket, client);
-                tokio::spawn(async move {
-                    let _open = open;
-                    carried.await;
-                });
+                // Not an async block, which would hold the future twice.
+                tokio::spawn(carried.map(move |()| drop(open)));
             }
             Err(error) => {
                 let pause = self.backoff.failed(&error, Instant::now());

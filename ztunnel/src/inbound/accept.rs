@@ -10,6 +10,7 @@ use common::refusal::Refusal;
 use common::spiffe::Identity;
 use common::telemetry::labels::Reporter;
 use common::tls::{self, ServerStream};
+use futures_util::FutureExt as _;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
@@ -77,11 +78,9 @@ async fn run(
                 Some(Ok(Arrival::Connect(incoming))) => {
                     let open = worker.drain.guard();
                     let served = deliver::serve(worker.clone(), flow.clone(), peer.clone(), *incoming);
-                    tokio::spawn(async move {
-                        // The connection may be over while the application is still being written to.
-                        let _open = open;
-                        served.await;
-                    });
+                    // A drain waits also for what is still being written to the application of a connection that is
+                    // over. Not an async block, which would hold the future twice.
+                    tokio::spawn(served.map(move |()| drop(open)));
                 }
                 Some(Ok(Arrival::Invalid(invalid))) => {
                     early(worker, flow, &Refusal::DestinationMismatch(invalid.to_string().into()));

@@ -40,7 +40,8 @@ pub async fn serve(worker: Arc<Worker>, flow: Arc<Flow>, peer: Identity, mut inc
     let connected = tokio::select! {
         biased;
         () = incoming.withdrawn() => Err(Refusal::ConnectFailed("the caller went away".into())),
-        connected = connect(&worker, &flow, &admission, &killed) => connected,
+        // Boxed, so that what connecting takes is not held for as long as the connection lasts.
+        connected = Box::pin(connect(&worker, &flow, &admission, &killed)) => connected,
     };
     let application = match connected {
         Ok(application) => application,
@@ -50,7 +51,11 @@ pub async fn serve(worker: Arc<Worker>, flow: Arc<Flow>, peer: Identity, mut inc
         }
     };
     let baggage = mesh.workload(&flow.pod.uid).map(|workload| Baggage::of(workload));
-    match incoming.accept(baggage.as_ref()) {
+    // A connection may last for weeks, and what it was decided by need not.
+    drop(mesh);
+    let accepted = incoming.accept(baggage.as_ref());
+    drop(baggage);
+    match accepted {
         Ok(stream) => {
             let outcome = relay(application, stream, &record, &killed).await;
             record.close(&worker.access, &outcome);

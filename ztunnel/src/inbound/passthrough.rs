@@ -33,7 +33,8 @@ pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, client: TcpStream, addres
         Ok(entered) => entered,
         Err(refusal) => return refuse(&worker, record, client, &refusal),
     };
-    match deliver::connect(&worker, &flow, &admission, &killed).await {
+    drop(mesh);
+    match Box::pin(deliver::connect(&worker, &flow, &admission, &killed)).await {
         Ok(application) => {
             // The application is the near side, as it is for a tunnel.
             let outcome = relay(application, client, &record, &killed).await;

@@ -21,7 +21,7 @@ pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, socket: TcpStream, client
     let mesh = worker.mesh.current();
     let routed = route::route(&mesh, &flow, |server| worker.live.load(server), &mut rand::rng());
     match routed {
-        Ok(hop) => forward::forward(&worker, &mesh, flow, hop, socket).await,
+        Ok(hop) => forward::forward(&worker, mesh, flow, hop, socket).await,
         Err(refusal) => record::refuse_outbound(&worker, &mesh, &flow, &refusal, socket),
     }
 }

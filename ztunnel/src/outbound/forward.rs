@@ -27,8 +27,8 @@ use crate::record::{Ends, Record};
 use crate::worker::Worker;
 
 /// Carries `near` to `hop` and to its end.
-pub async fn forward(worker: &Arc<Worker>, mesh: &Snapshot, flow: Flow, hop: NextHop, near: TcpStream) {
-    let ends = ends(mesh, &flow, &hop);
+pub async fn forward(worker: &Arc<Worker>, mesh: Arc<Snapshot>, flow: Flow, hop: NextHop, near: TcpStream) {
+    let ends = ends(&mesh, &flow, &hop);
     let record = Record::open(&worker.edges, &worker.access, ends);
     match carry(worker, mesh, &flow, hop, &record, near).await {
         Ok(outcome) => record.close(&worker.access, &outcome),
@@ -42,7 +42,7 @@ pub async fn forward(worker: &Arc<Worker>, mesh: &Snapshot, flow: Flow, hop: Nex
 
 async fn carry(
     worker: &Arc<Worker>,
-    mesh: &Snapshot,
+    mesh: Arc<Snapshot>,
     flow: &Flow,
     hop: NextHop,
     record: &Record,
@@ -67,7 +67,7 @@ async fn carry(
     };
     // Judged after it was entered, so that a policy change finds it if this look came too early.
     if let Some(admission) = own_admission(flow, &hop)
-        && let Err(refusal) = admit::judge(mesh, &flow.pod, &admission)
+        && let Err(refusal) = admit::judge(&mesh, &flow.pod, &admission)
     {
         return Err((refusal, near));
     }
@@ -75,14 +75,22 @@ async fn carry(
         NextHop::Tunnel { peer, authority, destination, service } => {
             let tunnel = TunnelTo { peer, authority, destination, service };
             let early = buffer::read_early(&near);
-            match or_killed(&killed, open(worker, mesh, flow, &tunnel, &early)).await {
-                Ok(stream) => Ok(hbone::relay::relay(near, stream, record, &killed).await),
+            // Boxed, here and below, so that what opening takes is not held for as long as the connection lasts.
+            let opening = Box::pin(open(worker, &mesh, flow, &tunnel, &early));
+            match or_killed(&killed, opening).await {
+                Ok(stream) => {
+                    // A connection may last for weeks, and what it was decided by need not.
+                    drop(mesh);
+                    Ok(hbone::relay::relay(near, stream, record, &killed).await)
+                }
                 Err(refusal) => Err((refusal, near)),
             }
         }
         NextHop::Plain { target, .. } | NextHop::Local { target, .. } => {
             let from = leaves_from(&flow.pod.addresses, flow.client.ip(), target.ip());
-            let connecting = async { dial(&flow.pod, from, target).await.map_err(|e| e.refusal(target)) };
+            let connecting =
+                Box::pin(async { dial(&flow.pod, from, target).await.map_err(|e| e.refusal(target)) });
+            drop(mesh);
             match or_killed(&killed, connecting).await {
                 Ok(far) => Ok(relay(near, far, record, &killed).await),
                 Err(refusal) => Err((refusal, near)),
@@ -99,7 +107,10 @@ fn own_admission(flow: &Flow, hop: &NextHop) -> Option<Admission> {
 }
 
 /// The work's result, or the reason the connection was ended meanwhile.
-async fn or_killed<T>(killed: &Killed, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+async fn or_killed<T>(
+    killed: &Killed,
+    work: impl Future<Output = Result<T, Refusal>> + Unpin,
+) -> Result<T, Refusal> {
     tokio::select! {
         reason = killed.wait() => Err(reason),
         done = work => done,
