@@ -16,7 +16,6 @@ use common::hbone::pool::{Key, Pool};
 use common::hbone::request::{Authority, Connect};
 use common::hbone::server::{self, Arrival};
 use common::hbone::{Budget, limits, relay as tunnel};
-use common::net::buffer;
 use common::net::kill::Killed;
 use common::net::relay;
 use common::net::socket;
@@ -182,8 +181,7 @@ async fn outbound(ready: Ready, tls: TlsConnector, peer: SocketAddr, application
                 let name = ServerName::try_from("bench").expect("a DNS name");
                 tls.connect(name, socket).await.map_err(failed)
             };
-            let early = buffer::read_early(&near);
-            match pool.open(&key, (&request, &early), dial).await {
+            match pool.open(&key, &request, dial).await {
                 Ok(stream) => {
                     tunnel::relay(near, stream, &(), &Killed::never()).await;
                 }

@@ -103,6 +103,8 @@ where
                 Ok((socket, client)) => adopt(socket).map(|socket| (socket, client)),
                 Err(error) => Err(error),
             };
+            // The worker's other connections go on, however many still wait here.
+            tokio::task::yield_now().await;
             self.take(accepted).await;
         }
     }

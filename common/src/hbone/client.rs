@@ -160,38 +160,24 @@ impl Lease {
     /// # Errors
     /// [`OpenError`]: whether another connection may be tried, or the refusal.
     pub async fn open(self, request: &Connect) -> Result<Stream, OpenError> {
-        self.open_with(request, &Bytes::new()).await
-    }
-
-    /// As [`Lease::open`], with the first bytes of the payload right behind the CONNECT instead of a round trip later.
-    /// The peer hands them to nobody before it has admitted the connection.
-    ///
-    /// # Errors
-    /// As for [`Lease::open`].
-    pub async fn open_with(self, request: &Connect, early: &Bytes) -> Result<Stream, OpenError> {
-        match timeout(limits::ANSWER_DEADLINE, self.connect(request, early)).await {
+        match timeout(limits::ANSWER_DEADLINE, self.connect(request)).await {
             Ok(opened) => opened,
             Err(_) => Err(refused("no answer to CONNECT within 20 s".into())),
         }
     }
 
-    async fn connect(self, request: &Connect, early: &Bytes) -> Result<Stream, OpenError> {
+    async fn connect(self, request: &Connect) -> Result<Stream, OpenError> {
         let encoded = request.encode().map_err(|error| refused(error.to_string()))?;
         let sender = self.0.lock().clone().ok_or_else(|| OpenError::Gone("retired".into()))?;
         let mut sender = sender.ready().await.map_err(classify)?;
-        let (answer, mut send) = sender.send_request(encoded, false).map_err(classify)?;
-        if !early.is_empty() {
-            send.send_data(early.clone(), false).map_err(classify)?;
-        }
+        let (answer, send) = sender.send_request(encoded, false).map_err(classify)?;
         let (head, recv) = answer.await.map_err(classify)?.into_parts();
         if head.status != StatusCode::OK {
             return Err(OpenError::Refused(Refusal::PeerRefused(head.status.as_u16())));
         }
         let peer = response_baggage(&head.headers);
         let shared = Arc::clone(&self.0.shared);
-        let mut stream = Stream::new(send, recv, shared, Some(self), peer);
-        stream.early = early.len() as u64;
-        Ok(stream)
+        Ok(Stream::new(send, recv, shared, Some(self), peer))
     }
 }
 

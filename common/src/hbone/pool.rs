@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
@@ -99,18 +98,11 @@ impl Pool {
     /// Opens a stream on a shared connection, or on one that `dial` makes. Of several flows in need of a connection
     /// one dials and the others wait for it, and share its failure.
     ///
-    /// `early` are the first bytes of the payload, none or a few, that travel with the CONNECT.
-    ///
-    /// A connection that turns out to be gone is replaced by a fresh one once: no payload was handed on from it.
+    /// A connection that turns out to be gone is replaced by a fresh one once: no payload has been sent on it.
     ///
     /// # Errors
     /// The dial's refusal, the peer's, or the bound that was reached.
-    pub async fn open<D, F, T>(
-        &self,
-        key: &Arc<Key>,
-        (request, early): (&Connect, &Bytes),
-        dial: D,
-    ) -> Result<Stream, Refusal>
+    pub async fn open<D, F, T>(&self, key: &Arc<Key>, request: &Connect, dial: D) -> Result<Stream, Refusal>
     where
         D: Fn() -> F,
         F: Future<Output = Result<T, Refusal>>,
@@ -118,14 +110,14 @@ impl Pool {
     {
         let lease = self.lease(key, 0, &dial).await?;
         let failed = Arc::clone(lease.tunnel());
-        match lease.open_with(request, early).await {
+        match lease.open(request).await {
             Ok(stream) => return Ok(stream),
             Err(OpenError::Refused(refusal)) => return Err(refusal),
             Err(OpenError::Gone(_)) => failed.retire(),
         }
         // Its contemporaries are likely gone with it, so only a connection dialled from now on will do.
         let fresh = self.0.dialled.load(Relaxed) + 1;
-        match self.lease(key, fresh, &dial).await?.open_with(request, early).await {
+        match self.lease(key, fresh, &dial).await?.open(request).await {
             Ok(stream) => Ok(stream),
             Err(OpenError::Refused(refusal)) => Err(refusal),
             Err(OpenError::Gone(why)) => Err(Refusal::Http2Failed(why.into())),

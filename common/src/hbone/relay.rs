@@ -35,7 +35,6 @@ const WRITE_SLICES: usize = 16;
 /// Carries bytes between `near` and `stream` until both directions finished, one failed, or `killed`.
 pub async fn relay(mut near: TcpStream, stream: Stream, meter: &impl Meter, killed: &Killed) -> Outcome {
     let mut tunnel = Tunnelled::new(stream);
-    count(tunnel.sent, |bytes| meter.sent(bytes));
     let end = {
         let (mut from_near, to_near) = near.split();
         let to_near = to_near.as_ref();
@@ -89,8 +88,8 @@ struct Tunnelled {
 impl Tunnelled {
     fn new(stream: Stream) -> Self {
         Self {
-            sent: stream.early,
             stream,
+            sent: 0,
             received: 0,
             waits_for_window: false,
             sent_end: false,

@@ -36,7 +36,7 @@ pub struct Incoming {
     /// What it asks for.
     pub request: Connect,
     respond: SendResponse<Bytes>,
-    pub(super) recv: RecvStream,
+    recv: RecvStream,
     shared: Arc<Shared>,
 }
 

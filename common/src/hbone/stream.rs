@@ -15,8 +15,6 @@ pub struct Stream {
     pub(super) recv: RecvStream,
     shared: Arc<Shared>,
     held: usize,
-    /// Payload bytes that went out with the CONNECT.
-    pub(super) early: u64,
     /// Boxed: it is there for a short while at the beginning, and a stream lives long.
     peer: Option<Box<Baggage>>,
     /// The place on a pooled connection, given back when the stream is dropped.
@@ -31,7 +29,7 @@ impl Stream {
         lease: Option<Lease>,
         peer: Option<Baggage>,
     ) -> Self {
-        Self { send, recv, shared, held: 0, early: 0, peer: peer.map(Box::new), _lease: lease }
+        Self { send, recv, shared, held: 0, peer: peer.map(Box::new), _lease: lease }
     }
 
     /// Takes what the answering side said about its workload, on streams that this side opened.

@@ -6,13 +6,11 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, Read as _};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::net::tcp::ReadHalf;
 use tokio_util::io::poll_read_buf;
 
@@ -88,20 +86,6 @@ pub fn poll_read_chunk(
     limit: usize,
 ) -> Poll<io::Result<Bytes>> {
     CHUNKS.with_borrow_mut(|chunks| chunks.poll_read(cx, socket, limit.min(CHUNK_BYTES)))
-}
-
-/// The most that [`read_early`] takes.
-pub const EARLY_BYTES: usize = 4 * 1024;
-
-/// What a connection that was just accepted has received already, at most [`EARLY_BYTES`]; empty when that is nothing,
-/// or FIN. Asks the kernel without waiting for the runtime to hear of it, since most clients speak at once.
-pub fn read_early(socket: &TcpStream) -> Bytes {
-    let mut space = [0; EARLY_BYTES];
-    match (&*SockRef::from(socket)).read(&mut space) {
-        Ok(read) => Bytes::copy_from_slice(&space[..read]),
-        // Whatever is wrong with the socket will be found again by the relay.
-        Err(_) => Bytes::new(),
-    }
 }
 
 /// What [`poll_read_through`] did.

@@ -1,6 +1,7 @@
 //! Attaches programs to interfaces, in the calling thread's namespace, and looks whether they still are.
 //!
-//! Two ways: TCX links, pinned, updated in place; and on older kernels the filters of [`crate::clsact`]. Both replace a program without a moment in which none runs.
+//! Two ways: TCX links, pinned, updated in place; and on older kernels the filters of [`crate::clsact`]. Both replace
+//! a program without a moment in which none runs.
 
 use std::{fs, os::fd::BorrowedFd, path::Path};
 

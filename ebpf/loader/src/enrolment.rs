@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use ebb_abi::{ListenerKind, MAX_WORKERS, PodConfig, flag, listener_index};
+use ebb_abi::{ListenerKind, MAX_WORKERS, PodConfig, flag, listener_index, map};
 
 use crate::{
     attach::{self, Direction, Standing},
@@ -157,6 +157,14 @@ impl EnrolledPod {
         state.write_config(config)
     }
 
+    /// Whether another process took the pod over and has taken its listeners away since, as one does that ends. The pod then
+    /// waits for somebody to enrol it anew.
+    pub fn is_abandoned(&self) -> bool {
+        let state = self.pod.lock();
+        object::adoptable(&state.pins)
+            .is_some_and(|pinned| pinned.generation != state.config.generation && pinned.workers == 0)
+    }
+
     /// What the pod's packets have met since its first enrolment, adopted ones included.
     ///
     /// # Errors
@@ -261,6 +269,10 @@ impl PodState {
                 if pinned.generation != self.config.generation
                     || pinned.pod_number != self.config.pod_number =>
             {
+                Err(Error::Superseded { uid: self.uid.to_string() })
+            }
+            // Of another layout, so of another build: the node is being upgraded or rolled back.
+            None if self.pins.map(map::CONFIG).exists() => {
                 Err(Error::Superseded { uid: self.uid.to_string() })
             }
             _ => Ok(()),

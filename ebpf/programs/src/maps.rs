@@ -55,7 +55,8 @@ pub unsafe extern "C" fn give_packet(skb: *mut __sk_buff, kind: u32, hash: u32) 
     give_to_listener(skb.cast(), kind, hash).number()
 }
 
-/// Hands the packet, or the lookup, of `ctx` to a listener of `kind`, the worker chosen by `hash`; another worker's when that one
+/// Hands the packet, or the lookup, of `ctx` to a listener of `kind`, the worker chosen by `hash`; another worker's
+/// when that one
 /// has none, so that a worker which died alone costs nobody a connection.
 #[inline(always)]
 pub fn give_to_listener(ctx: *mut c_void, kind: u32, hash: u32) -> Left {

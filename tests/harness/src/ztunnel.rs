@@ -191,7 +191,8 @@ fn spawn(node: &Arc<Node>, manifests: &Path, settings: &Settings) -> Result<Proc
         .args(["--ebpf-object".as_ref(), object.as_os_str()])
         .args(["--bpffs".as_ref(), node.run().pins(node.name())?.as_os_str()])
         .args(["--ca-dir".as_ref(), ca.as_os_str()])
-        .args(["--state-dir".as_ref(), node.run().directory().join("state").as_os_str()])
+        // Not a flag, which an earlier build may not know.
+        .env("EBB_STATE_DIR", node.run().directory().join("state"))
         .env("RUST_LOG", std::env::var_os("RUST_LOG").unwrap_or_else(|| "info".into()));
     if let Some(workers) = settings.workers {
         spawn = spawn.args(["--workers".to_owned(), workers.to_string()]);

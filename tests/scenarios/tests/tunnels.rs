@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use common::hbone::pool::{Key, Pool};
 use common::hbone::request::{Authority, Connect};
 use common::hbone::server::{self, Arrival, Server};
@@ -127,7 +126,7 @@ impl Stage {
                 Ok(self.serve(peer, manner))
             }
         };
-        self.pool.open(&key(peer), (&to(peer), &Bytes::new()), dial).await
+        self.pool.open(&key(peer), &to(peer), dial).await
     }
 
     /// The other end of a dialled connection.

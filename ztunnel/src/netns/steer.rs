@@ -202,10 +202,11 @@ impl Netlink {
             let (answers, _) = self.0.recv_from_full()?;
             let mut rest = &answers[..];
             while !rest.is_empty() {
-                let answer =
-                    NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
-                let length = (answer.header.length as usize).next_multiple_of(4).max(HEADER);
-                rest = rest.get(length..).unwrap_or(&[]);
+                let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest);
+                let length = rest.first_chunk::<4>().map_or(0, |length| u32::from_ne_bytes(*length) as usize);
+                rest = rest.get(length.next_multiple_of(4).max(HEADER)..).unwrap_or(&[]);
+                // A route of a kind unknown here is not ours, and no reason to leave the pod unprotected.
+                let Ok(answer) = answer else { continue };
                 match answer.payload {
                     NetlinkPayload::Done(_) => return Ok(found),
                     NetlinkPayload::Error(error) => return Err(error.to_io()),

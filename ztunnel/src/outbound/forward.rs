@@ -3,11 +3,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use common::hbone::pool::Key;
 use common::hbone::request::{Authority, Baggage, Connect, Forwarded, Traceparent};
 use common::hbone::{self, Stream};
-use common::net::buffer;
 use common::net::kill::Killed;
 use common::net::relay::{Outcome, relay};
 use common::net::socket;
@@ -74,9 +72,8 @@ async fn carry(
     match hop {
         NextHop::Tunnel { peer, authority, destination, service } => {
             let tunnel = TunnelTo { peer, authority, destination, service };
-            let early = buffer::read_early(&near);
             // Boxed, here and below, so that what opening takes is not held for as long as the connection lasts.
-            let opening = Box::pin(open(worker, &mesh, flow, &tunnel, &early));
+            let opening = Box::pin(open(worker, &mesh, flow, &tunnel));
             match or_killed(&killed, opening).await {
                 Ok(stream) => {
                     // A connection may last for weeks, and what it was decided by need not.
@@ -124,13 +121,7 @@ struct TunnelTo {
     service: Option<Arc<Service>>,
 }
 
-async fn open(
-    worker: &Worker,
-    mesh: &Snapshot,
-    flow: &Flow,
-    to: &TunnelTo,
-    early: &Bytes,
-) -> Result<Stream, Refusal> {
+async fn open(worker: &Worker, mesh: &Snapshot, flow: &Flow, to: &TunnelTo) -> Result<Stream, Refusal> {
     let certificate = worker.certs.get(&flow.pod.identity).await?;
     let from = leaves_from(&flow.pod.addresses, flow.client.ip(), to.peer.ip());
     let key = Arc::new(Key {
@@ -152,7 +143,7 @@ async fn open(
         let tcp = dial(&flow.pod, from, to.peer).await.map_err(|error| error.tunnel_refusal(to.peer))?;
         tls::connect(tcp, &certificate.client, expected, tls::CONNECT_DEADLINE).await
     };
-    worker.pool.open(&key, (&request, early), dialled).await
+    worker.pool.open(&key, &request, dialled).await
 }
 
 fn request(mesh: &Snapshot, flow: &Flow, to: &TunnelTo) -> Result<Connect, Refusal> {

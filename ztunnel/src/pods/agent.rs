@@ -130,7 +130,10 @@ impl Agent {
         self.failed.retain(|member, _| starting.contains(member));
         self.status.starting(starting.len() - self.failed.len());
         for action in actions {
+            // A process that ends leaves new pods to its successor, whose listeners it would only displace.
+            let ending = self.leave.asked.is_cancelled();
             match action {
+                Action::Start(_) if ending => {}
                 Action::Stop(member) => {
                     let restarts = starting.iter().any(|other| other.incarnation == member.incarnation);
                     self.stop(mesh, &member, restarts);
@@ -265,6 +268,7 @@ impl Agent {
     }
 
     fn verify(&mut self) {
+        self.give_up_abandoned();
         self.faulty = self.served.values().filter(|served| !served.verify()).count();
         let (over, leaving): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.leaving).into_iter().partition(|(_, served)| served.has_left());
@@ -275,6 +279,27 @@ impl Agent {
         match self.kernel.counters() {
             Ok(counters) => self.status.count(&counters),
             Err(error) => tracing::warn!(%error, "redirection counters cannot be read"),
+        }
+    }
+}
+
+impl Agent {
+    /// Forgets the pods that another process took over and then left: the next look at the roster enrols them anew.
+    fn give_up_abandoned(&mut self) {
+        if self.leave.asked.is_cancelled() {
+            return;
+        }
+        let abandoned = self.served.iter().filter(|(_, served)| served.is_abandoned());
+        let abandoned: Vec<Member> = abandoned.map(|(member, _)| member.clone()).collect();
+        for member in abandoned {
+            tracing::warn!(
+                pod = &*member.uid,
+                "the process that had taken the pod over is gone; enrolling it anew"
+            );
+            if let Some(served) = self.served.remove(&member) {
+                served.pod.closing.cancel();
+                self.status.stopped();
+            }
         }
     }
 }

@@ -211,6 +211,11 @@ impl Served {
         }
     }
 
+    /// Whether another process took the pod over and has left it since.
+    pub fn is_abandoned(&self) -> bool {
+        self.enrolled.is_abandoned()
+    }
+
     /// Looks whether somebody took our programs off, and puts them back. False when the pod may be unprotected.
     pub fn verify(&self) -> bool {
         let faults = match self.enrolled.verify() {

@@ -1,7 +1,6 @@
 //! Both ends of HBONE in one process: applications on loopback TCP, the connection between the proxies in memory.
 
 mod carry;
-mod early;
 mod floods;
 mod hostile;
 mod hostile_server;

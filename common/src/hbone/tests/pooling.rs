@@ -3,15 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
-use bytes::Bytes;
 use h2::Reason;
 
 use super::*;
 use crate::hbone::pool::{Key, Pool};
 use crate::refusal::Refusal;
 use crate::spiffe::Identity;
-
-static NOTHING: Bytes = Bytes::new();
 
 fn key() -> Key {
     Key {
@@ -55,7 +52,7 @@ impl Peer {
             tokio::time::sleep(self.delay).await;
             Ok(self.accept_all())
         };
-        self.pool.open(&Arc::new(key.clone()), (&to_somewhere(), &NOTHING), dial).await
+        self.pool.open(&Arc::new(key.clone()), &to_somewhere(), dial).await
     }
 
     fn accept_all(&self) -> DuplexStream {
@@ -141,7 +138,7 @@ async fn a_failed_dial_fails_everyone_who_waited_for_it_and_nobody_later() {
         Err::<DuplexStream, _>(Refusal::TunnelUnreachable("10.0.0.7:15008".into()))
     };
     let (key, request) = (Arc::new(key()), to_somewhere());
-    let flows = (0..20).map(|_| peer.pool.open(&key, (&request, &NOTHING), failing));
+    let flows = (0..20).map(|_| peer.pool.open(&key, &request, failing));
     for refused in futures_util::future::join_all(flows).await {
         assert_eq!(refused.unwrap_err(), Refusal::TunnelUnreachable("10.0.0.7:15008".into()));
     }
@@ -215,7 +212,7 @@ async fn a_refused_stream_is_tried_once_more_and_no_more() {
         });
         Ok(near)
     };
-    let refused = pool.open(&Arc::new(key()), (&to_somewhere(), &NOTHING), refusing).await.unwrap_err();
+    let refused = pool.open(&Arc::new(key()), &to_somewhere(), refusing).await.unwrap_err();
     assert!(matches!(refused, Refusal::Http2Failed(_)), "{refused}");
     assert_eq!(dials.get(), 2);
 }
@@ -314,6 +311,6 @@ async fn an_idle_connection_costs_its_tasks_little() {
         Ok(peer.accept_all())
     };
     let (key, request) = (Arc::new(key), to_somewhere());
-    let open = peer.pool.open(&key, (&request, &NOTHING), big);
+    let open = peer.pool.open(&key, &request, big);
     assert!(std::mem::size_of_val(&open) <= 1536, "{} bytes", std::mem::size_of_val(&open));
 }

@@ -49,8 +49,8 @@ struct Known {
     keys: Box<[Key]>,
 }
 
-/// The directory as it was found at the beginning of a look. All files of the look are of this very directory: one that is
-/// renamed away or replaced meanwhile does not make its files look removed.
+/// The directory as it was found at the beginning of a look. All files of the look are of this very directory: one that
+/// is renamed away or replaced meanwhile does not make its files look removed.
 #[derive(Debug)]
 pub(super) struct Opened {
     /// Leads to the open directory, wherever its name has gone.
@@ -110,12 +110,17 @@ impl Directory {
     /// States again what was kept: for the look that follows, it is what each file stated before.
     fn recall(&mut self) {
         for (file, text) in self.last_good.files() {
-            let decoded = yaml::decode(file, text, &mut self.names);
+            let mut decoded = yaml::decode(file, text, &mut self.names);
+            if !decoded.rejected.is_empty() {
+                // Kept by another version of ourselves, which had fewer doubts. If the file cannot be read either, it may
+                // be anything, and that denies.
+                continue;
+            }
+            // Pods and services of long ago are worse than none.
+            decoded.stated.retain(|it| it.resource.key().kind.guards_access());
             let keys = ledger::restate(file, &[], decoded, &mut self.recalled);
             self.files.insert(file.clone(), Known { keys, ..Known::default() });
         }
-        // Read by an earlier version of ourselves, perhaps with fewer doubts: what is in the directory counts.
-        self.recalled.rejected.clear();
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -162,18 +167,30 @@ impl Directory {
         for name in found.iter().filter(|name| !busy(name)) {
             self.look(opened, name, false, &mut batch);
         }
-        for name in gone.iter().filter(|_| !keep_missing) {
-            self.forget(name, &mut batch);
+        for name in &gone {
+            if !keep_missing && self.is_in_place(opened) {
+                self.forget(name, &mut batch);
+            }
         }
         self.buffer = Vec::new();
-        self.last_good.save();
         batch
     }
 
     /// Looks at one file, and reads it whatever its stamp says.
     pub(super) fn refresh(&mut self, opened: &Opened, name: &str, batch: &mut Batch) {
         self.look(opened, name, true, batch);
+    }
+
+    /// Keeps for the next start what has changed. To be called once a batch is on its way, which a slow disk must not
+    /// hold up.
+    pub(super) fn save(&mut self) {
         self.last_good.save();
+    }
+
+    /// Whether the directory that was opened is still the one of that name. One that was replaced may be emptied by whoever
+    /// replaced it, which says nothing about the files that are wanted.
+    fn is_in_place(&self, opened: &Opened) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == opened.identity)
     }
 
     /// Files beyond the bound are unread, so they may hold anything, policies included.
@@ -204,7 +221,10 @@ impl Directory {
             Err(error)
                 if error.kind() == ErrorKind::NotFound && std::fs::symlink_metadata(&path).is_err() =>
             {
-                return self.forget(name, batch);
+                if self.is_in_place(opened) {
+                    self.forget(name, batch);
+                }
+                return;
             }
             Err(error) => return self.unreadable(name, &[], &error.to_string(), batch),
         };

@@ -131,12 +131,16 @@ fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
 
 fn read(path: &PathBuf) -> io::Result<BTreeMap<Arc<str>, Box<[u8]>>> {
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-    let file = match File::open(path) {
+    let follow_nothing = (nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK).bits();
+    let file = match OpenOptions::new().read(true).custom_flags(follow_nothing).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         Err(error) => return Err(error),
     };
     let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(invalid("not a regular file".to_owned()));
+    }
     let mode = metadata.permissions().mode() & 0o7777;
     if metadata.uid() != nix::unistd::geteuid().as_raw() || mode & 0o022 != 0 {
         return Err(invalid(format!("others may write it (user {}, mode {mode:04o})", metadata.uid())));
@@ -155,10 +159,11 @@ fn write(path: &PathBuf, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)?;
     let mut temporary = path.clone().into_os_string();
-    temporary.push(".new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&temporary)?;
-    // What a crashed process left may have another mode.
-    file.set_permissions(fs::Permissions::from_mode(MODE))?;
+    // Of this process alone: an upgrade overlaps with its predecessor.
+    temporary.push(format!(".new-{}", std::process::id()));
+    // Left by a crashed process of the same number, or put there by somebody else; never written through.
+    let _absent = fs::remove_file(&temporary);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;

@@ -296,6 +296,7 @@ impl Worker {
         if first || !batch.is_empty() {
             self.batches.blocking_send(batch).map_err(|_| Unwanted)?;
         }
+        self.directory.save();
         let items = self.directory.len();
         let watched = self.watch.is_some();
         self.status.send_modify(|status| {

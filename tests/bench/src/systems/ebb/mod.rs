@@ -55,7 +55,7 @@ impl Candidate for Ebb {
         let nodes = [stage.cluster().node(0), stage.cluster().node(1)];
         let directory = stage.directory().join("manifests");
         manifests::write_small(&directory, nodes.map(AsRef::as_ref), [&stage.client, &stage.server])?;
-        let started = nodes.map(|node| Ztunnel::start(node, &directory, Settings::default()));
+        let started = nodes.map(|node| Ztunnel::start(node, &directory, self.settings()));
         let mut proxies: Vec<Box<dyn Proxy>> = Vec::new();
         for ztunnel in started {
             let ztunnel = ztunnel?;
