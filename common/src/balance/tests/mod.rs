@@ -1,0 +1,3 @@
+//! What the decisions promise, one file per decision or family of them.
+
+mod nearest;
