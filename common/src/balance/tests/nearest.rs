@@ -8,8 +8,8 @@ use rand::rngs::StdRng;
 use crate::balance::{Caller, Wanted, choose};
 use crate::snapshot::Endpoints;
 use crate::snapshot::model::{
-    BalanceMode, Endpoint, Health, LoadBalancing, Locality, Scope, Service, ServicePort, TunnelProtocol, Workload,
-    WorkloadKind,
+    BalanceMode, Endpoint, Health, LoadBalancing, Locality, Scope, Service, ServicePort, TunnelProtocol,
+    Workload, WorkloadKind,
 };
 use crate::spiffe::Identity;
 
