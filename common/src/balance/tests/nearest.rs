@@ -1,10 +1,16 @@
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use super::*;
-use crate::snapshot::model::{ServicePort, TunnelProtocol, Workload, WorkloadKind};
+use crate::balance::{Caller, Wanted, choose};
+use crate::snapshot::Endpoints;
+use crate::snapshot::model::{
+    BalanceMode, Endpoint, Health, LoadBalancing, Locality, Scope, Service, ServicePort, TunnelProtocol,
+    Workload, WorkloadKind,
+};
 use crate::spiffe::Identity;
 
 fn at(node: &str, zone: &str, region: &str) -> Locality {
