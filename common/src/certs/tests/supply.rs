@@ -93,9 +93,10 @@ async fn a_short_outage_is_waited_out_and_a_long_one_is_refused_at_once() {
     let late = workload("late");
     bench.store.want(&late).unwrap();
     pass(3600).await;
-    let began = Instant::now();
+    // A first one may come just before a try and wait for it; the next then has minutes to go.
     let mut quick = 0;
     for _ in 0..20 {
+        let began = Instant::now();
         let refused = why(bench.store.get(&late).await);
         assert!(refused.contains("connection refused"), "{refused}");
         quick += usize::from(began.elapsed().is_zero());
