@@ -1,4 +1,4 @@
-//! What an operator may state about the mesh, typed: the nine kinds Ebb reads, and a batch of them.
+//! What an operator may state about the mesh, typed: the eleven kinds Ebb reads, and a batch of them.
 //!
 //! Knows no YAML, no files and no watch: `decode` turns documents into these values and `snapshot` compiles them.
 //! Values are checked on the way in (names, ports, addresses), so that whoever holds one need not check again.
@@ -8,13 +8,19 @@ use std::sync::Arc;
 
 pub mod core;
 pub mod decode;
+pub mod destination;
 pub mod names;
+pub mod note;
+pub mod routing;
 pub mod security;
 pub mod waypoint;
 
 pub use self::core::{
     EndpointSlice, Labels, Namespace, Node, Pod, Service, ServiceAccount, SliceEndpoint, TargetPort,
 };
+pub use self::destination::DestinationRule;
+use self::note::Note;
+pub use self::routing::VirtualService;
 pub use self::security::{AuthorizationPolicy, PeerAuthentication};
 pub use self::waypoint::Gateway;
 
@@ -39,6 +45,10 @@ pub enum Kind {
     PeerAuthentication,
     /// `gateway.networking.k8s.io` Gateway.
     Gateway,
+    /// `networking.istio.io` VirtualService.
+    VirtualService,
+    /// `networking.istio.io` DestinationRule.
+    DestinationRule,
 }
 
 impl Kind {
@@ -54,12 +64,20 @@ impl Kind {
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::PeerAuthentication => "PeerAuthentication",
             Self::Gateway => "Gateway",
+            Self::VirtualService => "VirtualService",
+            Self::DestinationRule => "DestinationRule",
         }
     }
 
     /// Whether an object of this kind decides who may connect: when one cannot be read, access must not widen.
     pub fn guards_access(self) -> bool {
         matches!(self, Self::AuthorizationPolicy | Self::PeerAuthentication)
+    }
+
+    /// Whether it is Istio's own kind: read as strictly as by an API server, where a string that looks like a number or
+    /// a boolean must be quoted and nothing unknown is passed over.
+    pub fn is_istios(self) -> bool {
+        self.guards_access() || matches!(self, Self::VirtualService | Self::DestinationRule)
     }
 }
 
@@ -138,6 +156,8 @@ pub enum Resource {
     AuthorizationPolicy(Arc<AuthorizationPolicy>),
     PeerAuthentication(Arc<PeerAuthentication>),
     Gateway(Arc<Gateway>),
+    VirtualService(Arc<VirtualService>),
+    DestinationRule(Arc<DestinationRule>),
 }
 
 impl Resource {
@@ -153,8 +173,19 @@ impl Resource {
             Self::AuthorizationPolicy(it) => (Kind::AuthorizationPolicy, it.object.clone()),
             Self::PeerAuthentication(it) => (Kind::PeerAuthentication, it.object.clone()),
             Self::Gateway(it) => (Kind::Gateway, it.object.clone()),
+            Self::VirtualService(it) => (Kind::VirtualService, it.object.clone()),
+            Self::DestinationRule(it) => (Kind::DestinationRule, it.object.clone()),
         };
         Key { kind, object }
+    }
+
+    /// What of it is accepted with a caveat.
+    pub fn notes(&self) -> &[Note] {
+        match self {
+            Self::VirtualService(it) => &it.notes,
+            Self::DestinationRule(it) => &it.notes,
+            _ => &[],
+        }
     }
 }
 

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::config::{
-    AuthorizationPolicy, Batch, EndpointSlice, Gateway, Key, Kind, Namespace, Node, ObjectName, Origin,
-    PeerAuthentication, Pod, Rejected, Removal, Resource, Service, ServiceAccount, Stated,
+    AuthorizationPolicy, Batch, DestinationRule, EndpointSlice, Gateway, Key, Kind, Namespace, Node,
+    ObjectName, Origin, PeerAuthentication, Pod, Rejected, Removal, Resource, Service, ServiceAccount,
+    Stated, VirtualService,
 };
 
 /// One object stated by more than one file.
@@ -146,6 +147,8 @@ pub(crate) struct Changes {
     pub(crate) authorization: Changed<AuthorizationPolicy>,
     pub(crate) peers: Changed<PeerAuthentication>,
     pub(crate) gateways: Changed<Gateway>,
+    pub(crate) virtual_services: Changed<VirtualService>,
+    pub(crate) destination_rules: Changed<DestinationRule>,
     /// Rejections came or went.
     pub(crate) rejected: bool,
     /// Objects stated by several files came or went, perhaps.
@@ -164,6 +167,8 @@ pub struct Catalog {
     pub(crate) authorization: Store<AuthorizationPolicy>,
     pub(crate) peers: Store<PeerAuthentication>,
     pub(crate) gateways: Store<Gateway>,
+    pub(crate) virtual_services: Store<VirtualService>,
+    pub(crate) destination_rules: Store<DestinationRule>,
     rejected: BTreeMap<Arc<str>, Vec<Arc<Rejected>>>,
     contested: BTreeSet<Key>,
 }
@@ -205,6 +210,12 @@ impl Catalog {
             }
             Resource::PeerAuthentication(it) => self.peers.upsert(object, (origin, it), &mut changes.peers),
             Resource::Gateway(it) => self.gateways.upsert(object, (origin, it), &mut changes.gateways),
+            Resource::VirtualService(it) => {
+                self.virtual_services.upsert(object, (origin, it), &mut changes.virtual_services)
+            }
+            Resource::DestinationRule(it) => {
+                self.destination_rules.upsert(object, (origin, it), &mut changes.destination_rules)
+            }
         };
         self.contested(key, contested, changes);
     }
@@ -224,6 +235,12 @@ impl Catalog {
             }
             Kind::PeerAuthentication => self.peers.withdraw(object, file, &mut changes.peers),
             Kind::Gateway => self.gateways.withdraw(object, file, &mut changes.gateways),
+            Kind::VirtualService => {
+                self.virtual_services.withdraw(object, file, &mut changes.virtual_services)
+            }
+            Kind::DestinationRule => {
+                self.destination_rules.withdraw(object, file, &mut changes.destination_rules)
+            }
         };
         self.contested(removal.key, contested, changes);
     }
@@ -271,6 +288,8 @@ impl Catalog {
             Kind::AuthorizationPolicy => self.authorization.origins(&key.object),
             Kind::PeerAuthentication => self.peers.origins(&key.object),
             Kind::Gateway => self.gateways.origins(&key.object),
+            Kind::VirtualService => self.virtual_services.origins(&key.object),
+            Kind::DestinationRule => self.destination_rules.origins(&key.object),
         }
     }
 

@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::catalog::{Catalog, Changes};
+use imbl::OrdMap;
+
+use super::catalog::{Catalog, Changed, Changes, Store};
 use super::enforce::Enforcement;
 use super::index::{Index, service_of};
 use super::model::{Endpoint, Locality, Workload};
@@ -61,6 +63,12 @@ impl Mesh {
                 None => self.draft.gateways.remove(object),
             };
         }
+        follow(&mut self.draft.virtual_services, &self.catalog.virtual_services, &changes.virtual_services);
+        follow(
+            &mut self.draft.destination_rules,
+            &self.catalog.destination_rules,
+            &changes.destination_rules,
+        );
         let touched = self.workloads(&changes);
         self.services(&changes, &touched);
         let pods = touched.iter().map(|it| (&it.object, it.before.as_ref(), it.now.as_ref()));
@@ -343,6 +351,16 @@ impl Mesh {
                 self.draft.by_vip.insert(*vip, owner);
             }
         }
+    }
+}
+
+/// Takes over what changed of a kind that snapshots hold as stated.
+fn follow<T: PartialEq>(held: &mut OrdMap<ObjectName, Arc<T>>, store: &Store<T>, changed: &Changed<T>) {
+    for object in changed.keys() {
+        match store.get(object) {
+            Some(now) => held.insert(object.clone(), now.clone()),
+            None => held.remove(object),
+        };
     }
 }
 

@@ -26,7 +26,7 @@ use self::model::{EffectivePolicy, Service, Workload};
 use self::policies::PolicyEntry;
 pub use self::services::Endpoints;
 use crate::config::waypoint::WaypointFor;
-use crate::config::{ObjectName, PeerAuthentication, Rejected};
+use crate::config::{DestinationRule, ObjectName, PeerAuthentication, Rejected, VirtualService};
 
 /// What the meaning of resources depends on besides them; fixed at start.
 #[derive(Debug, Clone)]
@@ -79,6 +79,8 @@ pub struct Snapshot {
     unknown_policies: Arc<[Arc<str>]>,
     /// What each Gateway stands for.
     gateways: OrdMap<ObjectName, WaypointFor>,
+    virtual_services: OrdMap<ObjectName, Arc<VirtualService>>,
+    destination_rules: OrdMap<ObjectName, Arc<DestinationRule>>,
     rejected: Arc<[Arc<Rejected>]>,
     conflicts: Arc<[Conflict]>,
 }
@@ -173,6 +175,16 @@ impl Snapshot {
     /// Every PeerAuthentication, by namespace and name.
     pub fn peer_authentications(&self) -> impl Iterator<Item = &Arc<PeerAuthentication>> {
         self.peer_authentications.values()
+    }
+
+    /// Every VirtualService as stated, by namespace and name.
+    pub fn virtual_services(&self) -> impl Iterator<Item = &Arc<VirtualService>> {
+        self.virtual_services.values()
+    }
+
+    /// Every DestinationRule as stated, by namespace and name.
+    pub fn destination_rules(&self) -> impl Iterator<Item = &Arc<DestinationRule>> {
+        self.destination_rules.values()
     }
 
     /// Policies that could not be read and for which nobody is admitted, where they would bind.

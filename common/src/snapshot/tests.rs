@@ -3,6 +3,7 @@
 mod enforcement;
 mod enrolment;
 mod equivalence;
+mod routing;
 mod serving;
 mod waypoints;
 

@@ -4,9 +4,12 @@
 //! rejection says so, and whoever it may concern is denied until it can be read.
 
 pub mod check;
+pub(crate) mod destination;
+pub(crate) mod istio;
 pub(crate) mod manifest;
 pub(crate) mod peer;
 pub(crate) mod policy;
+pub(crate) mod routing;
 pub(crate) mod text;
 pub mod yaml;
 

@@ -53,7 +53,7 @@ struct PolicySpec<'a> {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, bound(deserialize = "'de: 'a"))]
-pub(super) struct Selector<'a> {
+pub(crate) struct Selector<'a> {
     match_labels: Option<Pairs<'a>>,
 }
 
@@ -175,7 +175,7 @@ impl Manifest for AuthorizationPolicyManifest<'_> {
     }
 }
 
-pub(super) fn selector(stated: Option<Selector<'_>>, names: &mut Names) -> Result<Labels, Fault> {
+pub(crate) fn selector(stated: Option<Selector<'_>>, names: &mut Names) -> Result<Labels, Fault> {
     match stated.and_then(|it| it.match_labels) {
         Some(pairs) => labels(&pairs, "spec.selector.matchLabels", names),
         None => Ok(Labels::default()),
@@ -183,7 +183,7 @@ pub(super) fn selector(stated: Option<Selector<'_>>, names: &mut Names) -> Resul
 }
 
 /// Reads each entry of a list with its path; a stated list may be empty.
-fn list<T, U>(
+pub(crate) fn list<T, U>(
     stated: List<T>,
     field: &str,
     mut read: impl FnMut(T, &str) -> Result<U, Fault>,

@@ -275,6 +275,7 @@ impl Directory {
         }
         let decoded = yaml::decode(&file, &self.buffer, &mut self.names);
         report_skipped(&decoded.skipped);
+        report_notes(&decoded.stated);
         if decoded.rejected.is_empty() {
             let guards = |it: &Stated| it.resource.key().kind.guards_access();
             match decoded.stated.iter().any(guards) {
@@ -312,6 +313,21 @@ impl Directory {
 
 /// Most skipped documents of one file that are logged.
 const MAX_SKIPPED_LOGGED: usize = 8;
+
+/// Most caveats of one file that are logged.
+const MAX_NOTES_LOGGED: usize = 64;
+
+fn report_notes(stated: &[Stated]) {
+    let notes = || stated.iter().flat_map(|it| it.resource.notes().iter().map(move |note| (it, note)));
+    for (it, note) in notes().take(MAX_NOTES_LOGGED) {
+        let (object, caveat) = (it.resource.key(), note.caveat.label());
+        tracing::warn!(origin = %it.origin, %object, caveat, "{note}");
+    }
+    let more = notes().count().saturating_sub(MAX_NOTES_LOGGED);
+    if more > 0 {
+        tracing::warn!(more, "further caveats not shown");
+    }
+}
 
 fn report_skipped(skipped: &[Skipped]) {
     for it in skipped.iter().take(MAX_SKIPPED_LOGGED) {

@@ -144,6 +144,18 @@ mod tests {
     }
 
     #[test]
+    fn a_virtual_service_that_breaks_keeps_its_last_good_version() {
+        let good = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a, namespace: shop}\nspec: \
+                    {hosts: [web], http: [{route: [{destination: {host: web}}]}]}\n";
+        let (first, before) = read(&[], good);
+        assert_eq!((first.upserts.len(), before.len()), (1, 1));
+        let (batch, after) = read(&before, &good.replace("route:", "rout:"));
+        assert_eq!((batch.upserts.len(), batch.removals.len()), (0, 0));
+        assert!(batch.rejected[0].last_good && !batch.rejected[0].guards_access, "{}", batch.rejected[0]);
+        assert_eq!(after, before);
+    }
+
+    #[test]
     fn of_two_documents_for_one_object_the_first_is_in_force_and_the_other_reported() {
         let second = policy("a").replace("spec: {}", "spec: {action: DENY}");
         let (batch, keys) = read(&[], &(policy("a") + &second));

@@ -8,6 +8,12 @@ use crate::config::decode::check;
 use crate::config::decode::text::Text;
 use crate::config::{Kind, Subject};
 
+/// Istio's group of routing kinds.
+const NETWORKING: &str = "networking.istio.io";
+/// Its kinds that are no business of ours; Gateway is another.
+const OF_NETWORKING: [&str; 6] =
+    ["ServiceEntry", "WorkloadEntry", "WorkloadGroup", "Sidecar", "EnvoyFilter", "ProxyConfig"];
+
 /// The first two fields of every document.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Head {
@@ -37,6 +43,8 @@ impl Kind {
             Self::AuthorizationPolicy,
             Self::PeerAuthentication,
             Self::Gateway,
+            Self::VirtualService,
+            Self::DestinationRule,
         ]
         .into_iter()
         .find(|kind| kind.name() == name)
@@ -63,6 +71,17 @@ impl Head {
                     Err(format!("{:?}: expected security.istio.io/v1", self.api_version))
                 };
             }
+            Some(Kind::VirtualService | Kind::DestinationRule) => {
+                if group == NETWORKING && matches!(version, "v1" | "v1beta1" | "v1alpha3") {
+                    return Ok(kind);
+                }
+                // As above: what is nearly Istio's group was meant to be it.
+                return if !group.is_empty() && !group.contains("istio") {
+                    Ok(None)
+                } else {
+                    Err(format!("{:?}: expected {NETWORKING}/v1, v1beta1 or v1alpha3", self.api_version))
+                };
+            }
             Some(Kind::EndpointSlice) => group == "discovery.k8s.io" && version == "v1",
             // Istio has a Gateway of its own, which is no business of ours.
             Some(Kind::Gateway) => {
@@ -71,6 +90,9 @@ impl Head {
             Some(_) => self.api_version == "v1",
             None if group == "security.istio.io" && self.kind != "RequestAuthentication" => {
                 return Err(format!("{:?} is no kind of security.istio.io", self.kind));
+            }
+            None if group == NETWORKING && !OF_NETWORKING.contains(&&*self.kind) => {
+                return Err(format!("{:?} is no kind of {NETWORKING}", self.kind));
             }
             None => false,
         };

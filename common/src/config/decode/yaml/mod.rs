@@ -16,12 +16,14 @@ use serde::Deserialize;
 use serde_saphyr::{Error, Options};
 
 use self::head::{Head, Reading};
+use super::destination::DestinationRuleManifest;
 use super::manifest::{
     EndpointSliceManifest, GatewayManifest, Manifest, NamespaceManifest, NodeManifest, PodManifest,
     ServiceAccountManifest, ServiceManifest,
 };
 use super::peer::PeerAuthenticationManifest;
 use super::policy::AuthorizationPolicyManifest;
+use super::routing::VirtualServiceManifest;
 use super::{Decoded, Fault, Skipped};
 use crate::config::names::Names;
 use crate::config::{Kind, Origin, Rejected, Resource, Stated, Subject};
@@ -248,10 +250,10 @@ fn text(bytes: &[u8]) -> Result<&str, (usize, String)> {
     }
 }
 
-/// How the whole parser reads: security kinds as strictly as an API server, where a string that looks like a number
+/// How the whole parser reads: Istio's kinds as strictly as an API server, where a string that looks like a number
 /// or a boolean must be quoted.
 fn options(kind: Option<Kind>) -> Options {
-    let guards = kind.is_some_and(Kind::guards_access);
+    let strict = kind.is_some_and(Kind::is_istios);
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
@@ -262,7 +264,7 @@ fn options(kind: Option<Kind>) -> Options {
             max_documents: 1,
         },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_ALIASED_NODES },
-        no_schema: guards,
+        no_schema: strict,
         reject_unsupported_tags: true,
         with_snippet: false,
     }
@@ -281,11 +283,13 @@ fn read_kind(kind: Kind, text: &str, names: &mut Names) -> Read {
         Kind::AuthorizationPolicy => read::<AuthorizationPolicyManifest<'_>>(kind, text, names),
         Kind::PeerAuthentication => read::<PeerAuthenticationManifest<'_>>(kind, text, names),
         Kind::Gateway => read::<GatewayManifest<'_>>(kind, text, names),
+        Kind::VirtualService => read::<VirtualServiceManifest<'_>>(kind, text, names),
+        Kind::DestinationRule => read::<DestinationRuleManifest<'_>>(kind, text, names),
     }
 }
 
 fn read<'t, M: Manifest + Deserialize<'t>>(kind: Kind, text: &'t str, names: &mut Names) -> Read {
-    if !kind.guards_access()
+    if !kind.is_istios()
         && let Ok(manifest) = block::read::<M>(text)
     {
         return Ok(manifest.read(names));

@@ -83,7 +83,9 @@ fn other_kinds_are_skipped_by_name() {
         ("discovery.k8s.io/v1beta1", "EndpointSlice"),
         ("policy.linkerd.io/v1alpha1", "AuthorizationPolicy"),
         ("security.istio.io/v1", "RequestAuthentication"),
-        ("networking.istio.io/v1", "VirtualService"),
+        ("networking.istio.io/v1", "ServiceEntry"),
+        ("networking.istio.io/v1", "Gateway"),
+        ("example.com/v1", "VirtualService"),
     ] {
         let decoded = read(format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: x}}\nspec: 7\n"));
         assert!(decoded.rejected.is_empty() && decoded.stated.is_empty(), "{version} {kind}");

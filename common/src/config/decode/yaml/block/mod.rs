@@ -5,7 +5,7 @@
 //! Whatever else it meets (anchors, tags, escapes, flow collections and block scalars in fields that are read, comments
 //! after values, tabs) makes it give up, and the document goes to the whole parser, which also finds the words for what
 //! is wrong. So it may only ever succeed where that parser succeeds with the same value; a property test holds it to
-//! that. Security kinds never come here.
+//! that. Istio's kinds never come here.
 
 mod lines;
 mod scalars;

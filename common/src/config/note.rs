@@ -1,0 +1,124 @@
+//! What an operator should hear about a resource that is accepted all the same.
+//!
+//! A note never changes what a resource means; it says that the meaning may not be the one that was hoped for. Notes
+//! have stable labels, so that a status or a test can name them.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// One caveat about one field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Path of the field, `spec.http[0].fault.delay`.
+    pub field: Arc<str>,
+    /// What is to be known of it.
+    pub caveat: Caveat,
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.caveat.meaning())
+    }
+}
+
+/// Everything that is accepted with a caveat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "`meaning` says in words what each is")]
+pub enum Caveat {
+    HeaderKeyIgnored,
+    IgnoreCaseWithoutEffect,
+    SourceSubnetIgnored,
+    NeverReached,
+    PseudoHeaderIgnored,
+    FormatterNotExpanded,
+    RegexRewriteWins,
+    FaultNeverFires,
+    LegacyPercent,
+    ExponentialDelayIgnored,
+    AttemptsNotStated,
+    LegacyAllowOrigin,
+    LeastConnAlias,
+    MinimumRingSizeLegacy,
+    WarmupLegacy,
+    WarmupWithoutEffect,
+    ZoneAwareIgnored,
+    FailoverNeedsOutlierDetection,
+    ConsecutiveErrorsAlias,
+    ConsecutiveErrorsOverridden,
+    GatewayErrorsWithoutEffect,
+    ProxyProtocolIgnored,
+}
+
+impl Caveat {
+    /// A stable name, for a status or a metric.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::HeaderKeyIgnored => "header-key-ignored",
+            Self::IgnoreCaseWithoutEffect => "ignore-case-without-effect",
+            Self::SourceSubnetIgnored => "source-subnet-ignored",
+            Self::NeverReached => "never-reached",
+            Self::PseudoHeaderIgnored => "pseudo-header-ignored",
+            Self::FormatterNotExpanded => "formatter-not-expanded",
+            Self::RegexRewriteWins => "regex-rewrite-wins",
+            Self::FaultNeverFires => "fault-never-fires",
+            Self::LegacyPercent => "legacy-percent",
+            Self::ExponentialDelayIgnored => "exponential-delay-ignored",
+            Self::AttemptsNotStated => "attempts-not-stated",
+            Self::LegacyAllowOrigin => "legacy-allow-origin",
+            Self::LeastConnAlias => "least-conn-alias",
+            Self::MinimumRingSizeLegacy => "minimum-ring-size-legacy",
+            Self::WarmupLegacy => "warmup-legacy",
+            Self::WarmupWithoutEffect => "warmup-without-effect",
+            Self::ZoneAwareIgnored => "zone-aware-ignored",
+            Self::FailoverNeedsOutlierDetection => "failover-needs-outlier-detection",
+            Self::ConsecutiveErrorsAlias => "consecutive-errors-alias",
+            Self::ConsecutiveErrorsOverridden => "consecutive-errors-overridden",
+            Self::GatewayErrorsWithoutEffect => "gateway-errors-without-effect",
+            Self::ProxyProtocolIgnored => "proxy-protocol-ignored",
+        }
+    }
+
+    /// What it means, in words.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::HeaderKeyIgnored => {
+                "ignored, as by Istio; uri, scheme, method and authority are fields of the match, not headers"
+            }
+            Self::IgnoreCaseWithoutEffect => "ignoreUriCase does not apply to a regex; write (?i) in it",
+            Self::SourceSubnetIgnored => "ignored, as by Istio, which never implemented it",
+            Self::NeverReached => "never reached: an earlier route takes every request",
+            Self::PseudoHeaderIgnored => {
+                "ignored: only :authority or host may be changed, and only on requests by set or add"
+            }
+            Self::FormatterNotExpanded => "%...% is sent as it stands; Envoy's commands are not expanded",
+            Self::RegexRewriteWins => "ignored: uriRegexRewrite is stated too and wins",
+            Self::FaultNeverFires => "never fires: no percentage is stated, which is 0 %",
+            Self::LegacyPercent => "the whole-number percent is deprecated; use percentage",
+            Self::ExponentialDelayIgnored => "exponentialDelay is not implemented, as in Istio",
+            Self::AttemptsNotStated => {
+                "attempts is not stated and counts as the default of 2; Istio reads 0, which is no retry"
+            }
+            Self::LegacyAllowOrigin => "allowOrigin is deprecated; use allowOrigins",
+            Self::LeastConnAlias => "LEAST_CONN is deprecated and means LEAST_REQUEST",
+            Self::MinimumRingSizeLegacy => "minimumRingSize is deprecated; use ringHash.minimumRingSize",
+            Self::WarmupLegacy => "warmupDurationSecs is deprecated; use warmup.duration",
+            Self::WarmupWithoutEffect => "warmup needs ROUND_ROBIN or LEAST_REQUEST and has no effect here",
+            Self::ZoneAwareIgnored => "zoneAwareLbSetting is not supported in ambient mode, as in Istio",
+            Self::FailoverNeedsOutlierDetection => {
+                "without outlierDetection a locality fails over only when all its endpoints are gone"
+            }
+            Self::ConsecutiveErrorsAlias => {
+                "consecutiveErrors is deprecated and ignored by Istio; it counts as consecutive5xxErrors here"
+            }
+            Self::ConsecutiveErrorsOverridden => {
+                "consecutiveErrors is deprecated and ignored: consecutive5xxErrors is stated too"
+            }
+            Self::GatewayErrorsWithoutEffect => {
+                "consecutiveGatewayErrors is not below consecutive5xxErrors, which counts the same errors first"
+            }
+            Self::ProxyProtocolIgnored => {
+                "proxyProtocol is not sent inside a tunnel of the mesh, as in Istio"
+            }
+        }
+    }
+}
