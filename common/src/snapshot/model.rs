@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::config::ObjectName;
+use crate::config::{Labels, ObjectName};
 use crate::spiffe::Identity;
 
 /// How a workload is reached from inside the mesh (Istio WDS `tunnel_protocol`).
@@ -90,6 +90,8 @@ pub struct Workload {
     pub workload_name: Arc<str>,
     /// Kind of the owning controller.
     pub workload_kind: WorkloadKind,
+    /// `metadata.labels`, which subsets and `sourceLabels` go by.
+    pub labels: Labels,
     /// Label `app` (telemetry).
     pub app: Arc<str>,
     /// Label `version` (telemetry).

@@ -73,6 +73,7 @@ impl Constants {
             .unwrap_or_else(|| self.latest.clone()),
             workload_name,
             workload_kind,
+            labels: pod.labels.clone(),
             app,
             version,
             cluster: self.settings.cluster.clone(),

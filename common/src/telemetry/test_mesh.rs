@@ -20,6 +20,7 @@ pub(crate) fn workload(name: &str) -> Workload {
         host_network: false,
         canonical_name: name.into(),
         canonical_revision: "v2".into(),
+        labels: Default::default(),
         workload_name: name.into(),
         workload_kind: WorkloadKind::Deployment,
         app: "".into(),

@@ -30,6 +30,7 @@ fn endpoint(address: &str, node: &str, zone: &str, health: Health) -> Endpoint {
         host_network: false,
         canonical_name: "web".into(),
         canonical_revision: "v1".into(),
+        labels: Default::default(),
         workload_name: "web".into(),
         workload_kind: WorkloadKind::Pod,
         app: "".into(),

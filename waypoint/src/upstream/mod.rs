@@ -1,0 +1,1 @@
+//! To the endpoint: which, whether it may be asked now, and the connections to it.
