@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use common::admin::{AdminHandler, HttpServer, ReadinessHandler, StatsHandler};
-use common::certs::{CertStore, EmbeddedCa, StoreSettings};
+use common::certs::CertStore;
 use common::hbone::pool::Pool;
 use common::hbone::{Budget, limits};
 use common::lifecycle::drain::{self, Drained};
 use common::lifecycle::readiness::Readiness;
 use common::lifecycle::shutdown::Shutdown;
-use common::settings::{CertificateSettings, Settings, environment};
-use common::snapshot::MeshSettings;
+use common::lifecycle::threads::{join, raise_file_limit, spawn_runtime};
+use common::settings::{Settings, environment};
 use common::snapshot::publish::Reader;
-use common::source::{self, file::FileSource};
+use common::source;
 use common::telemetry::logging::{self, Logging};
 use common::telemetry::metrics::Metrics;
 use common::telemetry::tcp::EdgeCache;
@@ -63,21 +63,10 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     control.block_on(serve(settings, logging))
 }
 
-/// Connections are files: the soft limit that shells set is for programs that use `select`.
-fn raise_file_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
-    });
-    if let Err(error) = raised {
-        tracing::warn!(%error, "the limit on open files stays as it was");
-    }
-}
-
 async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     let mut shutdown = Shutdown::listen().context("listen for signals")?;
     let readiness = Readiness::default();
-    let certs = certificates(&settings)?;
+    let certs = CertStore::open(&settings.certificates, &settings.node)?;
     let kernel = redirector(&settings)?;
     let drops = kernel.drops().context("open the kernel's reports of drops")?;
     tokio::spawn(async move {
@@ -91,7 +80,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     let metrics = Arc::new(metrics);
     tokio::spawn(metrics.upkeep());
 
-    let (running, mesh) = source(&settings, &readiness)?;
+    let (running, mesh) = source::start(&settings.node, Some(settings.node.last_good()), &readiness)?;
     let (trigger, watch) = drain::channel();
     let (end, stop) = (CancellationToken::new(), CancellationToken::new());
     let parts =
@@ -136,45 +125,6 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     crew.join();
     join(pods);
     Ok(())
-}
-
-/// Starts reading the manifests. The mesh is awaited until all that was there at first has been applied.
-fn source(settings: &Settings, readiness: &Readiness) -> anyhow::Result<(source::file::Running, Reader)> {
-    let node = &settings.node;
-    let (batches, mesh) = source::apply(MeshSettings {
-        trust_domain: node.trust_domain.as_str().into(),
-        root_namespace: node.root_namespace.as_str().into(),
-        cluster: node.cluster_id.as_str().into(),
-        cluster_domain: node.cluster_domain.as_str().into(),
-    })
-    .context("start the thread that applies configuration")?;
-    let source = FileSource::new(&node.manifests).remembering(node.last_good());
-    let running = source.run(batches).context("start the thread that reads manifests")?;
-    let (mut status, mut applied) = (running.status(), mesh.clone());
-    let read = readiness.await_task(format!("manifests in {}", node.manifests.display()));
-    tokio::spawn(async move {
-        if status.wait_for(|status| status.first_read).await.is_ok() {
-            while applied.current().generation() == 0 {
-                applied.changed().await;
-            }
-            read.done();
-        }
-    });
-    Ok((running, mesh))
-}
-
-fn certificates(settings: &Settings) -> anyhow::Result<CertStore> {
-    let clock = Arc::new(rustls::time_provider::DefaultTimeProvider);
-    let trust_domain: Arc<str> = settings.node.trust_domain.as_str().into();
-    let given: &CertificateSettings = &settings.certificates;
-    let ca = match (&given.ca_root_cert, &given.ca_root_key) {
-        (Some(cert), Some(key)) => EmbeddedCa::from_files(cert.clone(), key.clone(), trust_domain, clock)?,
-        _ => EmbeddedCa::open_or_create(&given.ca_dir, trust_domain, clock)?,
-    };
-    let ca = Arc::new(ca);
-    let control = tokio::runtime::Handle::current();
-    control.spawn(ca.clone().watch_files());
-    Ok(CertStore::new(ca, StoreSettings { lifetime: given.secret_ttl, ..StoreSettings::new(control) }))
 }
 
 fn redirector(settings: &Settings) -> anyhow::Result<Redirector> {
@@ -257,25 +207,4 @@ fn spawn_agent(
         }
     });
     spawn_runtime("pods", move || agent.run(stop))
-}
-
-/// A named thread with a current-thread runtime of its own.
-fn spawn_runtime<F>(name: &str, work: impl FnOnce() -> F + Send + 'static) -> anyhow::Result<JoinHandle<()>>
-where
-    F: Future<Output = ()>,
-{
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .with_context(|| format!("start the runtime of {name}"))?;
-    std::thread::Builder::new()
-        .name(name.into())
-        .spawn(move || runtime.block_on(work()))
-        .with_context(|| format!("start the thread {name}"))
-}
-
-fn join(thread: JoinHandle<()>) {
-    if thread.join().is_err() {
-        tracing::error!("a thread ended in a panic");
-    }
 }

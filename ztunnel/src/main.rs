@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use common::settings::Settings;
+use common::settings::{Program as _, Settings};
 
 fn main() -> ExitCode {
     match ztunnel::app::run(Settings::read()) {

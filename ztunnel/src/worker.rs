@@ -21,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::door::Door;
 use crate::inbound;
-use crate::inbound::tunnels::TunnelLimiter;
 use crate::live::Live;
 use crate::netns::listen::PodListeners;
 use crate::outbound;
 use crate::pods::Pod;
+use common::hbone::tunnels::TunnelLimiter;
 
 /// How many pods may wait to be taken over by one worker.
 pub const MAX_QUEUED_COMMANDS: usize = 256;

@@ -16,10 +16,12 @@ use tokio::time::{Instant, timeout_at};
 use super::ca::CaClient;
 use super::counters::{Counters, count};
 use super::dump::{IdentityDump, dump_certificate};
+use super::embedded::EmbeddedCa;
 use super::issuance::Shared;
 use super::keeper::{Entry, Progress, keep};
 use super::workload::WorkloadCertificate;
 use crate::refusal::Refusal;
+use crate::settings::{CertificateSettings, NodeSettings};
 use crate::spiffe::Identity;
 
 /// How long certificates are asked to live (Istio's SECRET_TTL).
@@ -83,6 +85,25 @@ impl Drop for Kept {
 }
 
 impl CertStore {
+    /// A store whose certificates are signed by the built-in authority, as the settings say. To be called on the control
+    /// runtime, where its keepers will run.
+    ///
+    /// # Errors
+    /// When the authority cannot be opened: the sentence names the file.
+    pub fn open(given: &CertificateSettings, node: &NodeSettings) -> anyhow::Result<Self> {
+        let clock = Arc::new(DefaultTimeProvider);
+        let trust_domain: Arc<str> = node.trust_domain.as_str().into();
+        let ca = match (&given.ca_root_cert, &given.ca_root_key) {
+            (Some(cert), Some(key)) => {
+                EmbeddedCa::from_files(cert.clone(), key.clone(), trust_domain, clock)?
+            }
+            _ => EmbeddedCa::open_or_create(&given.ca_dir, trust_domain, clock)?,
+        };
+        let (ca, control) = (Arc::new(ca), Handle::current());
+        control.spawn(ca.clone().watch_files());
+        Ok(Self::new(ca, StoreSettings { lifetime: given.secret_ttl, ..StoreSettings::new(control) }))
+    }
+
     /// An empty store.
     pub fn new(ca: Arc<dyn CaClient>, settings: StoreSettings) -> Self {
         let shared = Arc::new(Shared::new(ca, settings.clock, settings.lifetime));

@@ -7,6 +7,7 @@
 pub mod client;
 mod drive;
 mod frames;
+pub mod io;
 pub mod limits;
 pub mod pool;
 pub mod relay;
@@ -15,6 +16,7 @@ pub mod server;
 mod stream;
 #[cfg(test)]
 mod tests;
+pub mod tunnels;
 
 pub use drive::Budget;
 pub use stream::Stream;

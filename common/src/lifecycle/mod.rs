@@ -7,3 +7,4 @@ pub mod backoff;
 pub mod drain;
 pub mod readiness;
 pub mod shutdown;
+pub mod threads;

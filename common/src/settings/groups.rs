@@ -52,7 +52,11 @@ impl NodeSettings {
         self.state_dir.join(format!("{}.last-good", self.node))
     }
 
-    pub(super) fn validate(&self) -> Result<(), InvalidSetting> {
+    /// Checks what one setting alone cannot show to be wrong.
+    ///
+    /// # Errors
+    /// The first setting that is not possible.
+    pub fn validate(&self) -> Result<(), InvalidSetting> {
         if Identity::parse(&format!("spiffe://{}/ns/n/sa/s", self.trust_domain)).is_err() {
             let right = "lower-case letters, digits, '.', '-' and '_', such as cluster.local";
             return Err(InvalidSetting::new("trust-domain", format!("{:?}", self.trust_domain), right));
@@ -92,7 +96,11 @@ pub struct CertificateSettings {
 }
 
 impl CertificateSettings {
-    pub(super) fn validate(&self) -> Result<(), InvalidSetting> {
+    /// Checks what one setting alone cannot show to be wrong.
+    ///
+    /// # Errors
+    /// The first setting that is not possible.
+    pub fn validate(&self) -> Result<(), InvalidSetting> {
         match (&self.ca_root_cert, &self.ca_root_key) {
             (Some(cert), None) => {
                 let right = "its private key is missing; give --ca-root-key as well";
@@ -205,7 +213,11 @@ pub struct ServerSettings {
 }
 
 impl ServerSettings {
-    pub(super) fn validate(&self) -> Result<(), InvalidSetting> {
+    /// Checks what one setting alone cannot show to be wrong.
+    ///
+    /// # Errors
+    /// The first setting that is not possible.
+    pub fn validate(&self) -> Result<(), InvalidSetting> {
         let all =
             [("admin-addr", self.admin), ("stats-addr", self.stats), ("readiness-addr", self.readiness)];
         for (n, (flag, address)) in all.iter().enumerate() {

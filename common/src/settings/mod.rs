@@ -1,4 +1,5 @@
-//! Start-up settings of ztunnel: flags and environment variables, read once and never again.
+//! Start-up settings: flags and environment variables, read once and never again. Those of ztunnel are here, made of
+//! groups that a waypoint's are made of too.
 //!
 //! Names of environment variables are those of Istio's ztunnel where it has them, so that its chart's values keep their
 //! meaning. Only what is honoured is accepted; what Istio's ztunnel would honour and Ebb does not is named in a warning
@@ -69,15 +70,23 @@ pub struct InvalidSetting {
 }
 
 impl InvalidSetting {
-    fn new(flag: &'static str, value: impl ToString, right: impl Into<String>) -> Self {
+    /// Names flag, value and what is right.
+    pub fn new(flag: &'static str, value: impl ToString, right: impl Into<String>) -> Self {
         Self { flag, value: value.to_string(), right: right.into() }
     }
 }
 
-impl Settings {
+/// A program's settings, made of groups.
+pub trait Program: CommandFactory + FromArgMatches {
+    /// Checks what one setting alone cannot show to be wrong.
+    ///
+    /// # Errors
+    /// The first setting that is not possible.
+    fn validate(&self) -> Result<(), InvalidSetting>;
+
     /// Reads flags and environment of this process. Ends the process with a message when they are wrong, or after
     /// `--help` and `--version`.
-    pub fn read() -> Self {
+    fn read() -> Self {
         Self::try_read(std::env::args_os()).unwrap_or_else(|error| error.exit())
     }
 
@@ -85,8 +94,8 @@ impl Settings {
     ///
     /// # Errors
     /// When they are wrong, or ask for help or the version.
-    pub fn try_read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let mut command = command();
+    fn try_read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut command = command::<Self>();
         let matches: ArgMatches = command.try_get_matches_from_mut(arguments)?;
         let settings = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
         settings
@@ -94,17 +103,17 @@ impl Settings {
             .map_err(|invalid| command.error(clap::error::ErrorKind::ValueValidation, invalid))?;
         Ok(settings)
     }
+}
 
-    /// Checks what one setting alone cannot show to be wrong.
-    ///
-    /// # Errors
-    /// The first setting that is not possible.
-    pub fn validate(&self) -> Result<(), InvalidSetting> {
+impl Program for Settings {
+    fn validate(&self) -> Result<(), InvalidSetting> {
         self.node.validate()?;
         self.certificates.validate()?;
         self.servers.validate()
     }
+}
 
+impl Settings {
     /// The settings under the keys and in the shapes of Istio's ztunnel, for `config` of `/config_dump`.
     ///
     /// Kiali decodes this strictly: durations as seconds and nanoseconds, addresses tagged by kind.
@@ -131,9 +140,9 @@ impl Settings {
 }
 
 /// The command line, with environment variables that are set to nothing counted as unset.
-fn command() -> clap::Command {
+fn command<S: CommandFactory>() -> clap::Command {
     let is_set = |name: &OsStr| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    Settings::command().mut_args(|argument| {
+    S::command().mut_args(|argument| {
         let Some(name) = argument.get_env().map(OsStr::to_owned) else { return argument };
         if is_set(&name) {
             argument

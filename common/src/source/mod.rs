@@ -5,6 +5,7 @@
 //! them must not hold up traffic.
 
 pub mod file;
+mod start;
 
 use std::io;
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use tokio::sync::{mpsc, watch};
 use crate::config::Batch;
 use crate::snapshot::publish::{Publisher, Reader, channel};
 use crate::snapshot::{Mesh, MeshSettings};
+
+pub use self::start::start;
 
 /// Most batches that wait to be applied; a source that is ahead of the applier by more waits.
 pub const MAX_BATCHES_WAITING: usize = 16;

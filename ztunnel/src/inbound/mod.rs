@@ -4,4 +4,3 @@ pub mod accept;
 pub mod admit;
 pub mod deliver;
 pub mod passthrough;
-pub mod tunnels;

@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use common::refusal::Refusal;
-use common::spiffe::Identity;
+use crate::refusal::Refusal;
+use crate::spiffe::Identity;
 
 /// Tunnel connections of one peer identity on one worker.
 pub const MAX_TUNNELS_PER_PEER: usize = 2048;

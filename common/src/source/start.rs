@@ -1,0 +1,48 @@
+//! Starts the source that the settings name, and what applies it.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use super::apply;
+use super::file::{FileSource, Running};
+use crate::lifecycle::readiness::Readiness;
+use crate::settings::NodeSettings;
+use crate::snapshot::MeshSettings;
+use crate::snapshot::publish::Reader;
+
+/// Starts reading the manifests; they are read for as long as the first value lives. The last good version of the
+/// policies is kept in `remembered`, when it is given. Readiness waits until all that was
+/// there at first has been applied. To be called on the control runtime.
+///
+/// # Errors
+/// When a thread cannot be started.
+pub fn start(
+    node: &NodeSettings,
+    remembered: Option<PathBuf>,
+    readiness: &Readiness,
+) -> anyhow::Result<(Running, Reader)> {
+    let (batches, mesh) = apply(MeshSettings {
+        trust_domain: node.trust_domain.as_str().into(),
+        root_namespace: node.root_namespace.as_str().into(),
+        cluster: node.cluster_id.as_str().into(),
+        cluster_domain: node.cluster_domain.as_str().into(),
+    })
+    .context("start the thread that applies configuration")?;
+    let mut source = FileSource::new(&node.manifests);
+    if let Some(file) = remembered {
+        source = source.remembering(file);
+    }
+    let running = source.run(batches).context("start the thread that reads manifests")?;
+    let (mut status, mut applied) = (running.status(), mesh.clone());
+    let read = readiness.await_task(format!("manifests in {}", node.manifests.display()));
+    tokio::spawn(async move {
+        if status.wait_for(|status| status.first_read).await.is_ok() {
+            while applied.current().generation() == 0 {
+                applied.changed().await;
+            }
+            read.done();
+        }
+    });
+    Ok((running, mesh))
+}
