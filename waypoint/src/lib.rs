@@ -1,10 +1,22 @@
 //! Ebb's namespace proxy, as a library so that its parts can be tested from outside.
 //!
-//! The walk of a request: `accept` (HBONE in, which HTTP it is) makes an `exchange`, `routes` says which rule it falls
-//! under, `stages` apply the rule, and `upstream` takes it to an endpoint over HBONE again.
+//! The walk of a request: `accept` (HBONE in) and `serve` (which protocol) make an `exchange`, `routes` says which rule it
+//! falls under, `stages` apply the rule, and `upstream` takes it to an endpoint over HBONE again.
 
 #![forbid(unsafe_code)]
 
+pub mod accept;
+pub mod app;
+pub mod destination;
+pub mod exchange;
+pub mod flags;
+pub mod payload;
+pub mod record;
 pub mod routes;
+pub mod serve;
+pub mod settings;
+pub mod sniff;
 pub mod stages;
+pub mod tcp;
 pub mod upstream;
+pub mod worker;

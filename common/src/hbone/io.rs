@@ -4,6 +4,7 @@
 //! something to write; what is written at once leaves in one frame. The surprising thing: shutting down sends
 //! END_STREAM, and dropping it before both directions have ended is a reset.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -40,6 +41,34 @@ impl TunnelIo {
             }
         }
         Poll::Ready(Ok(&mut self.chunk))
+    }
+
+    /// What was received and not read yet.
+    pub fn ahead(&self) -> &[u8] {
+        &self.chunk
+    }
+
+    /// Waits for more to be [`ahead`](Self::ahead), without reading it. False at the end.
+    ///
+    /// # Errors
+    /// When the stream was reset or its connection failed.
+    pub async fn look_ahead(&mut self) -> io::Result<bool> {
+        poll_fn(|cx| {
+            if self.received_end {
+                return Poll::Ready(Ok(false));
+            }
+            let before = std::mem::take(&mut self.chunk);
+            let received = self.poll_chunk(cx).map_ok(|_| ());
+            if !before.is_empty() {
+                let mut both = BytesMut::with_capacity(before.len() + self.chunk.len());
+                both.extend_from_slice(&before);
+                both.extend_from_slice(&self.chunk);
+                self.chunk = both.freeze();
+            }
+            ready!(received)?;
+            Poll::Ready(Ok(!self.received_end))
+        })
+        .await
     }
 
     /// Bytes that may be sent now, at least one.

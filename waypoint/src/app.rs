@@ -1,0 +1,151 @@
+//! The composition root: reads settings, chooses implementations, starts the long-lived tasks and ends them in order.
+//!
+//! Threads: `main` carries the control runtime (admin servers, certificates, outlier sweeps), `worker-N` the traffic, and
+//! the configuration source its own.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use common::admin::config_dump::DumpSection;
+use common::admin::dump;
+use common::admin::{AdminHandler, HttpServer, ReadinessHandler, StatsHandler};
+use common::certs::CertStore;
+use common::hbone::pool::Pool;
+use common::hbone::{Budget, limits};
+use common::lifecycle::drain::{self, Drained};
+use common::lifecycle::readiness::Readiness;
+use common::lifecycle::shutdown::Shutdown;
+use common::lifecycle::threads::{join, raise_file_limit, spawn_runtime};
+use common::snapshot::publish::Reader;
+use common::source;
+use common::spiffe::Identity;
+use common::telemetry::logging::{self, Logging};
+use common::telemetry::metrics::Metrics;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::settings::Settings;
+use crate::upstream::connection::{Connector, Myself};
+use crate::worker::{Worker, listen};
+
+/// The version in logs, metrics and dumps.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How long tunnels without streams are kept.
+const TUNNEL_RELEASE: std::time::Duration = limits::IDLE_RELEASE;
+
+/// How often its own certificate is asked for until it is there.
+const CERTIFICATE_RETRY: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// Runs the proxy until it is asked to stop.
+///
+/// # Errors
+/// When it cannot start: the sentence names what is missing.
+pub fn run(settings: Settings) -> anyhow::Result<()> {
+    let logging = logging::init(&settings.log.filter, settings.log.format).context("--log")?;
+    raise_file_limit();
+    let control = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the control runtime")?;
+    control.block_on(serve(settings, logging))
+}
+
+async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
+    let given = &settings.waypoint;
+    tracing::info!(version = VERSION, gateway = %given.gateway, pod = given.pod_name, "waypoint starts");
+    let mut shutdown = Shutdown::listen().context("listen for signals")?;
+    let readiness = Readiness::default();
+    let certs = CertStore::open(&settings.certificates, &settings.node)?;
+    let identity = Identity::new(
+        settings.node.trust_domain.as_str(),
+        given.pod_namespace.as_str(),
+        given.service_account.as_str(),
+    );
+    want(&certs, &identity, &readiness)?;
+    let mut metrics = Metrics::install("waypoint", VERSION)?;
+    metrics.collect_log(logging.sink.clone());
+    let metrics = Arc::new(metrics);
+    tokio::spawn(metrics.upkeep());
+
+    let (running, mesh) = source::start(&settings.node, None, &readiness)?;
+    let (trigger, watch) = drain::channel();
+    let end = CancellationToken::new();
+    let uid = format!("{}//Pod/{}/{}", settings.node.cluster_id, given.pod_namespace, given.pod_name);
+    let myself = Arc::new(Myself { identity, uid: uid.into() });
+    let mut threads = Vec::new();
+    for index in 0..settings.runtime.worker_threads() {
+        let listener = listen(given.listen)?;
+        let budget = Budget::new(limits::HELD_BYTES_PER_WORKER);
+        let connector = Connector {
+            myself: myself.clone(),
+            certs: certs.clone(),
+            tunnels: Pool::new(TUNNEL_RELEASE, budget.clone()),
+        };
+        let worker = Arc::new(Worker {
+            gateway: given.gateway.clone(),
+            mesh: mesh.clone(),
+            certs: certs.clone(),
+            connector,
+            connections: Default::default(),
+            budget,
+            handshakes: Default::default(),
+            tunnels: Default::default(),
+            access: logging.access.clone(),
+            drain: watch.clone(),
+            end: end.clone(),
+        });
+        threads.push(spawn_runtime(&format!("worker-{index}"), move || worker.run(listener))?);
+    }
+
+    let admin = AdminHandler::new(sections(&mesh, &certs), logging.control.clone(), shutdown.request());
+    tokio::spawn(admin.bind(settings.servers.admin)?.serve(std::future::pending()));
+    let stats = HttpServer::bind("stats", settings.servers.stats, StatsHandler::new(metrics.clone()))?;
+    tokio::spawn(stats.serve(std::future::pending()));
+    let probes = ReadinessHandler::new(readiness.clone());
+    let probes = HttpServer::bind("readiness", settings.servers.readiness, probes)?;
+    tokio::spawn(probes.serve(std::future::pending()));
+
+    let reason = shutdown.wait().await;
+    let _draining = readiness.await_task("the end: draining");
+    let grace = settings.runtime.drain_deadline();
+    tracing::info!(%reason, grace_seconds = grace.as_secs(), "draining");
+    match trigger.drain(grace).await {
+        Drained::Finished => tracing::info!("every connection has ended"),
+        Drained::DeadlinePassed { left } => tracing::warn!(left, "connections are cut at the deadline"),
+    }
+    end.cancel();
+    drop(running);
+    threads.into_iter().for_each(join);
+    Ok(())
+}
+
+/// Asks for its own certificate; readiness waits until it is there.
+fn want(certs: &CertStore, identity: &Identity, readiness: &Readiness) -> anyhow::Result<()> {
+    certs.want(identity).map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
+    let certified = readiness.await_task(format!("a certificate for {identity}"));
+    let (waiting, wanted) = (certs.clone(), identity.clone());
+    tokio::spawn(async move {
+        // What is missing is told by readiness meanwhile.
+        while waiting.get(&wanted).await.is_err() {
+            tokio::time::sleep(CERTIFICATE_RETRY).await;
+        }
+        certified.done();
+    });
+    Ok(())
+}
+
+/// The sections of `/config_dump`.
+fn sections(mesh: &Reader, certs: &CertStore) -> Vec<DumpSection> {
+    let certs = certs.clone();
+    let reader = mesh.clone();
+    vec![
+        DumpSection::value("certificates", move || json!(certs.dump())),
+        DumpSection::value("rejected", move || {
+            let mesh = reader.current();
+            let all: Vec<String> = mesh.rejected().iter().map(ToString::to_string).collect();
+            json!(all)
+        }),
+        DumpSection::value("version", || dump::version_json(VERSION, "")),
+    ]
+}

@@ -1,0 +1,118 @@
+//! What a CONNECT asks this waypoint for: a pure function of the mesh and the authority.
+//!
+//! Only what is bound to this very waypoint is served: nobody may use it as a way to anywhere else. Knows no routes.
+
+use std::sync::Arc;
+
+use common::config::ObjectName;
+use common::hbone::request::Authority;
+use common::refusal::Refusal;
+use common::snapshot::Snapshot;
+use common::snapshot::model::{Service, ServicePort, Workload};
+
+/// What is behind the waypoint at an authority.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// A service that was called by one of its addresses or by its name.
+    Service {
+        /// The service.
+        service: Arc<Service>,
+        /// The port of the service that was called.
+        port: u16,
+    },
+    /// A pod that was called by one of its own addresses.
+    Workload {
+        /// The pod.
+        workload: Arc<Workload>,
+        /// The port of the pod that was called.
+        port: u16,
+    },
+}
+
+/// What is spoken to a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1 or HTTP/2, whichever the client begins.
+    Http,
+    /// Anything: bytes.
+    Tcp,
+    /// Not declared: the first bytes of the client tell.
+    Undeclared,
+}
+
+impl Destination {
+    /// What the waypoint that stands for `gateway` has at `authority`.
+    ///
+    /// # Errors
+    /// [`Refusal`] when nothing there is bound to it.
+    pub fn find(mesh: &Snapshot, gateway: &ObjectName, authority: &Authority) -> Result<Self, Refusal> {
+        let port = authority.port();
+        let elsewhere = || Refusal::DestinationMismatch(format!("{authority} behind {gateway}").into());
+        let service = match authority {
+            Authority::Address(address) => mesh.service_at(address.ip()),
+            Authority::Hostname { host, .. } => named(mesh, host),
+        };
+        if let Some(service) = service {
+            if mesh.waypoint_of_service(service) != Some(gateway) {
+                return Err(elsewhere());
+            }
+            if !service.ports.iter().any(|it| it.port == port) {
+                return Err(Refusal::UnknownServicePort(format!("{}:{port}", service.hostname).into()));
+            }
+            return Ok(Self::Service { service: service.clone(), port });
+        }
+        let Authority::Address(address) = authority else { return Err(elsewhere()) };
+        match mesh.workload_at(address.ip()) {
+            Some(workload) if mesh.waypoint_of_workload(workload) == Some(gateway) => {
+                Ok(Self::Workload { workload: workload.clone(), port })
+            }
+            _ => Err(elsewhere()),
+        }
+    }
+
+    /// The port that was called.
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Service { port, .. } | Self::Workload { port, .. } => *port,
+        }
+    }
+
+    /// The service that was called, if it was one.
+    pub fn service(&self) -> Option<&Arc<Service>> {
+        match self {
+            Self::Service { service, .. } => Some(service),
+            Self::Workload { .. } => None,
+        }
+    }
+
+    /// What is spoken there.
+    pub fn protocol(&self) -> Protocol {
+        match self {
+            Self::Service { service, port } => {
+                let port = service.ports.iter().find(|it| it.port == *port);
+                port.map_or(Protocol::Undeclared, Protocol::of)
+            }
+            Self::Workload { .. } => Protocol::Undeclared,
+        }
+    }
+}
+
+/// `<name>.<namespace>.svc.<domain>`, the domain being the mesh's own.
+fn named<'a>(mesh: &'a Snapshot, host: &str) -> Option<&'a Arc<Service>> {
+    let mut labels = host.splitn(3, '.');
+    let (name, namespace) = (labels.next()?, labels.next()?);
+    mesh.service(namespace, name).filter(|service| *service.hostname == *host)
+}
+
+impl Protocol {
+    /// What a service port declares (`appProtocol`, or the protocol its name begins with).
+    pub fn of(port: &ServicePort) -> Self {
+        let word = port.app_protocol.to_ascii_lowercase();
+        match word.strip_prefix("kubernetes.io/").unwrap_or(&word) {
+            "http" | "http2" | "h2c" | "grpc" | "grpc-web" | "ws" => Self::Http,
+            // TLS is the application's own, and is carried as it is.
+            "tcp" | "tls" | "https" | "wss" | "mongo" | "mysql" | "redis" => Self::Tcp,
+            _ => Self::Undeclared,
+        }
+    }
+}

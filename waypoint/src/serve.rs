@@ -1,0 +1,157 @@
+//! Serves one CONNECT: what it asks for, which protocol comes, and who speaks it.
+//!
+//! Every bound of the HTTP servers stands here. Knows neither routes nor endpoints.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::hbone::io::TunnelIo;
+use common::hbone::request::{Baggage, Connect};
+use common::hbone::server::Incoming;
+use common::snapshot::model::Workload;
+use common::telemetry::labels::Reporter;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::pin::pin;
+
+use crate::accept::Peer;
+use crate::destination::{Destination, Protocol};
+use crate::sniff::{Sniffed, watch};
+use crate::worker::Worker;
+use crate::{exchange, tcp};
+
+/// Bytes of a request's head (Envoy's default of 60 KiB, rounded up).
+pub const REQUEST_HEAD_BYTES: usize = 64 * 1024;
+/// Header fields of a request's head (Envoy's default).
+pub const REQUEST_FIELDS: usize = 100;
+/// Time for a request's head to arrive once it has begun, and between two requests of an HTTP/1.1 connection.
+pub const REQUEST_HEAD_DEADLINE: Duration = Duration::from_secs(3600);
+/// Requests that a client may have under way on one HTTP/2 connection.
+pub const MAX_CONCURRENT_REQUESTS: u32 = 1024;
+/// Bytes of one HTTP/2 request that wait for a slow endpoint.
+pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// Bytes of all requests of one HTTP/2 connection that wait for slow endpoints.
+pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Requests that were reset by the client before they could be looked at (rapid reset, CVE-2023-44487).
+pub const PENDING_RESETS: usize = 20;
+/// Requests that a client may make us reset by protocol errors (CVE-2025-8671, "MadeYouReset").
+pub const ERROR_RESETS: usize = 128;
+
+/// Who speaks to what: the same for every request of one tunnel stream.
+pub struct Conversation {
+    /// The worker that serves it.
+    pub worker: Arc<Worker>,
+    /// Who is at the other end of the tunnel.
+    pub peer: Arc<Peer>,
+    /// The workload that calls, as it was when the stream was opened.
+    pub caller: Option<Arc<Workload>>,
+    /// The client's own address.
+    pub client: SocketAddr,
+    /// Who the client says it is, handed on for telemetry.
+    pub baggage: Option<Baggage>,
+    /// What was called.
+    pub destination: Destination,
+}
+
+/// Serves one CONNECT to its end.
+pub async fn serve(worker: Arc<Worker>, peer: Arc<Peer>, incoming: Incoming) {
+    let conversation = {
+        let mesh = worker.mesh.current();
+        match Destination::find(&mesh, &worker.gateway, &incoming.request.authority) {
+            Ok(destination) => {
+                let caller = peer.workload(&mesh).cloned();
+                let client = client(&peer, &incoming.request);
+                let baggage = caller.as_deref().map(Baggage::of);
+                let worker = worker.clone();
+                Arc::new(Conversation { worker, peer, caller, client, baggage, destination })
+            }
+            Err(refusal) => {
+                worker.access.refused_early(Reporter::Destination, (peer.address, peer.local), &refusal);
+                return incoming.refuse(refusal.status());
+            }
+        }
+    };
+    // On an error the peer has withdrawn the request.
+    let Ok(stream) = incoming.accept(None) else { return };
+    let mut stream = TunnelIo::new(stream);
+    let told = match conversation.destination.protocol() {
+        Protocol::Tcp => Ok(Sniffed::Other),
+        Protocol::Http => match watch(&mut stream).await {
+            // It was to be HTTP, so let the parser say what is wrong with it.
+            Ok(Sniffed::Other) => Ok(Sniffed::Http1),
+            told => told,
+        },
+        Protocol::Undeclared => watch(&mut stream).await,
+    };
+    match told {
+        Ok(Sniffed::Http2) => http2(conversation, stream).await,
+        Ok(Sniffed::Http1) => http1(conversation, stream).await,
+        Ok(Sniffed::Other | Sniffed::More) => tcp::carry(&conversation, stream).await,
+        // The client went away before it had said anything.
+        Err(_) => {}
+    }
+}
+
+/// The client's port is known only by the word of its node, and that is believed only of the caller's own address.
+fn client(peer: &Peer, request: &Connect) -> SocketAddr {
+    let told = request.forwarded.as_ref().map(|forwarded| forwarded.client);
+    told.filter(|told| told.ip().to_canonical() == peer.address.ip()).unwrap_or(peer.address)
+}
+
+async fn http1(conversation: Arc<Conversation>, stream: TunnelIo) {
+    let worker = conversation.worker.clone();
+    let service = service_fn(move |request| {
+        let conversation = conversation.clone();
+        async move { Ok::<_, Infallible>(exchange::serve(conversation, request).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .half_close(true)
+        .max_headers(REQUEST_FIELDS)
+        .max_buf_size(REQUEST_HEAD_BYTES)
+        .header_read_timeout(REQUEST_HEAD_DEADLINE)
+        .auto_date_header(false);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    // However it ended, its requests have told of themselves.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = worker.end.cancelled() => return,
+        _ = worker.drain.draining() => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        _ = connection => {}
+        () = worker.end.cancelled() => {}
+    }
+}
+
+async fn http2(conversation: Arc<Conversation>, stream: TunnelIo) {
+    let worker = conversation.worker.clone();
+    let service = service_fn(move |request| {
+        let conversation = conversation.clone();
+        async move { Ok::<_, Infallible>(exchange::serve(conversation, request).await) }
+    });
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(MAX_CONCURRENT_REQUESTS)
+        .max_header_list_size(REQUEST_HEAD_BYTES as u32)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(ERROR_RESETS)
+        .auto_date_header(false);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = worker.end.cancelled() => return,
+        _ = worker.drain.draining() => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        _ = connection => {}
+        () = worker.end.cancelled() => {}
+    }
+}

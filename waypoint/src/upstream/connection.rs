@@ -1,0 +1,245 @@
+//! One HTTP connection to an endpoint: over HBONE where the endpoint is in the mesh, plain where it is not.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::certs::CertStore;
+use common::hbone::io::TunnelIo;
+use common::hbone::pool::{Key, Pool};
+use common::hbone::request::{Authority, Baggage, Connect, Forwarded, Traceparent};
+use common::net::socket;
+use common::refusal::Refusal;
+use common::snapshot::model::{TunnelProtocol, Workload};
+use common::spiffe::Identity;
+use common::tls;
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::payload::Payload;
+
+/// The port of HBONE.
+const HBONE_PORT: u16 = 15008;
+/// Bytes of an answer's head (Envoy's default of 60 KiB, rounded up).
+pub const ANSWER_HEAD_BYTES: usize = 64 * 1024;
+/// Header fields of an answer's head.
+pub const ANSWER_FIELDS: usize = 128;
+/// Bytes of one HTTP/2 stream of an endpoint that wait for a slow client.
+pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// Bytes of all streams of one HTTP/2 connection that wait for slow clients.
+pub const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+
+/// Who a waypoint is when it connects: its own pod.
+#[derive(Debug)]
+pub struct Myself {
+    /// Its identity, as its pod's service account has it.
+    pub identity: Identity,
+    /// A workload id of its own, by which tunnels are pooled.
+    pub uid: Arc<str>,
+}
+
+/// Where to connect, and for whom.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The endpoint.
+    pub address: SocketAddr,
+    /// The pod there, when it is a known one.
+    pub workload: Option<Arc<Workload>>,
+    /// The client on whose behalf.
+    pub client: SocketAddr,
+    /// The service the client called.
+    pub host: Option<Arc<str>>,
+    /// Who the client is, for telemetry of the endpoint's node.
+    pub baggage: Option<Baggage>,
+}
+
+/// What connections are made with.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    /// Who connects.
+    pub myself: Arc<Myself>,
+    /// Where its certificate is.
+    pub certs: CertStore,
+    /// Tunnels of this worker.
+    pub tunnels: Pool,
+}
+
+/// What is called on a connection.
+#[derive(Debug)]
+pub enum Sender {
+    /// HTTP/1.1, one request at a time.
+    Http1(http1::SendRequest<Payload>),
+    /// HTTP/2.
+    Http2(http2::SendRequest<Payload>),
+}
+
+/// Why no answer came.
+#[derive(Debug)]
+pub enum SendError {
+    /// The connection was gone before the request was sent; here it is again.
+    Unsent(Box<Request<Payload>>),
+    /// It broke off after that.
+    Broken(hyper::Error),
+}
+
+impl Connector {
+    /// A byte stream to an endpoint: a tunnel to a pod of the mesh, TCP to anything else.
+    ///
+    /// # Errors
+    /// [`Refusal`] when it cannot be had within `deadline`.
+    pub async fn connect(&self, place: &Place, deadline: Duration) -> Result<Transport, Refusal> {
+        let connecting = async {
+            match &place.workload {
+                Some(workload) if workload.protocol == TunnelProtocol::Hbone => {
+                    self.tunnel(place, workload).await.map(Transport::Tunnel)
+                }
+                _ => dial(place.address).await.map(Transport::Tcp),
+            }
+        };
+        let late = || Refusal::ConnectFailed(format!("no answer from {} in time", place.address).into());
+        timeout(deadline, connecting).await.map_err(|_| late())?
+    }
+
+    async fn tunnel(&self, place: &Place, workload: &Workload) -> Result<TunnelIo, Refusal> {
+        let peer = SocketAddr::new(place.address.ip(), HBONE_PORT);
+        let key = Arc::new(Key {
+            source_uid: self.myself.uid.clone(),
+            source_incarnation: "".into(),
+            source: self.myself.identity.clone(),
+            destination: workload.identity.clone(),
+            address: peer,
+            source_ip: unspecified(peer.ip()),
+        });
+        let authority = Authority::address(place.address)
+            .map_err(|error| Refusal::DestinationMismatch(format!("{}: {error}", place.address).into()))?;
+        let request = Connect {
+            authority,
+            forwarded: Some(Forwarded { client: place.client, host: place.host.clone() }),
+            baggage: place.baggage.clone(),
+            traceparent: Some(Traceparent::new(rand::random(), rand::random())),
+        };
+        let certificate = self.certs.get(&self.myself.identity).await?;
+        let dialled = || async {
+            let tcp = dial(peer).await?;
+            tls::connect(tcp, &certificate.client, &workload.identity, tls::CONNECT_DEADLINE).await
+        };
+        self.tunnels.open(&key, &request, dialled).await.map(TunnelIo::new)
+    }
+}
+
+/// A byte stream to an endpoint.
+#[derive(Debug)]
+pub enum Transport {
+    /// Within the mesh.
+    Tunnel(TunnelIo),
+    /// Outside of it.
+    Tcp(TcpStream),
+}
+
+impl Transport {
+    /// Begins HTTP of `version` on it. `held` lives as long as the connection.
+    ///
+    /// # Errors
+    /// [`Refusal::Http2Failed`] when the preface cannot be written.
+    pub async fn begin(self, version: Version, held: impl Send + 'static) -> Result<Sender, Refusal> {
+        match self {
+            Self::Tunnel(io) => begin(io, version, held).await,
+            Self::Tcp(io) => begin(io, version, held).await,
+        }
+    }
+}
+
+async fn begin<T>(io: T, version: Version, held: impl Send + 'static) -> Result<Sender, Refusal>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let failed = |error: hyper::Error| Refusal::Http2Failed(error.to_string().into());
+    if version == Version::HTTP_2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_header_list_size(ANSWER_HEAD_BYTES as u32);
+        let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(failed)?;
+        tokio::spawn(async move {
+            // Its requests have heard of whatever ended it.
+            let _ = connection.await;
+            drop(held);
+        });
+        return Ok(Sender::Http2(sender));
+    }
+    let mut builder = http1::Builder::new();
+    builder.max_headers(ANSWER_FIELDS).max_buf_size(ANSWER_HEAD_BYTES);
+    let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(failed)?;
+    tokio::spawn(async move {
+        let _ = connection.with_upgrades().await;
+        drop(held);
+    });
+    Ok(Sender::Http1(sender))
+}
+
+async fn dial(address: SocketAddr) -> Result<TcpStream, Refusal> {
+    let failed = |error: std::io::Error| Refusal::ConnectFailed(format!("{address}: {error}").into());
+    let stream = TcpStream::connect(address).await.map_err(failed)?;
+    socket::tune(&stream).map_err(failed)?;
+    Ok(stream)
+}
+
+fn unspecified(of_family: IpAddr) -> IpAddr {
+    match of_family {
+        IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+impl Sender {
+    /// Whether a request can be sent now.
+    pub fn is_ready(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_ready(),
+            Self::Http2(sender) => sender.is_ready(),
+        }
+    }
+
+    /// Whether the connection is over.
+    pub fn is_closed(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_closed(),
+            Self::Http2(sender) => sender.is_closed(),
+        }
+    }
+
+    /// Another handle on the same connection, where it takes several requests at a time.
+    pub fn shared(&self) -> Option<Self> {
+        match self {
+            Self::Http1(_) => None,
+            Self::Http2(sender) => Some(Self::Http2(sender.clone())),
+        }
+    }
+
+    /// Sends a request and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// [`SendError`]: whether the request was sent.
+    pub async fn send(&mut self, request: Request<Payload>) -> Result<Response<Incoming>, SendError> {
+        match self {
+            Self::Http1(sender) => sender.try_send_request(request).await.map_err(SendError::of),
+            Self::Http2(sender) => sender.try_send_request(request).await.map_err(SendError::of),
+        }
+    }
+}
+
+impl SendError {
+    fn of(mut error: TrySendError<Request<Payload>>) -> Self {
+        match error.take_message() {
+            Some(request) => Self::Unsent(Box::new(request)),
+            None => Self::Broken(error.into_error()),
+        }
+    }
+}

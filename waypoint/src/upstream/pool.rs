@@ -1,0 +1,141 @@
+//! Connections to endpoints that wait for the next request, by whom they may serve.
+//!
+//! A connection is used again only for the same cluster, endpoint (address and incarnation of the pod), version of HTTP
+//! and client address: the endpoint's node was told of that client. Knows nothing of how connections are made.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::Version;
+use tokio::time::Instant;
+
+use super::connection::Sender;
+
+/// Connections without a request that one pool keeps; beyond it they are closed.
+pub const MAX_IDLE_CONNECTIONS: usize = 4096;
+/// How often connections that were idle for too long are looked for.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What makes two requests share a connection: all of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PoolKey {
+    /// The cluster, by a number of its own.
+    pub cluster: u64,
+    /// The endpoint.
+    pub address: SocketAddr,
+    /// Which pod is there; empty when it is none of the mesh.
+    pub incarnation: Arc<str>,
+    /// HTTP/1.1 or HTTP/2.
+    pub version: Version,
+    /// The client's address.
+    pub client: IpAddr,
+}
+
+/// A connection that is in use, or waits.
+#[derive(Debug)]
+pub struct Pooled {
+    /// The connection.
+    pub sender: Sender,
+    /// Requests it has taken.
+    pub taken: u32,
+    /// After how many requests it is closed.
+    pub most: Option<u32>,
+    /// How long it may wait; `None` is for ever.
+    pub idle: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    pooled: Pooled,
+    since: Instant,
+}
+
+/// Connections by key.
+#[derive(Debug, Default)]
+pub struct Connections {
+    by_key: Mutex<HashMap<PoolKey, Vec<Waiting>>>,
+}
+
+impl Connections {
+    /// A connection that can take a request now, the one used last.
+    pub fn take(&self, key: &PoolKey) -> Option<Pooled> {
+        let mut by_key = self.lock();
+        let waiting = by_key.get_mut(key)?;
+        waiting.retain(|it| !it.pooled.sender.is_closed() && !it.pooled.is_spent());
+        // One that is not ready is an HTTP/1.1 connection whose last answer is just being put away.
+        let found = waiting.iter().rposition(|it| it.pooled.sender.is_ready());
+        let taken = found.map(|at| match waiting[at].pooled.share() {
+            Some(shared) => {
+                waiting[at].since = Instant::now();
+                shared
+            }
+            None => {
+                let mut pooled = waiting.swap_remove(at).pooled;
+                pooled.taken += 1;
+                pooled
+            }
+        });
+        if waiting.is_empty() {
+            by_key.remove(key);
+        }
+        taken
+    }
+
+    /// Keeps a connection for the next request.
+    pub fn keep(&self, key: &PoolKey, pooled: Pooled) {
+        if pooled.sender.is_closed() || pooled.is_spent() {
+            return;
+        }
+        let mut by_key = self.lock();
+        if by_key.len() >= MAX_IDLE_CONNECTIONS && !by_key.contains_key(key) {
+            return;
+        }
+        let waiting = by_key.entry(key.clone()).or_default();
+        if waiting.len() < MAX_IDLE_CONNECTIONS {
+            waiting.push(Waiting { pooled, since: Instant::now() });
+        }
+    }
+
+    /// Closes what has waited for too long, and what `is_wanted` no longer wants.
+    pub fn sweep(&self, now: Instant, is_wanted: impl Fn(&PoolKey) -> bool) {
+        self.lock().retain(|key, waiting| {
+            let wanted = is_wanted(key);
+            waiting.retain(|it| {
+                wanted
+                    && !it.pooled.sender.is_closed()
+                    && it.pooled.idle.is_none_or(|most| now.duration_since(it.since) < most)
+            });
+            !waiting.is_empty()
+        });
+    }
+
+    /// Connections that wait.
+    pub fn len(&self) -> usize {
+        self.lock().values().map(Vec::len).sum()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<PoolKey, Vec<Waiting>>> {
+        self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pooled {
+    /// Another handle for one more request on the same connection, where it takes several at a time.
+    pub fn share(&mut self) -> Option<Self> {
+        let sender = self.sender.shared()?;
+        self.taken += 1;
+        Some(Self { sender, taken: self.taken, most: self.most, idle: self.idle })
+    }
+
+    /// Whether it has taken as many requests as it may.
+    pub fn is_spent(&self) -> bool {
+        self.most.is_some_and(|most| self.taken >= most)
+    }
+}

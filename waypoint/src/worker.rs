@@ -1,0 +1,122 @@
+//! One traffic thread: a current-thread runtime with a listener, tunnels and connections of its own.
+//!
+//! A tunnel connection and everything on it stay on the worker that accepted it. Workers share what is read (snapshots,
+//! routes, certificates, metric handles) and the counts that limits hold for the whole process.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use common::certs::CertStore;
+use common::config::ObjectName;
+use common::hbone::Budget;
+use common::hbone::tunnels::TunnelLimiter;
+use common::lifecycle::backoff::AcceptBackoff;
+use common::lifecycle::drain::DrainWatch;
+use common::net::socket;
+use common::snapshot::publish::Reader;
+use common::telemetry::access::AccessLog;
+use common::tls::HandshakeLimiter;
+use futures_util::FutureExt as _;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::accept;
+use crate::upstream::connection::Connector;
+use crate::upstream::pool::{Connections, SWEEP_INTERVAL};
+
+/// Connections that wait to be accepted.
+const ACCEPT_BACKLOG: i32 = 1024;
+
+/// What every connection of a worker uses.
+pub struct Worker {
+    /// The Gateway this waypoint stands for.
+    pub gateway: ObjectName,
+    /// The mesh.
+    pub mesh: Reader,
+    /// Certificates; only its own identity is wanted.
+    pub certs: CertStore,
+    /// Makes connections to endpoints.
+    pub connector: Connector,
+    /// Connections that wait for the next request.
+    pub connections: Connections,
+    /// Bounds what slow readers hold.
+    pub budget: Arc<Budget>,
+    /// Bounds TLS handshakes in flight.
+    pub handshakes: HandshakeLimiter,
+    /// Bounds tunnel connections by peer.
+    pub tunnels: TunnelLimiter,
+    /// Where connections are told of.
+    pub access: AccessLog,
+    /// Tells when to stop accepting, and counts what is open.
+    pub drain: DrainWatch,
+    /// Tells when to end what is still open.
+    pub end: CancellationToken,
+}
+
+/// A listener that shares its address with those of the other workers.
+///
+/// # Errors
+/// When the address cannot be had.
+pub fn listen(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
+    let bind = || -> std::io::Result<std::net::TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.set_nonblocking(true)?;
+        socket::tune(&socket)?;
+        socket.bind(&address.into())?;
+        socket.listen(ACCEPT_BACKLOG)?;
+        Ok(socket.into())
+    };
+    bind().with_context(|| format!("--listen-addr {address}"))
+}
+
+impl Worker {
+    /// Accepts until a drain begins, and serves what was accepted until `end` fires.
+    pub async fn run(self: Arc<Self>, listener: std::net::TcpListener) {
+        match TcpListener::from_std(listener) {
+            Ok(listener) => self.tend(listener).await,
+            Err(error) => tracing::error!(%error, "the listener cannot be served"),
+        }
+        self.end.cancelled().await;
+    }
+
+    async fn tend(self: &Arc<Self>, listener: TcpListener) {
+        let mut backoff = AcceptBackoff::default();
+        let mut sweeps = interval(SWEEP_INTERVAL);
+        let mut draining = std::pin::pin!(self.drain.draining());
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut draining => return,
+                _ = sweeps.tick() => self.connections.sweep(tokio::time::Instant::now(), |_| true),
+                accepted = listener.accept() => match accepted {
+                    Ok((socket, client)) => {
+                        backoff.accepted();
+                        self.serve(socket, client);
+                    }
+                    Err(error) => {
+                        let pause = backoff.failed(&error, Instant::now());
+                        if let Some(times) = pause.log {
+                            tracing::error!(%error, times, "connections cannot be accepted");
+                        }
+                        sleep(pause.wait).await;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Makes a task of the connection, so that a panic in one ends that one.
+    fn serve(self: &Arc<Self>, socket: TcpStream, client: SocketAddr) {
+        let open = self.drain.guard();
+        tokio::spawn(accept::serve(self.clone(), socket, client).map(move |()| drop(open)));
+    }
+}
