@@ -17,6 +17,7 @@ pub mod serve;
 pub mod settings;
 pub mod sniff;
 pub mod stages;
+pub mod strict;
 pub mod tcp;
 pub mod upstream;
 pub mod worker;

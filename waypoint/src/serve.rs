@@ -20,6 +20,7 @@ use std::pin::pin;
 use crate::accept::Peer;
 use crate::destination::{Destination, Protocol};
 use crate::sniff::{Sniffed, watch};
+use crate::strict::StrictIo;
 use crate::worker::Worker;
 use crate::{exchange, tcp};
 
@@ -115,7 +116,8 @@ async fn http1(conversation: Arc<Conversation>, stream: TunnelIo) {
         .max_buf_size(REQUEST_HEAD_BYTES)
         .header_read_timeout(REQUEST_HEAD_DEADLINE)
         .auto_date_header(false);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let mut connection =
+        pin!(builder.serve_connection(TokioIo::new(StrictIo::new(stream)), service).with_upgrades());
     // However it ended, its requests have told of themselves.
     tokio::select! {
         _ = connection.as_mut() => return,

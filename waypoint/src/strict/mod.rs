@@ -1,0 +1,211 @@
+//! Lets only HTTP/1.1 through that nobody can read in two ways.
+//!
+//! What the parser behind it would repair is refused before it gets there: bare line feeds, folded lines, spaces before a
+//! colon, two lengths, lengths beside chunks, codings that are not exactly `chunked`. Whatever passes has one framing, so
+//! that an endpoint cannot see another request than the one that was judged. Knows no routes. The surprising thing: the
+//! refusal itself comes from that parser, which is given a NUL in the place of the fault and answers 400.
+
+mod head;
+mod io;
+
+pub use head::Violation;
+pub use io::StrictIo;
+
+use head::Head;
+
+/// Bytes of a request's head, and of the trailers of its body.
+pub const HEAD_BYTES: usize = crate::serve::REQUEST_HEAD_BYTES;
+/// Hexadecimal digits of a chunk's size.
+const CHUNK_SIZE_DIGITS: usize = 16;
+/// Bytes of the extensions of all chunks of a body.
+const CHUNK_EXTENSION_BYTES: usize = 256;
+
+/// Follows the bytes of one connection from the client.
+#[derive(Debug)]
+pub struct Strict {
+    state: State,
+    /// The line that has begun, without its end.
+    line: Vec<u8>,
+    head: Head,
+    /// Bytes of the head, or of the trailers, so far.
+    taken: usize,
+    /// Bytes of chunk extensions so far.
+    extensions: usize,
+}
+
+/// What the next byte belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// A line of a head.
+    Head,
+    /// A body of known length, of which this much is left.
+    Body(u64),
+    /// The line that tells a chunk's size.
+    ChunkSize,
+    /// A chunk, of which this much is left.
+    Chunk(u64),
+    /// The line end behind a chunk.
+    ChunkEnd,
+    /// A line of trailers.
+    Trailers,
+    /// A request for another protocol: what comes next depends on the answer.
+    Undecided,
+    /// Another protocol, from here to the end.
+    Opaque,
+}
+
+/// How the body of a request is framed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    None,
+    Length(u64),
+    Chunked,
+}
+
+impl Default for Strict {
+    fn default() -> Self {
+        Self { state: State::Head, line: Vec::new(), head: Head::default(), taken: 0, extensions: 0 }
+    }
+}
+
+impl Strict {
+    /// Takes the next bytes. Returns how many of them may pass now; fewer than all only at a change of protocol that is
+    /// not decided yet.
+    ///
+    /// # Errors
+    /// How many may pass, and why none may after them.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, (usize, Violation)> {
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            at += match self.state {
+                State::Undecided => return Ok(at),
+                State::Opaque => rest.len(),
+                State::Body(left) | State::Chunk(left) => self.pass(rest.len(), left),
+                State::Head | State::ChunkSize | State::ChunkEnd | State::Trailers => {
+                    self.take_line(rest).map_err(|(passed, why)| (at + passed, why))?
+                }
+            };
+        }
+        Ok(at)
+    }
+
+    /// Whether the next bytes wait for an answer.
+    pub fn is_undecided(&self) -> bool {
+        self.state == State::Undecided
+    }
+
+    /// The answer to a request for another protocol was given: the protocol changes with status 101 and with no other.
+    pub fn answered(&mut self, status: u16) {
+        if self.state == State::Undecided {
+            self.state = if status == 101 { State::Opaque } else { State::Head };
+        }
+    }
+
+    fn pass(&mut self, there: usize, left: u64) -> usize {
+        let passed = left.min(there as u64);
+        let left = left - passed;
+        self.state = match self.state {
+            State::Chunk(_) if left > 0 => State::Chunk(left),
+            State::Chunk(_) => State::ChunkEnd,
+            _ if left > 0 => State::Body(left),
+            _ => State::Head,
+        };
+        passed as usize
+    }
+
+    /// Takes bytes up to the end of a line, if it is there. What has passed before a fault is never a whole line.
+    fn take_line(&mut self, bytes: &[u8]) -> Result<usize, (usize, Violation)> {
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let part = &bytes[..end.unwrap_or(bytes.len())];
+        self.taken += part.len() + 1;
+        if self.taken > HEAD_BYTES {
+            return Err((0, Violation::TooLong));
+        }
+        self.line.extend_from_slice(part);
+        if end.is_none() {
+            return Ok(bytes.len());
+        }
+        let mut line = std::mem::take(&mut self.line);
+        if line.pop() != Some(b'\r') {
+            return Err((part.len(), Violation::BareLineFeed));
+        }
+        let taken = self.end_line(&line).map_err(|why| (part.len(), why));
+        line.clear();
+        self.line = line;
+        taken.map(|()| part.len() + 1)
+    }
+
+    fn end_line(&mut self, line: &[u8]) -> Result<(), Violation> {
+        if line.contains(&b'\r') {
+            return Err(Violation::BareCarriageReturn);
+        }
+        match self.state {
+            State::Head if line.is_empty() => self.end_head(),
+            State::Head => self.head.line(line),
+            State::ChunkSize => self.chunk(line),
+            State::ChunkEnd if line.is_empty() => {
+                self.state = State::ChunkSize;
+                self.taken = 0;
+                Ok(())
+            }
+            State::ChunkEnd => Err(Violation::Chunk),
+            State::Trailers if line.is_empty() => {
+                self.begin_head();
+                Ok(())
+            }
+            State::Trailers => head::trailer(line),
+            // The others take no lines.
+            State::Body(_) | State::Chunk(_) | State::Undecided | State::Opaque => Ok(()),
+        }
+    }
+
+    fn end_head(&mut self) -> Result<(), Violation> {
+        let (framing, upgrades) = self.head.end()?;
+        self.begin_head();
+        self.state = match framing {
+            // Whoever asks for another protocol has nothing to say before the answer: bytes in between could be taken
+            // for a request by one side and for the other protocol by the other.
+            Framing::None | Framing::Length(0) if upgrades => State::Undecided,
+            _ if upgrades => return Err(Violation::UpgradeWithBody),
+            Framing::None | Framing::Length(0) => State::Head,
+            Framing::Length(length) => State::Body(length),
+            Framing::Chunked => State::ChunkSize,
+        };
+        Ok(())
+    }
+
+    fn begin_head(&mut self) {
+        self.state = State::Head;
+        self.head = Head::default();
+        (self.taken, self.extensions) = (0, 0);
+    }
+
+    fn chunk(&mut self, line: &[u8]) -> Result<(), Violation> {
+        let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let (size, extension) = line.split_at(digits);
+        self.extensions += extension.len();
+        let is_extension = extension.is_empty() || extension.starts_with(b";");
+        let is_text = extension.iter().all(|byte| head::is_text(*byte));
+        if !(1..=CHUNK_SIZE_DIGITS).contains(&digits)
+            || !is_extension
+            || !is_text
+            || self.extensions > CHUNK_EXTENSION_BYTES
+        {
+            return Err(Violation::Chunk);
+        }
+        let size = size.iter().fold(0, |sum, digit| sum << 4 | u64::from(value(*digit)));
+        self.taken = 0;
+        self.state = if size == 0 { State::Trailers } else { State::Chunk(size) };
+        Ok(())
+    }
+}
+
+fn value(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        _ => (digit | 0x20) - b'a' + 10,
+    }
+}
+
+#[cfg(test)]
+mod tests;
