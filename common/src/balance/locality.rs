@@ -273,12 +273,22 @@ impl Plan {
     /// The level for a request: by its hash, or by any number drawn for it. `None` when nobody may be
     /// chosen, for want of candidates.
     pub fn level(&self, draw: u64) -> Option<&Level> {
+        self.levels.get(self.position(draw)?)
+    }
+
+    /// The position of that level among [`Self::levels`].
+    pub fn position(&self, draw: u64) -> Option<usize> {
         let mut left = draw % 100;
-        self.levels.iter().find(|level| {
+        self.levels.iter().position(|level| {
             let taken = left < level.percent;
             left = left.saturating_sub(level.percent);
             taken
         })
+    }
+
+    /// Every level, those that take no traffic among them.
+    pub fn levels(&self) -> &[Level] {
+        &self.levels
     }
 }
 

@@ -61,6 +61,53 @@ impl Settings {
     fn longest(&self) -> Duration {
         MAX_EJECTION.max(self.base_ejection)
     }
+
+    /// What an outcome does to the runs of errors of an endpoint. Who knows that there is no run need not record what
+    /// would end it.
+    pub fn effect(&self, outcome: Outcome) -> Effect {
+        match outcome {
+            Outcome::Connected | Outcome::Opened if self.split_local_origin => Effect::Ends(Run::LocalOrigin),
+            Outcome::TimedOut | Outcome::Failed if self.split_local_origin => {
+                Effect::Lengthens(Run::LocalOrigin)
+            }
+            Outcome::Connected => Effect::Nothing,
+            _ if self.code(outcome).is_some() => Effect::Lengthens(Run::Answers),
+            _ => Effect::Ends(Run::Answers),
+        }
+    }
+
+    /// The status that an error counts as; `None` for a success. Codes that an operator names are none of a gateway.
+    fn code(&self, outcome: Outcome) -> Option<u16> {
+        match outcome {
+            Outcome::Answered(code) if self.error_codes.is_empty() => {
+                matches!(code, 500..=599).then_some(code)
+            }
+            Outcome::Answered(code) => self.error_codes.contains(&code).then_some(500),
+            Outcome::Connected | Outcome::Opened => None,
+            Outcome::TimedOut => Some(504),
+            Outcome::Failed => Some(503),
+        }
+    }
+}
+
+/// Errors one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Run {
+    /// Of answers, and of what counts as one.
+    Answers,
+    /// Of failures to connect and timeouts, where they are counted by themselves.
+    LocalOrigin,
+}
+
+/// What an outcome does to a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Neither success nor failure.
+    Nothing,
+    /// It is one more error.
+    Lengthens(Run),
+    /// It is a success.
+    Ends(Run),
 }
 
 /// What an endpoint did.
@@ -142,6 +189,11 @@ impl Detector {
         self.monitors.get(&endpoint).is_some_and(|it| it.ejected_at.is_some())
     }
 
+    /// Whether sweeps have nothing to do: nobody is ejected, and no ejection is left to be forgiven.
+    pub fn is_settled(&self) -> bool {
+        self.monitors.values().all(|it| it.ejected_at.is_none() && it.times == 0)
+    }
+
     /// Whether one more may be ejected.
     fn has_room(&self, settings: &Settings) -> bool {
         let ejected = self.monitors.values().filter(|it| it.ejected_at.is_some()).count();
@@ -165,27 +217,24 @@ struct Monitor {
 impl Monitor {
     /// Counts an outcome. The runs that have become long enough, the more specific first.
     fn count(&mut self, settings: &Settings, outcome: Outcome) -> [Option<Cause>; 2] {
-        let error = match outcome {
-            Outcome::Answered(code) => error(settings, code),
-            Outcome::Connected | Outcome::Opened if settings.split_local_origin => {
+        match settings.effect(outcome) {
+            Effect::Nothing => return [None, None],
+            Effect::Ends(Run::LocalOrigin) => {
                 self.local_failures = 0;
                 return [None, None];
             }
-            Outcome::TimedOut | Outcome::Failed if settings.split_local_origin => {
+            Effect::Lengthens(Run::LocalOrigin) => {
                 self.local_failures = self.local_failures.saturating_add(1);
                 return [self.long(Cause::ConsecutiveLocalOrigin, settings.consecutive_local_origin), None];
             }
-            Outcome::Connected => return [None, None],
-            Outcome::Opened => None,
-            Outcome::TimedOut => Some(504),
-            Outcome::Failed => Some(503),
-        };
-        let Some(code) = error else {
-            (self.errors, self.gateway_errors) = (0, 0);
-            return [None, None];
-        };
+            Effect::Ends(Run::Answers) => {
+                (self.errors, self.gateway_errors) = (0, 0);
+                return [None, None];
+            }
+            Effect::Lengthens(Run::Answers) => {}
+        }
         self.errors = self.errors.saturating_add(1);
-        let gateway = matches!(code, 502..=504);
+        let gateway = settings.code(outcome).is_some_and(|code| matches!(code, 502..=504));
         self.gateway_errors = if gateway { self.gateway_errors.saturating_add(1) } else { 0 };
         [
             self.long(Cause::ConsecutiveGateway, settings.consecutive_gateway),
@@ -230,12 +279,4 @@ impl Monitor {
             _ => false,
         }
     }
-}
-
-/// The code, when it is an error. Codes that an operator names are none of a gateway.
-fn error(settings: &Settings, code: u16) -> Option<u16> {
-    if settings.error_codes.is_empty() {
-        return matches!(code, 500..=599).then_some(code);
-    }
-    settings.error_codes.contains(&code).then_some(500)
 }

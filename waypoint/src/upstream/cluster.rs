@@ -1,0 +1,378 @@
+//! A destination: its endpoints, its policy, and what is known of both while the process runs.
+//!
+//! One value for all workers, and the same one for as long as the destination exists: what it is compiled to is
+//! exchanged inside when configuration changes or an endpoint is ejected or returns. Readers never wait. The lock is for
+//! those who exchange it, and for failures on their way to the detector. Knows no connections and no clock.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use common::balance::budget::{InUse, Overflow, Resource};
+use common::balance::hash_key::HashPolicy;
+use common::balance::outlier::{Cause, Detector, Effect, Outcome, Run};
+use common::config::destination::balance::Algorithm;
+use common::snapshot::Endpoints;
+use common::snapshot::model::Service;
+
+use super::admission::Usage;
+use super::choices::{Choices, hash_policy};
+use super::members::{self, Here, Member, Wanted};
+use super::rules::Applied;
+use super::{ClusterKey, EffectivePolicy, EndpointState, Permit};
+
+/// Sweeps that are made up for at once when nobody came for long: more than a forgiven endpoint ever needs.
+const MAX_SWEEPS_AT_ONCE: u32 = 64;
+/// No sweep is due.
+const NEVER: u64 = u64::MAX;
+
+/// A destination.
+#[derive(Debug)]
+pub struct Cluster {
+    key: ClusterKey,
+    /// What times in atomics are counted from.
+    epoch: Instant,
+    usage: Usage,
+    ejections: [AtomicU64; Cluster::CAUSES.len()],
+    compiled: ArcSwap<Compiled>,
+    /// When the next sweep is due, in nanoseconds since the epoch.
+    sweep_due: AtomicU64,
+    detector: Mutex<Detector>,
+}
+
+/// What a destination amounts to at one moment.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    /// Grows with every exchange.
+    pub(super) generation: u64,
+    pub(super) service: Arc<Service>,
+    applied: Applied,
+    pub(super) policy: Arc<EffectivePolicy>,
+    /// What of a request is hashed, for consistent hashing.
+    pub(super) hash: Option<HashPolicy>,
+    here: Arc<Here>,
+    pub(super) members: Arc<[Member]>,
+    pub(super) choices: Choices,
+    /// There is no such destination any more.
+    pub(super) gone: bool,
+}
+
+/// What a cluster is built of.
+pub(super) struct Inputs<'a> {
+    pub(super) service: &'a Arc<Service>,
+    pub(super) endpoints: &'a Endpoints,
+    pub(super) applied: Applied,
+    pub(super) here: &'a Arc<Here>,
+}
+
+impl Inputs<'_> {
+    fn policy(&self, key: &ClusterKey) -> Option<EffectivePolicy> {
+        let subset = key.subset.as_deref();
+        EffectivePolicy::resolve(&self.applied, key.port, subset, &self.service.load_balancing)
+    }
+
+    fn members(
+        &self,
+        key: &ClusterKey,
+        policy: &EffectivePolicy,
+        before: &[Member],
+        now: Instant,
+    ) -> Vec<Member> {
+        let subset = key.subset.as_deref().and_then(|it| self.applied.subset(it));
+        let labels = subset.map(|it| &it.labels);
+        let wanted = Wanted { service: self.service, port: key.port, labels, policy, here: self.here };
+        wanted.find(self.endpoints, before, now)
+    }
+}
+
+impl Cluster {
+    /// In the order of the counters.
+    pub(super) const CAUSES: [Cause; 3] =
+        [Cause::Consecutive5xx, Cause::ConsecutiveGateway, Cause::ConsecutiveLocalOrigin];
+
+    /// A new one, whose endpoints are new at `now`. `None` when there is no such port or subset.
+    pub(super) fn build(key: ClusterKey, inputs: Inputs<'_>, now: Instant) -> Option<Arc<Self>> {
+        inputs.service.ports.iter().find(|it| it.port == key.port)?;
+        let policy = Arc::new(inputs.policy(&key)?);
+        let members: Arc<[Member]> = inputs.members(&key, &policy, &[], now).into();
+        let mut detector = Detector::default();
+        track(&mut detector, &policy, &[], &members);
+        let compiled = Compiled {
+            generation: 0,
+            service: inputs.service.clone(),
+            applied: inputs.applied,
+            hash: hash_of(&policy),
+            choices: Choices::new(&members, inputs.here, &policy),
+            policy,
+            here: inputs.here.clone(),
+            members,
+            gone: false,
+        };
+        Some(Arc::new(Self {
+            key,
+            epoch: now,
+            usage: Usage::default(),
+            ejections: Default::default(),
+            compiled: ArcSwap::from_pointee(compiled),
+            sweep_due: AtomicU64::new(NEVER),
+            detector: Mutex::new(detector),
+        }))
+    }
+
+    /// Takes over what changed. `false` when there is no such port or subset any more, and then it refuses everyone.
+    pub(super) fn rebuild(&self, inputs: Inputs<'_>, now: Instant) -> bool {
+        let mut detector = self.lock();
+        let before = self.compiled.load_full();
+        let unchanged = before.applied.is(&inputs.applied)
+            && before.service.load_balancing == inputs.service.load_balancing;
+        let policy = match unchanged {
+            true => Some(before.policy.clone()),
+            false => inputs.policy(&self.key).map(Arc::new),
+        };
+        let port = inputs.service.ports.iter().any(|it| it.port == self.key.port);
+        let Some(policy) = policy.filter(|_| port) else {
+            self.retire(&before);
+            return false;
+        };
+        let members: Arc<[Member]> = inputs.members(&self.key, &policy, &before.members, now).into();
+        let stays = Arc::ptr_eq(&before.here, inputs.here) && Arc::ptr_eq(&before.service, inputs.service);
+        if unchanged && stays && members::same(&before.members, &members) {
+            return true;
+        }
+        track(&mut detector, &policy, &before.members, &members);
+        let choices = Choices::new(&members, inputs.here, &policy);
+        if before.choices.is_used() {
+            choices.build(&members, &policy);
+        }
+        self.compiled.store(Arc::new(Compiled {
+            generation: before.generation + 1,
+            service: inputs.service.clone(),
+            applied: inputs.applied,
+            hash: hash_of(&policy),
+            choices,
+            policy,
+            here: inputs.here.clone(),
+            members,
+            gone: false,
+        }));
+        true
+    }
+
+    /// The service is gone: whoever still holds this is refused.
+    pub(super) fn close(&self) {
+        let _detector = self.lock();
+        self.retire(&self.compiled.load_full());
+    }
+
+    fn retire(&self, before: &Compiled) {
+        self.compiled.store(Arc::new(Compiled { gone: true, ..before.with(Arc::default()) }));
+    }
+
+    /// Its name.
+    pub fn key(&self) -> &ClusterKey {
+        &self.key
+    }
+
+    /// How it is treated now. Take it once per request.
+    pub fn policy(&self) -> Arc<EffectivePolicy> {
+        self.compiled.load().policy.clone()
+    }
+
+    /// The service it is of.
+    pub fn service(&self) -> Arc<Service> {
+        self.compiled.load().service.clone()
+    }
+
+    /// Whether the destination does not exist any more.
+    pub fn is_gone(&self) -> bool {
+        self.compiled.load().gone
+    }
+
+    /// Its endpoints now, ejected ones among them.
+    pub fn endpoints(&self) -> Vec<Arc<EndpointState>> {
+        self.compiled.load().members.iter().map(|it| it.state.clone()).collect()
+    }
+
+    pub(super) fn compiled(&self) -> arc_swap::Guard<Arc<Compiled>> {
+        self.compiled.load()
+    }
+
+    /// Takes a place for a connection, a waiting request, a request or a retry, until the permit is dropped.
+    ///
+    /// # Errors
+    /// [`Overflow`] when as many as the policy allows are under way in the whole process.
+    pub fn admit(self: &Arc<Self>, resource: Resource, now: Instant) -> Result<Permit, Overflow> {
+        let compiled = self.compiled.load();
+        let window = compiled.policy.budget_interval.map(|interval| (self.since_epoch(now), interval));
+        self.usage.take(resource, &compiled.policy.limits, window)?;
+        Ok(Permit::new(self.clone(), resource))
+    }
+
+    /// What is in use now.
+    pub fn in_use(&self) -> InUse {
+        self.usage.in_use()
+    }
+
+    pub(super) fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    /// How often endpoints were ejected.
+    pub fn ejections(&self, cause: Cause) -> u64 {
+        self.ejections[position(cause)].load(Ordering::Relaxed)
+    }
+
+    /// Takes note of what an endpoint did. A success that ends nothing touches no lock.
+    pub(super) fn note(
+        &self,
+        endpoint: &Arc<EndpointState>,
+        outcome: Outcome,
+        now: Instant,
+    ) -> Option<Cause> {
+        let compiled = self.compiled.load();
+        let effect = compiled.policy.outlier.as_ref()?.effect(outcome);
+        let run = match effect {
+            Effect::Lengthens(run) => run,
+            Effect::Ends(run) if endpoint.may_run(run) => run,
+            Effect::Ends(_) | Effect::Nothing => return None,
+        };
+        drop(compiled);
+        self.record(endpoint, run, outcome, now)
+    }
+
+    fn record(
+        &self,
+        endpoint: &Arc<EndpointState>,
+        run: Run,
+        outcome: Outcome,
+        now: Instant,
+    ) -> Option<Cause> {
+        let mut detector = self.lock();
+        let compiled = self.compiled.load_full();
+        let settings = compiled.policy.outlier.as_ref()?;
+        let at = members::at(&compiled.members, endpoint.address)?;
+        if !Arc::ptr_eq(&compiled.members[at].state, endpoint) {
+            // Its successor has the address now, and is not to pay for it.
+            return None;
+        }
+        let cause = detector.record(settings, endpoint.address, outcome, now);
+        endpoint.set_run(run, matches!(settings.effect(outcome), Effect::Lengthens(_)));
+        let ejected = cause?;
+        endpoint.eject();
+        self.ejections[position(ejected)].fetch_add(1, Ordering::Relaxed);
+        if self.sweep_due.load(Ordering::Relaxed) == NEVER {
+            self.sweep_due.store(self.nanos(now + settings.interval), Ordering::Relaxed);
+        }
+        self.compiled.store(Arc::new(compiled.with(compiled.members.clone())));
+        cause
+    }
+
+    /// Ends the ejections whose time is over. Costs one load when none can be; to be called at least about every
+    /// `interval`, which picking does too.
+    pub fn sweep(&self, now: Instant) {
+        let due = self.sweep_due.load(Ordering::Relaxed);
+        if due == NEVER || self.nanos(now) < due {
+            return;
+        }
+        let mut detector = self.lock();
+        let compiled = self.compiled.load_full();
+        let Some(settings) = &compiled.policy.outlier else { return };
+        // Another may have been quicker.
+        let due = self.sweep_due.load(Ordering::Relaxed);
+        if due == NEVER || self.nanos(now) < due {
+            return;
+        }
+        let (returned, next) = self.catch_up(&mut detector, settings, due, now);
+        let settled = detector.is_settled();
+        self.sweep_due.store(if settled { NEVER } else { next }, Ordering::Relaxed);
+        for address in &returned {
+            let Some(at) = members::at(&compiled.members, *address) else { continue };
+            compiled.members[at].state.restore();
+        }
+        if !returned.is_empty() {
+            self.compiled.store(Arc::new(compiled.with(compiled.members.clone())));
+        }
+    }
+
+    /// The sweeps that were due since the last one, each for its own time; and when the next is due.
+    fn catch_up(
+        &self,
+        detector: &mut Detector,
+        settings: &common::balance::outlier::Settings,
+        due: u64,
+        now: Instant,
+    ) -> (Vec<std::net::SocketAddr>, u64) {
+        let interval = settings.interval.max(Duration::from_millis(1));
+        let first = now.checked_sub(interval.saturating_mul(MAX_SWEEPS_AT_ONCE - 1)).unwrap_or(self.epoch);
+        let mut at = (self.epoch + Duration::from_nanos(due)).max(first);
+        let mut returned = Vec::new();
+        while at <= now {
+            returned.extend(detector.sweep(settings, at));
+            at += interval;
+        }
+        (returned, self.nanos(at))
+    }
+
+    fn since_epoch(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.epoch)
+    }
+
+    /// A time as it is kept in an atomic. What is over five centuries away never comes.
+    fn nanos(&self, at: Instant) -> u64 {
+        u64::try_from(self.since_epoch(at).as_nanos()).unwrap_or(NEVER)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Detector> {
+        self.detector.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Compiled {
+    /// The same with these members, judged anew.
+    fn with(&self, members: Arc<[Member]>) -> Self {
+        Self {
+            generation: self.generation + 1,
+            service: self.service.clone(),
+            applied: self.applied.clone(),
+            policy: self.policy.clone(),
+            hash: self.hash.clone(),
+            here: self.here.clone(),
+            choices: Choices::new(&members, &self.here, &self.policy),
+            members,
+            gone: self.gone,
+        }
+    }
+}
+
+fn hash_of(policy: &EffectivePolicy) -> Option<HashPolicy> {
+    match &policy.algorithm {
+        Algorithm::ConsistentHash(hash) => Some(hash_policy(hash)),
+        _ => None,
+    }
+}
+
+/// Tells the detector who the endpoints are. What it knew of one that another pod has taken the place of is forgotten;
+/// without a detection all is.
+fn track(detector: &mut Detector, policy: &EffectivePolicy, before: &[Member], now: &[Member]) {
+    if policy.outlier.is_none() {
+        detector.track([]);
+        for state in now.iter().map(|it| &it.state) {
+            state.restore();
+        }
+        return;
+    }
+    let stayed = now.iter().filter(|member| {
+        members::at(before, member.address).is_some_and(|at| Arc::ptr_eq(&before[at].state, &member.state))
+    });
+    detector.track(stayed.map(|it| it.address));
+    detector.track(now.iter().map(|it| it.address));
+}
+
+fn position(cause: Cause) -> usize {
+    match cause {
+        Cause::Consecutive5xx => 0,
+        Cause::ConsecutiveGateway => 1,
+        Cause::ConsecutiveLocalOrigin => 2,
+    }
+}

@@ -1,0 +1,241 @@
+//! Every destination that was asked for, kept in step with the mesh.
+//!
+//! A destination becomes a cluster when it is first asked for. An update touches the clusters of services that changed,
+//! and those whose DestinationRule did, and no others. Reading takes no lock. Knows no routes: those who name a
+//! destination ask for it.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use common::config::ObjectName;
+use common::snapshot::model::Workload;
+use common::snapshot::{MeshSettings, Snapshot};
+use imbl::OrdMap;
+
+use super::cluster::Inputs;
+use super::members::Here;
+use super::rules::{About, Client, Names, RuleIndex};
+use super::{Cluster, ClusterKey};
+
+/// Destinations at most. Routes name them, not clients, so this bounds what a mistake in configuration can cost.
+pub const MAX_CLUSTERS: usize = 32_768;
+
+/// As who a waypoint looks at the mesh.
+#[derive(Debug, Clone)]
+pub struct Vantage {
+    /// Its own pod, whose place and labels count.
+    pod: ObjectName,
+    /// The pod's workload uid.
+    uid: Arc<str>,
+    names: Names,
+}
+
+impl Vantage {
+    /// Of a waypoint's own pod.
+    pub fn new(settings: &MeshSettings, pod: ObjectName) -> Self {
+        let uid = format!("{}//Pod/{}/{}", settings.cluster, pod.namespace, pod.name).into();
+        let names = Names {
+            root_namespace: settings.root_namespace.clone(),
+            cluster_domain: settings.cluster_domain.clone(),
+        };
+        Self { pod, uid, names }
+    }
+}
+
+/// The clusters. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct Clusters(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    vantage: Vantage,
+    state: ArcSwap<State>,
+    /// For those who change the state.
+    writer: Mutex<()>,
+    refused: AtomicU64,
+}
+
+/// What is known at one moment. Cheap to clone.
+#[derive(Debug, Clone)]
+struct State {
+    mesh: Arc<Snapshot>,
+    /// When that mesh was taken over.
+    since: Instant,
+    /// The waypoint's own pod.
+    own: Option<Arc<Workload>>,
+    client: Client,
+    here: Arc<Here>,
+    rules: RuleIndex,
+    clusters: OrdMap<ClusterKey, Arc<Cluster>>,
+}
+
+impl Clusters {
+    /// None, of an empty mesh.
+    pub fn new(vantage: Vantage, now: Instant) -> Self {
+        let state = State {
+            mesh: Arc::default(),
+            since: now,
+            own: None,
+            client: Client { namespace: vantage.pod.namespace.clone(), ..Client::default() },
+            here: Arc::default(),
+            rules: RuleIndex::new(vantage.names.clone()),
+            clusters: OrdMap::new(),
+        };
+        let (state, writer) = (ArcSwap::from_pointee(state), Mutex::new(()));
+        Self(Arc::new(Shared { vantage, state, writer, refused: AtomicU64::new(0) }))
+    }
+
+    /// The cluster of a destination, built when it is asked for for the first time. `None` when there is no such
+    /// service, port or subset, or when there are [`MAX_CLUSTERS`].
+    ///
+    /// The value stays the cluster of that destination for as long as the destination exists, so it may be kept; then
+    /// ask again when [`Cluster::is_gone`].
+    pub fn get(&self, key: &ClusterKey) -> Option<Arc<Cluster>> {
+        let state = self.0.state.load();
+        if let Some(cluster) = state.clusters.get(key) {
+            return Some(cluster.clone());
+        }
+        // Destinations that do not exist, or are too many, are asked for again and again: they must not wait for each
+        // other.
+        if !state.has(key) {
+            return None;
+        }
+        if state.clusters.len() >= MAX_CLUSTERS {
+            self.0.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        self.build(key)
+    }
+
+    fn build(&self, key: &ClusterKey) -> Option<Arc<Cluster>> {
+        let _writer = self.lock();
+        let mut state = State::clone(&self.0.state.load());
+        if let Some(cluster) = state.clusters.get(key) {
+            return Some(cluster.clone());
+        }
+        if state.clusters.len() >= MAX_CLUSTERS {
+            return None;
+        }
+        // Its endpoints have been there since the last change, however late somebody asks for them.
+        let cluster = Cluster::build(key.clone(), state.inputs(&key.service)?, state.since)?;
+        state.clusters.insert(key.clone(), cluster.clone());
+        self.0.state.store(Arc::new(state));
+        Some(cluster)
+    }
+
+    /// Takes over another snapshot, later than the last.
+    pub fn update(&self, mesh: &Arc<Snapshot>, now: Instant) {
+        let _writer = self.lock();
+        let mut state = State::clone(&self.0.state.load());
+        if Arc::ptr_eq(&state.mesh, mesh) {
+            return;
+        }
+        let before = std::mem::replace(&mut state.mesh, mesh.clone());
+        state.since = now;
+        let moved = state.follow_own(mesh.workload(&self.0.vantage.uid));
+        let mut changed: BTreeSet<ObjectName> = mesh.services_since(&before).cloned().collect();
+        let far = state.follow_rules(&before, &self.0.vantage.names.cluster_domain, &mut changed);
+        let keys: Vec<ClusterKey> = match moved || far {
+            true => state.clusters.keys().cloned().collect(),
+            false => changed.iter().flat_map(|it| state.keys_of(it)).collect(),
+        };
+        for key in keys {
+            state.refresh(&key, now);
+        }
+        self.0.state.store(Arc::new(state));
+    }
+
+    /// Ends the ejections whose time is over, in every cluster; to be called about once a second. Cheap where there is
+    /// none.
+    pub fn sweep(&self, now: Instant) {
+        self.0.state.load().clusters.values().for_each(|it| it.sweep(now));
+    }
+
+    /// Every cluster, by its key.
+    pub fn all(&self) -> Vec<Arc<Cluster>> {
+        self.0.state.load().clusters.values().cloned().collect()
+    }
+
+    /// How often a destination was refused because there were too many.
+    pub(super) fn refused(&self) -> u64 {
+        self.0.refused.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.0.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether there is such a destination.
+    fn has(&self, key: &ClusterKey) -> bool {
+        let Some(service) = self.mesh.service(&key.service.namespace, &key.service.name) else {
+            return false;
+        };
+        let subset = |name: &Arc<str>| self.rules.find(service, &self.client).subset(name).is_some();
+        service.ports.iter().any(|it| it.port == key.port) && key.subset.as_ref().is_none_or(subset)
+    }
+
+    fn inputs(&self, service: &ObjectName) -> Option<Inputs<'_>> {
+        let service = self.mesh.service(&service.namespace, &service.name)?;
+        let applied = self.rules.find(service, &self.client);
+        Some(Inputs { service, endpoints: self.mesh.endpoints(service), applied, here: &self.here })
+    }
+
+    /// Takes over the waypoint's own pod. Whether that changes what is near, or which rules are for it.
+    fn follow_own(&mut self, own: Option<&Arc<Workload>>) -> bool {
+        if self.own.as_ref() == own {
+            return false;
+        }
+        self.own = own.cloned();
+        self.client.labels = own.map(|it| it.labels.clone()).unwrap_or_default();
+        self.here = Arc::new(Here::new(self.own.clone()));
+        true
+    }
+
+    /// Takes over the rules that changed, and names the services they are about. Whether it may be any service.
+    fn follow_rules(&mut self, before: &Snapshot, domain: &str, services: &mut BTreeSet<ObjectName>) -> bool {
+        let mut any = false;
+        let mut about = |about| match about {
+            About::Many => any = true,
+            About::Host(host) => services.extend(service_of(&host, domain)),
+        };
+        for (old, new) in self.mesh.destination_rules_since(before) {
+            old.into_iter().for_each(|it| about(self.rules.remove(it)));
+            new.into_iter().for_each(|it| about(self.rules.insert(it)));
+        }
+        any
+    }
+
+    /// The clusters of a service.
+    fn keys_of(&self, service: &ObjectName) -> Vec<ClusterKey> {
+        let first = ClusterKey { service: service.clone(), port: 0, subset: None };
+        let all = self.clusters.range(first..).map(|(key, _)| key);
+        all.take_while(|key| key.service == *service).cloned().collect()
+    }
+
+    /// Brings one cluster up to date, or drops it when its destination is gone.
+    fn refresh(&mut self, key: &ClusterKey, now: Instant) {
+        let Some(cluster) = self.clusters.get(key).cloned() else { return };
+        let stays = match self.inputs(&key.service) {
+            Some(inputs) => cluster.rebuild(inputs, now),
+            None => {
+                cluster.close();
+                false
+            }
+        };
+        if !stays {
+            self.clusters.remove(key);
+        }
+    }
+}
+
+/// `<name>.<namespace>.svc.<domain>`.
+fn service_of(host: &str, domain: &str) -> Option<ObjectName> {
+    let named = host.strip_suffix(domain)?.strip_suffix(".svc.")?;
+    let (name, namespace) = named.split_once('.')?;
+    (!namespace.contains('.')).then(|| ObjectName::new(namespace, name))
+}
