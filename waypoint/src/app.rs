@@ -4,17 +4,19 @@
 //! the configuration source its own.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context;
 use common::admin::config_dump::DumpSection;
 use common::admin::dump;
 use common::admin::{AdminHandler, HttpServer, ReadinessHandler, StatsHandler};
 use common::certs::CertStore;
+use common::config::ObjectName;
 use common::hbone::pool::Pool;
 use common::hbone::{Budget, limits};
 use common::lifecycle::drain::{self, Drained};
 use common::lifecycle::readiness::Readiness;
-use common::lifecycle::shutdown::Shutdown;
+use common::lifecycle::shutdown::{Shutdown, StopRequest};
 use common::lifecycle::threads::{join, raise_file_limit, spawn_runtime};
 use common::snapshot::publish::Reader;
 use common::source;
@@ -26,13 +28,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::settings::Settings;
 use crate::upstream::connection::{Connector, Myself};
-use crate::worker::{Worker, listen};
+use crate::upstream::{Clusters, Vantage};
+use crate::worker::{Shared, Worker, listen};
 
 /// The version in logs, metrics and dumps.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// How long tunnels without streams are kept.
 const TUNNEL_RELEASE: std::time::Duration = limits::IDLE_RELEASE;
+
+/// How often endpoints whose ejection is over are looked for.
+const OUTLIER_SWEEP: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// How often its own certificate is asked for until it is there.
 const CERTIFICATE_RETRY: std::time::Duration = std::time::Duration::from_millis(200);
@@ -72,6 +78,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     let (trigger, watch) = drain::channel();
     let end = CancellationToken::new();
     let uid = format!("{}//Pod/{}/{}", settings.node.cluster_id, given.pod_namespace, given.pod_name);
+    let shared = shared(&settings, &mesh);
     let myself = Arc::new(Myself { identity, uid: uid.into() });
     let mut threads = Vec::new();
     for index in 0..settings.runtime.worker_threads() {
@@ -83,6 +90,8 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
             tunnels: Pool::new(TUNNEL_RELEASE, budget.clone()),
         };
         let worker = Arc::new(Worker {
+            shared: shared.clone(),
+            turns: Default::default(),
             gateway: given.gateway.clone(),
             mesh: mesh.clone(),
             certs: certs.clone(),
@@ -98,13 +107,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
         threads.push(spawn_runtime(&format!("worker-{index}"), move || worker.run(listener))?);
     }
 
-    let admin = AdminHandler::new(sections(&mesh, &certs), logging.control.clone(), shutdown.request());
-    tokio::spawn(admin.bind(settings.servers.admin)?.serve(std::future::pending()));
-    let stats = HttpServer::bind("stats", settings.servers.stats, StatsHandler::new(metrics.clone()))?;
-    tokio::spawn(stats.serve(std::future::pending()));
-    let probes = ReadinessHandler::new(readiness.clone());
-    let probes = HttpServer::bind("readiness", settings.servers.readiness, probes)?;
-    tokio::spawn(probes.serve(std::future::pending()));
+    servers(&settings, &logging, &metrics, &readiness, (sections(&mesh, &certs), shutdown.request()))?;
 
     let reason = shutdown.wait().await;
     let _draining = readiness.await_task("the end: draining");
@@ -120,6 +123,27 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What all workers share, kept in step with the mesh.
+fn shared(settings: &Settings, mesh: &Reader) -> Arc<Shared> {
+    let given = &settings.waypoint;
+    let pod = ObjectName::new(given.pod_namespace.as_str(), given.pod_name.as_str());
+    let vantage = Vantage::new(&settings.node.mesh(), pod);
+    let clusters = Clusters::new(vantage, Instant::now());
+    let shared = Arc::new(Shared { clusters, limited: Default::default(), freed: Default::default() });
+    let (following, mut mesh) = (shared.clone(), mesh.clone());
+    tokio::spawn(async move {
+        let mut sweeps = tokio::time::interval(OUTLIER_SWEEP);
+        following.follow(&mesh.current());
+        loop {
+            tokio::select! {
+                snapshot = mesh.changed() => following.follow(&snapshot),
+                _ = sweeps.tick() => following.clusters.sweep(Instant::now()),
+            }
+        }
+    });
+    shared
+}
+
 /// Asks for its own certificate; readiness waits until it is there.
 fn want(certs: &CertStore, identity: &Identity, readiness: &Readiness) -> anyhow::Result<()> {
     certs.want(identity).map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
@@ -132,6 +156,24 @@ fn want(certs: &CertStore, identity: &Identity, readiness: &Readiness) -> anyhow
         }
         certified.done();
     });
+    Ok(())
+}
+
+/// Starts the servers for operators and probes.
+fn servers(
+    settings: &Settings,
+    logging: &Logging,
+    metrics: &Arc<Metrics>,
+    readiness: &Readiness,
+    (sections, stop): (Vec<DumpSection>, StopRequest),
+) -> anyhow::Result<()> {
+    let admin = AdminHandler::new(sections, logging.control.clone(), stop);
+    tokio::spawn(admin.bind(settings.servers.admin)?.serve(std::future::pending()));
+    let stats = HttpServer::bind("stats", settings.servers.stats, StatsHandler::new(metrics.clone()))?;
+    tokio::spawn(stats.serve(std::future::pending()));
+    let probes = ReadinessHandler::new(readiness.clone());
+    let probes = HttpServer::bind("readiness", settings.servers.readiness, probes)?;
+    tokio::spawn(probes.serve(std::future::pending()));
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Only what is bound to this very waypoint is served: nobody may use it as a way to anywhere else. Knows no routes.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use common::config::ObjectName;
@@ -68,6 +69,16 @@ impl Destination {
             }
             _ => Err(elsewhere()),
         }
+    }
+
+    /// An address by which it is called, on the family of `local` where it has one of that.
+    pub fn address(&self, local: SocketAddr) -> SocketAddr {
+        let all = match self {
+            Self::Service { service, .. } => &service.vips,
+            Self::Workload { workload, .. } => &workload.addresses,
+        };
+        let of_family = all.iter().find(|ip| ip.is_ipv4() == local.is_ipv4());
+        SocketAddr::new(of_family.or(all.first()).copied().unwrap_or(local.ip()), self.port())
     }
 
     /// The port that was called.

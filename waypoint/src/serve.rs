@@ -55,6 +55,8 @@ pub struct Conversation {
     pub baggage: Option<Baggage>,
     /// What was called.
     pub destination: Destination,
+    /// The address that was called; of a service called by name, its first.
+    pub original: SocketAddr,
 }
 
 /// Serves one CONNECT to its end.
@@ -67,7 +69,8 @@ pub async fn serve(worker: Arc<Worker>, peer: Arc<Peer>, incoming: Incoming) {
                 let client = client(&peer, &incoming.request);
                 let baggage = caller.as_deref().map(Baggage::of);
                 let worker = worker.clone();
-                Arc::new(Conversation { worker, peer, caller, client, baggage, destination })
+                let original = destination.address(peer.local);
+                Arc::new(Conversation { worker, peer, caller, client, baggage, destination, original })
             }
             Err(refusal) => {
                 worker.access.refused_early(Reporter::Destination, (peer.address, peer.local), &refusal);

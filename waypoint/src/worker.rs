@@ -4,7 +4,7 @@
 //! routes, certificates, metric handles) and the counts that limits hold for the whole process.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context;
@@ -15,24 +15,48 @@ use common::hbone::tunnels::TunnelLimiter;
 use common::lifecycle::backoff::AcceptBackoff;
 use common::lifecycle::drain::DrainWatch;
 use common::net::socket;
+use common::snapshot::Snapshot;
 use common::snapshot::publish::Reader;
 use common::telemetry::access::AccessLog;
 use common::tls::HandshakeLimiter;
 use futures_util::FutureExt as _;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::accept;
 use crate::upstream::connection::Connector;
 use crate::upstream::pool::{Connections, SWEEP_INTERVAL};
+use crate::upstream::{Clusters, Pickers};
 
 /// Connections that wait to be accepted.
 const ACCEPT_BACKLOG: i32 = 1024;
 
+/// What all workers share.
+pub struct Shared {
+    /// Destinations, with what is known of their endpoints.
+    pub clusters: Clusters,
+    /// Connections, that wait for the next request, to destinations that allow only so many.
+    pub limited: Connections,
+    /// Told when such a connection has been given back or has ended.
+    pub freed: Notify,
+}
+
+impl Shared {
+    /// Takes over a new snapshot.
+    pub fn follow(&self, mesh: &Arc<Snapshot>) {
+        self.clusters.update(mesh, Instant::now());
+    }
+}
+
 /// What every connection of a worker uses.
 pub struct Worker {
+    /// What it shares with the others.
+    pub shared: Arc<Shared>,
+    /// Whose turn it is in each cluster.
+    pub turns: Mutex<Pickers>,
     /// The Gateway this waypoint stands for.
     pub gateway: ObjectName,
     /// The mesh.
@@ -79,6 +103,12 @@ pub fn listen(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
 }
 
 impl Worker {
+    /// Whose turn it is in each cluster. Stays on its thread, so that its lock is never contended.
+    pub fn pickers(&self) -> MutexGuard<'_, Pickers> {
+        // What is whose turn is whole between any two picks.
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Accepts until a drain begins, and serves what was accepted until `end` fires.
     pub async fn run(self: Arc<Self>, listener: std::net::TcpListener) {
         match TcpListener::from_std(listener) {
@@ -96,7 +126,11 @@ impl Worker {
             tokio::select! {
                 biased;
                 _ = &mut draining => return,
-                _ = sweeps.tick() => self.connections.sweep(tokio::time::Instant::now(), |_| true),
+                _ = sweeps.tick() => {
+                    let now = tokio::time::Instant::now();
+                    self.connections.sweep(now, |_| true);
+                    self.shared.limited.sweep(now, |_| true);
+                }
                 accepted = listener.accept() => match accepted {
                     Ok((socket, client)) => {
                         backoff.accepted();

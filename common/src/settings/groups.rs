@@ -8,6 +8,7 @@ use clap::{ArgAction, Args};
 
 use super::value::{Workers, listen_address, loopback_address};
 use super::{InvalidSetting, duration};
+use crate::snapshot::MeshSettings;
 use crate::spiffe::Identity;
 use crate::telemetry::line::LogFormat;
 
@@ -46,6 +47,16 @@ pub struct NodeSettings {
 }
 
 impl NodeSettings {
+    /// What the meaning of resources depends on besides them.
+    pub fn mesh(&self) -> MeshSettings {
+        MeshSettings {
+            trust_domain: self.trust_domain.as_str().into(),
+            root_namespace: self.root_namespace.as_str().into(),
+            cluster: self.cluster_id.as_str().into(),
+            cluster_domain: self.cluster_domain.as_str().into(),
+        }
+    }
+
     /// The file in which this node's process keeps the last good version of the policies.
     #[must_use]
     pub fn last_good(&self) -> PathBuf {

@@ -8,7 +8,6 @@ use super::apply;
 use super::file::{FileSource, Running};
 use crate::lifecycle::readiness::Readiness;
 use crate::settings::NodeSettings;
-use crate::snapshot::MeshSettings;
 use crate::snapshot::publish::Reader;
 
 /// Starts reading the manifests; they are read for as long as the first value lives. The last good version of the
@@ -22,13 +21,7 @@ pub fn start(
     remembered: Option<PathBuf>,
     readiness: &Readiness,
 ) -> anyhow::Result<(Running, Reader)> {
-    let (batches, mesh) = apply(MeshSettings {
-        trust_domain: node.trust_domain.as_str().into(),
-        root_namespace: node.root_namespace.as_str().into(),
-        cluster: node.cluster_id.as_str().into(),
-        cluster_domain: node.cluster_domain.as_str().into(),
-    })
-    .context("start the thread that applies configuration")?;
+    let (batches, mesh) = apply(node.mesh()).context("start the thread that applies configuration")?;
     let mut source = FileSource::new(&node.manifests);
     if let Some(file) = remembered {
         source = source.remembering(file);

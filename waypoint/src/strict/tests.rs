@@ -39,8 +39,6 @@ fn what_has_one_reading_passes() {
 fn what_has_two_readings_is_refused() {
     use Violation as V;
     let head = |line: &str| format!("POST / HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n");
-    let chunked =
-        |body: &str| format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
     let cases = [
         ("GET / HTTP/1.1\nHost: a\r\n\r\n".to_owned(), V::BareLineFeed),
         ("GET / HTTP/1.1\r\nHost: a\n\r\n".to_owned(), V::BareLineFeed),

@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use common::certs::CertStore;
 use common::hbone::io::TunnelIo;
@@ -19,7 +18,6 @@ use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 use crate::payload::Payload;
 
@@ -91,18 +89,14 @@ impl Connector {
     /// A byte stream to an endpoint: a tunnel to a pod of the mesh, TCP to anything else.
     ///
     /// # Errors
-    /// [`Refusal`] when it cannot be had within `deadline`.
-    pub async fn connect(&self, place: &Place, deadline: Duration) -> Result<Transport, Refusal> {
-        let connecting = async {
-            match &place.workload {
-                Some(workload) if workload.protocol == TunnelProtocol::Hbone => {
-                    self.tunnel(place, workload).await.map(Transport::Tunnel)
-                }
-                _ => dial(place.address).await.map(Transport::Tcp),
+    /// [`Refusal`] when it cannot be had.
+    pub async fn connect(&self, place: &Place) -> Result<Transport, Refusal> {
+        match &place.workload {
+            Some(workload) if workload.protocol == TunnelProtocol::Hbone => {
+                self.tunnel(place, workload).await.map(Transport::Tunnel)
             }
-        };
-        let late = || Refusal::ConnectFailed(format!("no answer from {} in time", place.address).into());
-        timeout(deadline, connecting).await.map_err(|_| late())?
+            _ => dial(place.address).await.map(Transport::Tcp),
+        }
     }
 
     async fn tunnel(&self, place: &Place, workload: &Workload) -> Result<TunnelIo, Refusal> {
@@ -213,6 +207,11 @@ impl Sender {
             Self::Http1(sender) => sender.is_closed(),
             Self::Http2(sender) => sender.is_closed(),
         }
+    }
+
+    /// Whether it takes one request at a time.
+    pub fn is_exclusive(&self) -> bool {
+        matches!(self, Self::Http1(_))
     }
 
     /// Another handle on the same connection, where it takes several requests at a time.

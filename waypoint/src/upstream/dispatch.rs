@@ -1,113 +1,186 @@
-//! Takes a request, or a connection, to an endpoint.
+//! Takes one attempt of a request, or a connection, to the endpoint that was picked for it.
+//!
+//! Knows no routes and does not decide whether to try again. A connection that had waited and turns out to be gone is
+//! replaced once by a fresh one: nothing was sent on it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
-use common::balance::{self, Caller, Choice, Wanted};
+use common::balance::budget::{Overflow, Resource};
+use common::balance::outlier::Outcome;
 use common::refusal::Refusal;
-use common::snapshot::model::{Endpoint, Locality, Workload};
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
+use tokio::time::timeout;
 
 use super::connection::{Place, SendError, Transport};
-use super::pool::{PoolKey, Pooled};
-use crate::destination::Destination;
+use super::pool::{Connections, PoolKey, Pooled};
+use super::{Cluster, EffectivePolicy, Picked};
 use crate::payload::Payload;
 use crate::serve::Conversation;
 
-/// Time for a connection to an endpoint to be made.
-pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
-
-/// An endpoint that was chosen.
-pub struct Chosen {
-    /// Where it is.
-    pub address: SocketAddr,
-    /// The pod there.
-    pub workload: Option<Arc<Workload>>,
+/// Where an attempt goes.
+pub struct Upstream<'a> {
+    /// On whose behalf.
+    pub conversation: &'a Arc<Conversation>,
+    /// The destination.
+    pub cluster: &'a Arc<Cluster>,
+    /// How it is treated.
+    pub policy: &'a EffectivePolicy,
+    /// The endpoint.
+    pub picked: &'a Picked,
 }
 
-/// Chooses an endpoint of what was called.
-///
-/// # Errors
-/// [`Refusal`] when there is none.
-pub fn choose(conversation: &Conversation) -> Result<Chosen, Refusal> {
-    let (service, port) = match &conversation.destination {
-        Destination::Workload { workload, port } => {
-            let address = workload.addresses.first().ok_or(Refusal::PodGone)?;
-            return Ok(Chosen {
-                address: SocketAddr::new(*address, *port),
-                workload: Some(workload.clone()),
-            });
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Failed {
+    /// No connection was made.
+    Connect(Refusal),
+    /// A limit of the destination is reached.
+    Overflow(Overflow),
+    /// The connection broke off after the request was begun.
+    Reset(hyper::Error),
+}
+
+/// The head of an answer, and the connection it came on.
+pub struct Taken {
+    /// The answer.
+    pub response: Response<Incoming>,
+    /// What the connection is given back with.
+    pub lent: Lent,
+}
+
+/// A connection that is in use. Dropped, it is closed, if it takes one request at a time.
+pub struct Lent {
+    conversation: Arc<Conversation>,
+    key: PoolKey,
+    pooled: Pooled,
+    is_limited: bool,
+}
+
+impl Lent {
+    /// Gives it back for the next request: the answer has been read to its end.
+    pub fn give_back(self) {
+        if self.pooled.sender.is_exclusive() {
+            pool(&self.conversation, self.is_limited).keep(&self.key, self.pooled);
+            if self.is_limited {
+                self.conversation.worker.shared.freed.notify_waiters();
+            }
         }
-        Destination::Service { service, port } => (service, *port),
-    };
-    let mesh = conversation.worker.mesh.peek();
-    let locality = Locality::default();
-    let caller = Caller { node: "", locality: &locality, cluster: "" };
-    let wanted = Wanted { port, original: conversation.peer.local.ip() };
-    let chosen =
-        balance::choose(service, mesh.endpoints(service), caller, wanted, |_: &Endpoint| 0, &mut rand::rng());
-    let Choice { endpoint, port } =
-        chosen.map_err(|_| Refusal::NoHealthyUpstream(service.hostname.clone()))?;
-    Ok(Chosen { address: SocketAddr::new(endpoint.address, port), workload: endpoint.workload.clone() })
-}
-
-/// A byte stream to an endpoint of what was called.
-///
-/// # Errors
-/// [`Refusal`] when there is none, or it cannot be reached.
-pub async fn tcp(conversation: &Conversation) -> Result<Transport, Refusal> {
-    let chosen = choose(conversation)?;
-    conversation.worker.connector.connect(&place(conversation, &chosen), CONNECT_DEADLINE).await
-}
-
-fn place(conversation: &Conversation, chosen: &Chosen) -> Place {
-    Place {
-        address: chosen.address,
-        workload: chosen.workload.clone(),
-        client: conversation.client,
-        host: conversation.destination.service().map(|service| service.hostname.clone()),
-        baggage: conversation.baggage.clone(),
     }
 }
 
-/// Sends a request to an endpoint and waits for the head of its answer.
-///
-/// # Errors
-/// [`Refusal`] when it cannot be reached or breaks off.
-pub async fn send(
-    conversation: &Conversation,
-    chosen: &Chosen,
-    version: Version,
-    mut request: Request<Payload>,
-) -> Result<(Response<Incoming>, PoolKey, Pooled), Refusal> {
+/// A connection of a destination that allows only so many must be found by every worker.
+fn pool(conversation: &Conversation, is_limited: bool) -> &Connections {
     let worker = &conversation.worker;
-    let key = PoolKey {
-        cluster: 0,
-        address: chosen.address,
-        incarnation: chosen.workload.as_ref().map_or_else(|| "".into(), |it| it.incarnation.clone()),
-        version,
-        client: conversation.client.ip(),
-    };
-    loop {
-        let mut pooled = match worker.connections.take(&key) {
-            Some(pooled) => pooled,
-            None => {
-                let transport =
-                    worker.connector.connect(&place(conversation, chosen), CONNECT_DEADLINE).await?;
-                let sender = transport.begin(version, ()).await?;
-                Pooled { sender, taken: 1, most: None, idle: Some(Duration::from_secs(3600)) }
+    if is_limited { &worker.shared.limited } else { &worker.connections }
+}
+
+impl Upstream<'_> {
+    /// Sends a request in `version` and waits for the head of its answer.
+    ///
+    /// # Errors
+    /// [`Failed`]: why there is none.
+    pub async fn send(&self, version: Version, mut request: Request<Payload>) -> Result<Taken, Failed> {
+        let is_limited = self.policy.limits.connections != u32::MAX;
+        let endpoint = self.picked.attempt.endpoint();
+        let key = PoolKey {
+            cluster: Arc::as_ptr(self.cluster).addr(),
+            address: self.picked.address,
+            incarnation: endpoint.incarnation.clone(),
+            version,
+            client: self.conversation.client.ip(),
+        };
+        loop {
+            let mut pooled = self.connection(&key, is_limited).await?;
+            let is_fresh = pooled.taken == 1;
+            match pooled.sender.send(request).await {
+                Ok(response) => {
+                    let conversation = self.conversation.clone();
+                    return Ok(Taken { response, lent: Lent { conversation, key, pooled, is_limited } });
+                }
+                Err(SendError::Unsent(back)) if !is_fresh => request = *back,
+                Err(SendError::Unsent(_)) => {
+                    let why = format!("{} closed the connection at once", self.picked.address);
+                    return Err(Failed::Connect(Refusal::ConnectFailed(why.into())));
+                }
+                Err(SendError::Broken(error)) => return Err(Failed::Reset(error)),
+            }
+        }
+    }
+
+    /// A byte stream to the endpoint, and what counts it as long as it lives.
+    ///
+    /// # Errors
+    /// [`Failed`] when it cannot be had.
+    pub async fn open(&self) -> Result<(Transport, impl Send + 'static), Failed> {
+        let permit = self.cluster.admit(Resource::Connection, Instant::now()).map_err(Failed::Overflow)?;
+        let transport = self.connect().await?;
+        self.picked.attempt.note(Outcome::Opened, Instant::now());
+        Ok((transport, (permit, self.picked.attempt.endpoint().connected())))
+    }
+
+    async fn connection(&self, key: &PoolKey, is_limited: bool) -> Result<Pooled, Failed> {
+        let pool = pool(self.conversation, is_limited);
+        if let Some(pooled) = pool.take(key) {
+            return Ok(pooled);
+        }
+        let _pending = self.cluster.admit(Resource::Pending, Instant::now()).map_err(Failed::Overflow)?;
+        let permit = loop {
+            // Listened to before the look, so that a connection given back in between is not missed.
+            let freed = self.conversation.worker.shared.freed.notified();
+            if let Some(pooled) = pool.take(key) {
+                return Ok(pooled);
+            }
+            match self.cluster.admit(Resource::Connection, Instant::now()) {
+                Ok(permit) => break permit,
+                Err(_) if pool.evict(key.cluster) => {}
+                Err(_) => freed.await,
             }
         };
-        match pooled.sender.send(request).await {
-            Ok(response) => return Ok((response, key, pooled)),
-            // A connection that had waited was gone; one that is made now is not.
-            Err(SendError::Unsent(back)) if pooled.taken > 1 => request = *back,
-            Err(SendError::Unsent(_)) => {
-                return Err(Refusal::ConnectFailed("the connection closed at once".into()));
+        let transport = self.connect().await?;
+        let freed = is_limited.then(|| Freed(self.conversation.clone()));
+        let held = (permit, self.picked.attempt.endpoint().connected(), freed);
+        let sender = transport.begin(key.version, held).await.map_err(Failed::Connect)?;
+        self.picked.attempt.note(Outcome::Connected, Instant::now());
+        let most = self.policy.max_requests_per_connection.map(std::num::NonZeroU32::get);
+        let mut pooled = Pooled { sender, taken: 0, most, idle: self.policy.http_idle_timeout };
+        match pooled.share() {
+            Some(shared) => {
+                pool.keep(key, pooled);
+                Ok(shared)
             }
-            Err(SendError::Broken(error)) => return Err(Refusal::ConnectFailed(error.to_string().into())),
+            None => {
+                pooled.taken = 1;
+                Ok(pooled)
+            }
         }
+    }
+
+    async fn connect(&self) -> Result<Transport, Failed> {
+        let conversation = self.conversation;
+        let place = Place {
+            address: self.picked.address,
+            workload: self.picked.workload.clone(),
+            client: conversation.client,
+            host: Some(self.cluster.service().hostname.clone()),
+            baggage: conversation.baggage.clone(),
+        };
+        let connecting = conversation.worker.connector.connect(&place);
+        let late = || Refusal::ConnectFailed(format!("no answer from {} in time", place.address).into());
+        timeout(self.policy.connect_timeout, connecting)
+            .await
+            .map_err(|_| late())
+            .flatten()
+            .map_err(Failed::Connect)
+    }
+}
+
+/// Tells those who wait for a connection that one has ended.
+struct Freed(Arc<Conversation>);
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        self.0.worker.shared.freed.notify_waiters();
     }
 }

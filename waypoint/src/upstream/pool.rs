@@ -21,8 +21,8 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// What makes two requests share a connection: all of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PoolKey {
-    /// The cluster, by a number of its own.
-    pub cluster: u64,
+    /// The cluster, by its place in memory.
+    pub cluster: usize,
     /// The endpoint.
     pub address: SocketAddr,
     /// Which pod is there; empty when it is none of the mesh.
@@ -96,6 +96,15 @@ impl Connections {
         if waiting.len() < MAX_IDLE_CONNECTIONS {
             waiting.push(Waiting { pooled, since: Instant::now() });
         }
+    }
+
+    /// Closes one connection of a cluster that waits, to make room for another. False when there is none.
+    pub fn evict(&self, cluster: usize) -> bool {
+        let mut by_key = self.lock();
+        by_key
+            .iter_mut()
+            .filter(|(key, _)| key.cluster == cluster)
+            .any(|(_, waiting)| waiting.pop().is_some())
     }
 
     /// Closes what has waited for too long, and what `is_wanted` no longer wants.

@@ -1,0 +1,219 @@
+//! What the head of a request says, in one reading: authority, target, and which fields are for the next hop alone.
+//!
+//! Pure. Refuses what two servers could read differently (RFC 9112, section 3.2; RFC 9113, section 8.3.1).
+
+use std::net::Ipv6Addr;
+
+use http::header::{
+    CONNECTION, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, request};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Why a request is answered with 400.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Malformed {
+    /// None, or one that is no host with an optional port.
+    #[error("no usable authority")]
+    Authority,
+    /// Two that differ.
+    #[error("authorities that differ")]
+    Contradiction,
+    /// CONNECT, which a waypoint is not asked for inside a tunnel.
+    #[error("CONNECT")]
+    Connect,
+}
+
+/// The authority of a request, as the client wrote it.
+///
+/// # Errors
+/// [`Malformed`] when there is none, or there are two.
+pub(super) fn authority(parts: &request::Parts) -> Result<String, Malformed> {
+    if parts.method == http::Method::CONNECT {
+        return Err(Malformed::Connect);
+    }
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (None, _) => None,
+        (Some(host), None) => Some(host.to_str().map_err(|_| Malformed::Authority)?),
+        (Some(_), Some(_)) => return Err(Malformed::Contradiction),
+    };
+    let stated = parts.uri.authority().map(|authority| authority.as_str());
+    let authority = match (stated, host) {
+        (Some(stated), Some(host)) if !stated.eq_ignore_ascii_case(host) => {
+            return Err(Malformed::Contradiction);
+        }
+        (Some(stated), _) => stated,
+        (None, Some(host)) => host,
+        // HTTP/1.0 has none; the strict reader saw to it that HTTP/1.1 has one.
+        (None, None) if parts.version == Version::HTTP_10 => return Ok(String::new()),
+        (None, None) => return Err(Malformed::Authority),
+    };
+    if is_authority(authority) { Ok(authority.to_owned()) } else { Err(Malformed::Authority) }
+}
+
+/// A host name or address, and a port if there is one; no user, no spaces, nothing escaped.
+fn is_authority(text: &str) -> bool {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let Some((address, rest)) = rest.split_once(']') else { return false };
+            if address.parse::<Ipv6Addr>().is_err() {
+                return false;
+            }
+            match rest.strip_prefix(':') {
+                Some(port) => (address, Some(port)),
+                None if rest.is_empty() => (address, None),
+                None => return false,
+            }
+        }
+        None => {
+            let (host, port) = match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            };
+            let spelled = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+            if !host.bytes().all(spelled) {
+                return false;
+            }
+            (host, port)
+        }
+    };
+    let is_port = |port: &str| {
+        (1..=5).contains(&port.len())
+            && port.bytes().all(|b| b.is_ascii_digit())
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
+    };
+    (1..=253).contains(&host.len()) && port.is_none_or(is_port)
+}
+
+/// Takes out what a head says to the next hop alone (RFC 9110, section 7.6.1). `te: trailers` stays, which is said to
+/// the server.
+pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let listed: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in listed {
+        // What frames and routes a request is not for its sender to hide.
+        if name != TE && name != HOST && name != http::header::CONTENT_LENGTH {
+            headers.remove(name);
+        }
+    }
+    for name in [
+        CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ] {
+        headers.remove(name);
+    }
+    let wants_trailers = headers
+        .get_all(TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"));
+    headers.remove(TE);
+    if wants_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// The other protocol that a request asks for, when it asks for one as HTTP/1.1 does.
+pub(super) fn upgrade(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
+    let asks = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
+    if version == Version::HTTP_11 && asks { headers.get(UPGRADE).cloned() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn parts(version: Version, uri: &str, headers: &[(&str, &str)]) -> request::Parts {
+        let mut request = Request::builder().version(version).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    /// Version, URI, headers, and what they say.
+    type Case<'a> = (Version, &'a str, &'a [(&'a str, &'a str)], Result<&'a str, Malformed>);
+
+    #[test]
+    fn there_is_one_authority_or_the_request_is_refused() {
+        use Malformed::{Authority, Contradiction};
+        let one = Version::HTTP_11;
+        let cases: [Case<'_>; 17] = [
+            (one, "/", &[("host", "Shop:80")], Ok("Shop:80")),
+            (one, "/", &[("host", "[fd00::1]:80")], Ok("[fd00::1]:80")),
+            (one, "http://shop/a", &[("host", "SHOP")], Ok("shop")),
+            (Version::HTTP_2, "http://shop/a", &[], Ok("shop")),
+            (Version::HTTP_10, "/", &[], Ok("")),
+            (one, "/", &[], Err(Authority)),
+            (one, "/", &[("host", "")], Err(Authority)),
+            (one, "/", &[("host", "a"), ("host", "a")], Err(Contradiction)),
+            (one, "http://shop/a", &[("host", "other")], Err(Contradiction)),
+            (Version::HTTP_2, "http://shop/a", &[("host", "other")], Err(Contradiction)),
+            (one, "/", &[("host", "user@shop")], Err(Authority)),
+            (one, "/", &[("host", "shop/a")], Err(Authority)),
+            (one, "/", &[("host", "shop:0")], Err(Authority)),
+            (one, "/", &[("host", "shop:")], Err(Authority)),
+            (one, "/", &[("host", "shop:99999")], Err(Authority)),
+            (one, "/", &[("host", "[fd00::1")], Err(Authority)),
+            (one, "/", &[("host", "sh%6fp")], Err(Authority)),
+        ];
+        for (version, uri, headers, expected) in cases {
+            let told = authority(&parts(version, uri, headers));
+            assert_eq!(told.as_deref().map_err(|why| *why), expected, "{uri} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_to_this_hop_goes_no_further() {
+        let all = [
+            ("connection", "close, X-Mine, te"),
+            ("x-mine", "1"),
+            ("keep-alive", "5"),
+            ("te", "gzip, Trailers"),
+            ("upgrade", "h2c"),
+            ("transfer-encoding", "chunked"),
+            ("accept", "a"),
+        ];
+        let mut headers = parts(Version::HTTP_11, "/", &all).headers;
+        remove_hop_by_hop(&mut headers);
+        let left: Vec<_> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        assert_eq!(left, [("te", "trailers"), ("accept", "a")]);
+        let mut hidden =
+            parts(Version::HTTP_11, "/", &[("connection", "host, content-length"), ("host", "a")]).headers;
+        remove_hop_by_hop(&mut hidden);
+        assert_eq!(hidden.len(), 1);
+    }
+
+    #[test]
+    fn another_protocol_is_asked_for_in_two_places() {
+        let both = [("connection", "Upgrade"), ("upgrade", "websocket")];
+        let asked = |version, fields| upgrade(version, &parts(version, "/", fields).headers);
+        assert_eq!(asked(Version::HTTP_11, &both).unwrap(), "websocket");
+        assert_eq!(asked(Version::HTTP_11, &both[..1]), None);
+        assert_eq!(asked(Version::HTTP_11, &both[1..]), None);
+        assert_eq!(asked(Version::HTTP_10, &both), None);
+    }
+}
