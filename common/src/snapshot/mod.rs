@@ -5,6 +5,7 @@
 
 pub mod catalog;
 mod compile;
+pub mod difference;
 mod enforce;
 mod index;
 pub mod model;
@@ -176,6 +177,11 @@ impl Snapshot {
     /// Every PeerAuthentication, by namespace and name.
     pub fn peer_authentications(&self) -> impl Iterator<Item = &Arc<PeerAuthentication>> {
         self.peer_authentications.values()
+    }
+
+    /// The VirtualService of this name, as stated.
+    pub fn virtual_service(&self, object: &ObjectName) -> Option<&Arc<VirtualService>> {
+        self.virtual_services.get(object)
     }
 
     /// Every VirtualService as stated, by namespace and name.

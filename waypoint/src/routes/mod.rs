@@ -1,1 +1,61 @@
 //! From the snapshot to the routes of the services a waypoint stands for, and from a request to its rule. Pure.
+//!
+//! [`Tables`] keeps the compiled routes of every service and follows the snapshots; [`RequestFacts`] is what a rule sees
+//! of a request, its path in the form that [`canonical_path`] gives it. What becomes of a request is for `stages`.
+//!
+//! # Where it differs from Istio and Envoy
+//!
+//! On purpose, and each with a name, so that a comparison with the real ones can leave it out:
+//!
+//! - `path-refused`: a path with `//`, a segment `.` or `..`, a backslash, an escaped separator, dot or NUL, overlong
+//!   UTF-8 or a fragment is answered with 400. Istio's default removes dot segments, turns `\` into `/` and passes the
+//!   others on.
+//! - `path-hex-case`: escapes have upper-case digits, in paths and in the paths that rules ask for. Envoy leaves both
+//!   as they are, so that a rule for `%c3` misses `%C3`.
+//! - `path-asterisk`: the path `*` falls under a rule without `uri`. In Envoy such a rule asks for `/`.
+//! - `source-conditions`: `sourceLabels` and `sourceNamespace` are conditions on the workload that calls. Istio's
+//!   waypoint leaves such matches out.
+//! - `match-gateways`: `gateways` of a match without `mesh` leaves it out here. Istio's waypoint does not look at it.
+//! - `closest-host`: a VirtualService whose host names the service less closely than that of another does not apply.
+//!   Istio's waypoint puts the rules of all of them into one list.
+//! - `claims`: no token is verified, so a condition on a claim holds for nobody.
+//! - `delegate-both`: where a delegated match and the delegating one state the same header or `withoutHeaders`, both
+//!   hold. In Istio the delegated one takes the place of the other.
+//! - `delegate-mirrors`: a delegated route without any mirror has all those of the delegating one. Istio merges
+//!   `mirror` and its percentage one by one, and not `mirrors`.
+//! - `delegate-timeout-zero`: a delegated route that states a timeout of 0 has that of the delegating one.
+//! - `tls-order`: of TLS routes the first that holds decides, as the reference says. Envoy takes the closest name.
+//! - `retries-without-attempts`: `retries` without `attempts` means two. Istio's translation reads it as none.
+//! - `retry-headers-ignored`: `x-envoy-retry-on`, `x-envoy-max-retries`, `x-envoy-upstream-rq-timeout-ms` and their
+//!   like change nothing: a client does not set the policy of a service. So `retriable-headers` never fires.
+//! - `retry-avoids-hosts`: hosts that were tried are avoided unless the service hashes consistently. Istio's waypoint
+//!   avoids them then too.
+//! - `redirect-port`: `derivePort: FROM_PROTOCOL_DEFAULT`, and a `port` that is the scheme's own, leave the port out of
+//!   `Location`. Envoy keeps the one of the request's authority.
+//! - `redirect-grpc`: a redirect is one to a gRPC client too. Envoy makes it a gRPC status.
+//! - `mirror-draws`: every mirror is drawn for by itself. In Envoy those of one request share a draw.
+//! - `mirror-address`: an authority that is an IPv6 address gets no `-shadow`, with which it would be none.
+//! - `rewrite-refused`: a regex rewrite that makes no path is answered with 500. Envoy sends what it made.
+//! - `formatter-commands`: `%REQ(x)%` and its like in a header's value are sent as they stand.
+
+mod canonical;
+mod connection;
+mod delegate;
+mod facts;
+mod hosts;
+mod index;
+mod matching;
+mod route;
+mod table;
+mod tables;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use self::canonical::{Canonical, MAX_TARGET_BYTES, Malformed, canonical_path};
+pub use self::connection::{ConnectionRoute, ConnectionRoutes, ConnectionRule};
+pub(crate) use self::facts::with_query;
+pub use self::facts::{ConnectionFacts, RequestFacts};
+pub use self::matching::{Found, HttpRoutes};
+pub use self::route::{Forward, PathPart, Route, Rule, Target};
+pub use self::table::{PortRoutes, ServiceRoutes, View, compile};
+pub use self::tables::Tables;

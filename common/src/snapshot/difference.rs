@@ -1,0 +1,52 @@
+//! What differs between two snapshots, found in time that follows the difference: parts they share are not visited.
+//!
+//! For whoever compiles a snapshot further and keeps what it compiled: ask what changed since the snapshot it was made
+//! from, and do that again. The two may be any two, in any order.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+
+use super::Snapshot;
+use super::model::Service;
+use crate::config::{ObjectName, VirtualService};
+
+/// One object as it was and as it is; at least one of both is there, and they are not equal.
+#[derive(Debug)]
+pub struct Change<'s, T> {
+    /// Its name.
+    pub object: &'s ObjectName,
+    /// In the earlier snapshot.
+    pub before: Option<&'s Arc<T>>,
+    /// In the later one.
+    pub now: Option<&'s Arc<T>>,
+}
+
+impl Snapshot {
+    /// The VirtualServices that differ from those of an earlier snapshot, by name.
+    pub fn virtual_services_since<'s>(
+        &'s self,
+        earlier: &'s Self,
+    ) -> impl Iterator<Item = Change<'s, VirtualService>> {
+        changes(&earlier.virtual_services, &self.virtual_services)
+    }
+
+    /// The services that differ from those of an earlier snapshot, by name. Their endpoints are not looked at.
+    pub fn services_since<'s>(&'s self, earlier: &'s Self) -> impl Iterator<Item = Change<'s, Service>> {
+        changes(&earlier.services, &self.services)
+    }
+}
+
+fn changes<'s, T: Eq>(
+    earlier: &'s OrdMap<ObjectName, Arc<T>>,
+    later: &'s OrdMap<ObjectName, Arc<T>>,
+) -> impl Iterator<Item = Change<'s, T>> {
+    earlier.diff(later).map(|item| match item {
+        DiffItem::Add(object, now) => Change { object, before: None, now: Some(now) },
+        DiffItem::Update { old: (object, before), new: (_, now) } => {
+            Change { object, before: Some(before), now: Some(now) }
+        }
+        DiffItem::Remove(object, before) => Change { object, before: Some(before), now: None },
+    })
+}

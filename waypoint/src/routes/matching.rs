@@ -1,0 +1,86 @@
+//! Which rule a request falls under: the first, in their order, of which everything stated holds.
+
+use std::sync::Arc;
+
+use common::config::routing::StringMatch;
+use common::config::routing::request::{HeaderKey, HttpMatch, ValueMatch};
+
+use super::connection::comes_from;
+use super::facts::RequestFacts;
+use super::index::Index;
+use super::route::Rule;
+
+/// The rules of HTTP requests to one port of a service.
+#[derive(Debug, Clone, Default)]
+pub struct HttpRoutes {
+    rules: Arc<[Rule]>,
+    index: Arc<Index>,
+}
+
+/// What a request falls under.
+#[derive(Debug, Clone, Copy)]
+pub enum Found<'r> {
+    /// This rule.
+    Rule(&'r Rule),
+    /// There are rules and none takes it: 404, flag `NR`.
+    NoRoute,
+    /// There are none for this port: it goes to the service that was called, at the port that was called.
+    Service,
+}
+
+impl HttpRoutes {
+    pub(super) fn new(rules: Vec<Rule>) -> Self {
+        let index = Index::new(rules.iter().map(Rule::stated));
+        Self { rules: rules.into(), index: Arc::new(index) }
+    }
+
+    /// What a request falls under. Allocates only to join several headers of one name.
+    pub fn find(&self, facts: &RequestFacts<'_>) -> Found<'_> {
+        if self.rules.is_empty() {
+            return Found::Service;
+        }
+        let found = self.index.first(facts, |at| self.rules[at].stated().is_none_or(|it| holds(it, facts)));
+        found.map_or(Found::NoRoute, |at| Found::Rule(&self.rules[at]))
+    }
+
+    /// Every rule, in the order in which they are asked.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+}
+
+/// Whether everything that a match states holds. Its port and gateways were looked at when it was compiled.
+fn holds(stated: &HttpMatch, facts: &RequestFacts<'_>) -> bool {
+    let is = |stated: &Option<StringMatch>, value: &str| stated.as_ref().is_none_or(|it| it.matches(value));
+    is(&stated.path, facts.path)
+        && is(&stated.method, facts.method)
+        && is(&stated.scheme, facts.scheme)
+        && is(&stated.authority, facts.authority)
+        && comes_from(&stated.source_labels, stated.source_namespace.as_deref(), facts.source)
+        && stated.headers.iter().all(|(key, value)| has(key, value, facts))
+        && !stated.without_headers.iter().any(|(key, value)| has_or_lacks(key, value, facts))
+        && stated.query.iter().all(|(name, value)| {
+            let found = facts.parameter(name);
+            match value {
+                ValueMatch::Present => found.is_some(),
+                ValueMatch::Value(value) => found.is_some_and(|it| value.matches(it)),
+            }
+        })
+}
+
+/// Whether a header is there and is what is asked for. No token is verified here, so nobody has a claim.
+fn has(key: &HeaderKey, value: &ValueMatch, facts: &RequestFacts<'_>) -> bool {
+    let HeaderKey::Header(name) = key else { return false };
+    match value {
+        ValueMatch::Present => facts.headers.contains_key(name),
+        ValueMatch::Value(value) => facts.header(name).is_some_and(|it| value.matches(&*it)),
+    }
+}
+
+/// The same for `withoutHeaders`, where a header that is not there counts as an empty one.
+fn has_or_lacks(key: &HeaderKey, value: &ValueMatch, facts: &RequestFacts<'_>) -> bool {
+    let (HeaderKey::Header(name), ValueMatch::Value(asked)) = (key, value) else {
+        return has(key, value, facts);
+    };
+    facts.header(name).map_or_else(|| asked.matches(""), |it| asked.matches(&*it))
+}

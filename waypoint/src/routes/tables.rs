@@ -1,0 +1,197 @@
+//! The routes of every service that a waypoint stands for, kept up to date from one snapshot to the next.
+//!
+//! A change costs work in proportion to the services it concerns: who refers to what is remembered, and tables that
+//! nothing concerns are shared with those before. Services to which no VirtualService applies have no table.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use common::config::ObjectName;
+use common::config::routing::{HttpAction, VirtualService};
+use common::snapshot::Snapshot;
+use common::snapshot::model::Service;
+use imbl::{OrdMap, OrdSet};
+
+use super::hosts;
+use super::table::{Part, ServiceRoutes, View, compile_from};
+
+/// The routes of all services of a waypoint.
+#[derive(Debug, Clone)]
+pub struct Tables {
+    view: Arc<View>,
+    services: OrdMap<ObjectName, Arc<ServiceRoutes>>,
+    references: References,
+}
+
+impl Tables {
+    /// Compiles a snapshot from nothing.
+    pub fn new(view: View, mesh: &Snapshot) -> Self {
+        let nothing =
+            Self { view: Arc::new(view), services: OrdMap::new(), references: References::default() };
+        nothing.update(&Snapshot::default(), mesh)
+    }
+
+    /// The routes of a service; `None` when no VirtualService applies to it, or another waypoint stands for it: its
+    /// requests go to the service itself.
+    pub fn of(&self, service: &ObjectName) -> Option<&Arc<ServiceRoutes>> {
+        self.services.get(service)
+    }
+
+    /// Every table, by service.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<ServiceRoutes>> {
+        self.services.values()
+    }
+
+    /// The tables for a later snapshot; `old` is the one that these are of.
+    #[must_use]
+    pub fn update(&self, old: &Snapshot, new: &Snapshot) -> Self {
+        let mut tables = self.clone();
+        for service in tables.follow(old, new) {
+            let mesh_has = new.service(&service.namespace, &service.name);
+            let ours = mesh_has.filter(|it| it.waypoint.as_ref() == Some(&tables.view.waypoint));
+            match ours.and_then(|it| tables.compile(it, new)) {
+                Some(routes) => tables.services.insert(service, Arc::new(routes)),
+                None => tables.services.remove(&service),
+            };
+        }
+        tables
+    }
+
+    /// Brings the references up to date. Returns the services that what changed concerns.
+    fn follow(&mut self, old: &Snapshot, new: &Snapshot) -> BTreeSet<ObjectName> {
+        let (mut stale, mut services) = (BTreeSet::new(), BTreeSet::new());
+        for change in new.virtual_services_since(old) {
+            stale.insert(change.object.clone());
+            stale.extend(self.references.delegating.of(change.object).cloned());
+        }
+        for change in new.services_since(old) {
+            services.insert(change.object.clone());
+            // Destinations know of a service whether it is there, and its only port.
+            let known = |it: Option<&Arc<Service>>| {
+                it.map(|it| it.ports.iter().map(|it| it.port).collect::<Vec<u16>>())
+            };
+            if known(change.before) != known(change.now) {
+                stale.extend(self.references.leading.of(change.object).cloned());
+            }
+        }
+        let mut named = BTreeSet::new();
+        for object in &stale {
+            named.extend(self.references.remove(object));
+            let stated = new.virtual_service(object).filter(|it| may_apply(it, &self.view));
+            if let Some(stated) = stated {
+                named.extend(self.references.add(stated, new, &self.view));
+            }
+        }
+        services.extend(named.iter().filter_map(|it| hosts::service_of(it, &self.view.cluster_domain)));
+        let ends: BTreeSet<&str> = named.iter().filter_map(|it| hosts::wildcard(it)).collect();
+        if !ends.is_empty() {
+            let concerned =
+                new.services().filter(|it| hosts::ends(&it.hostname).any(|end| ends.contains(end)));
+            services.extend(concerned.map(|it| ObjectName::new(it.namespace.clone(), it.name.clone())));
+        }
+        services
+    }
+
+    fn compile(&self, service: &Service, mesh: &Snapshot) -> Option<ServiceRoutes> {
+        let candidates: BTreeSet<&ObjectName> = self.references.naming(&service.hostname).collect();
+        let stated = candidates.into_iter().filter_map(|it| mesh.virtual_service(it));
+        let routes = compile_from(mesh, &self.view, service, stated);
+        (!routes.is_empty()).then_some(routes)
+    }
+}
+
+/// Whether a VirtualService may apply to any service here.
+fn may_apply(stated: &VirtualService, view: &View) -> bool {
+    stated.gateways.mesh && !stated.hosts.is_empty() && stated.visibility.reaches(&view.waypoint.namespace)
+}
+
+/// A many-to-many relation that shares structure with its copies.
+#[derive(Debug, Clone)]
+struct Relation<K: Ord + Clone>(OrdMap<K, OrdSet<ObjectName>>);
+
+impl<K: Ord + Clone> Default for Relation<K> {
+    fn default() -> Self {
+        Self(OrdMap::new())
+    }
+}
+
+impl<K: Ord + Clone> Relation<K> {
+    fn of<Q: Ord + ?Sized>(&self, key: &Q) -> impl Iterator<Item = &ObjectName> + use<'_, K, Q>
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        self.0.get(key).into_iter().flatten()
+    }
+
+    fn add(&mut self, key: &K, object: &ObjectName) {
+        self.0.entry(key.clone()).or_default().insert(object.clone());
+    }
+
+    fn remove(&mut self, key: &K, object: &ObjectName) {
+        if let Some(objects) = self.0.get_mut(key) {
+            objects.remove(object);
+            if objects.is_empty() {
+                self.0.remove(key);
+            }
+        }
+    }
+}
+
+/// Which VirtualServices refer to what.
+#[derive(Debug, Clone, Default)]
+struct References {
+    /// Full name, or pattern, to those that have it as a host.
+    naming: Relation<Arc<str>>,
+    /// Delegate to those that delegate to it.
+    delegating: Relation<ObjectName>,
+    /// Service to those that lead to it.
+    leading: Relation<ObjectName>,
+    /// All of these by VirtualService, to take them out again.
+    filed: OrdMap<ObjectName, Arc<Filed>>,
+}
+
+/// What one VirtualService refers to.
+#[derive(Debug)]
+struct Filed {
+    hosts: BTreeSet<Arc<str>>,
+    delegates: BTreeSet<ObjectName>,
+    leads_to: BTreeSet<ObjectName>,
+}
+
+impl References {
+    /// Those that name a service by its name or by a pattern.
+    fn naming<'r>(&'r self, hostname: &'r str) -> impl Iterator<Item = &'r ObjectName> {
+        let patterns = hosts::ends(hostname).flat_map(|end| self.naming.of(&*format!("*{end}")));
+        self.naming.of(hostname).chain(patterns)
+    }
+
+    /// Files one and returns the names and patterns of its hosts.
+    fn add(&mut self, stated: &Arc<VirtualService>, mesh: &Snapshot, view: &View) -> Vec<Arc<str>> {
+        let object = &stated.object;
+        let full = |host| hosts::full_name(host, &object.namespace, &view.cluster_domain);
+        let delegates = stated.http.iter().filter_map(|it| match &it.action {
+            HttpAction::Delegate(delegate) => Some(delegate.clone()),
+            _ => None,
+        });
+        let filed = Filed {
+            hosts: stated.hosts.iter().map(|it| Arc::from(&*full(it))).collect(),
+            delegates: delegates.collect(),
+            leads_to: Part::new(stated, mesh, view).leads_to(&view.cluster_domain),
+        };
+        filed.hosts.iter().for_each(|it| self.naming.add(it, object));
+        filed.delegates.iter().for_each(|it| self.delegating.add(it, object));
+        filed.leads_to.iter().for_each(|it| self.leading.add(it, object));
+        let names = filed.hosts.iter().cloned().collect();
+        self.filed.insert(object.clone(), Arc::new(filed));
+        names
+    }
+
+    /// Takes one out, if it is filed, and returns the names and patterns of its hosts.
+    fn remove(&mut self, object: &ObjectName) -> Vec<Arc<str>> {
+        let Some(filed) = self.filed.remove(object) else { return Vec::new() };
+        filed.hosts.iter().for_each(|it| self.naming.remove(it, object));
+        filed.delegates.iter().for_each(|it| self.delegating.remove(it, object));
+        filed.leads_to.iter().for_each(|it| self.leading.remove(it, object));
+        filed.hosts.iter().cloned().collect()
+    }
+}

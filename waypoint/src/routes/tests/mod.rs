@@ -1,0 +1,1 @@
+//! Manifests in, questions to the tables.
