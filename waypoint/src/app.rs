@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
+use arc_swap::ArcSwap;
 use common::admin::config_dump::DumpSection;
 use common::admin::dump;
 use common::admin::{AdminHandler, HttpServer, ReadinessHandler, StatsHandler};
@@ -24,12 +25,15 @@ use common::spiffe::Identity;
 use common::telemetry::logging::{self, Logging};
 use common::telemetry::metrics::Metrics;
 use serde_json::json;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::exchange::MAX_MIRRORS_IN_FLIGHT;
+use crate::routes::View;
 use crate::settings::Settings;
 use crate::upstream::connection::{Connector, Myself};
 use crate::upstream::{Clusters, Vantage};
-use crate::worker::{Shared, Worker, listen};
+use crate::worker::{Followed, Shared, Worker, listen};
 
 /// The version in logs, metrics and dumps.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -92,6 +96,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
         let worker = Arc::new(Worker {
             shared: shared.clone(),
             turns: Default::default(),
+            mirrors: Arc::new(Semaphore::new(MAX_MIRRORS_IN_FLIGHT)),
             gateway: given.gateway.clone(),
             mesh: mesh.clone(),
             certs: certs.clone(),
@@ -129,7 +134,14 @@ fn shared(settings: &Settings, mesh: &Reader) -> Arc<Shared> {
     let pod = ObjectName::new(given.pod_namespace.as_str(), given.pod_name.as_str());
     let vantage = Vantage::new(&settings.node.mesh(), pod);
     let clusters = Clusters::new(vantage, Instant::now());
-    let shared = Arc::new(Shared { clusters, limited: Default::default(), freed: Default::default() });
+    let cluster_domain = settings.node.cluster_domain.as_str().into();
+    let routes = Followed::nothing(View { waypoint: given.gateway.clone(), cluster_domain });
+    let shared = Arc::new(Shared {
+        clusters,
+        routes: ArcSwap::from_pointee(routes),
+        limited: Default::default(),
+        freed: Default::default(),
+    });
     let (following, mut mesh) = (shared.clone(), mesh.clone());
     tokio::spawn(async move {
         let mut sweeps = tokio::time::interval(OUTLIER_SWEEP);

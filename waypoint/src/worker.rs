@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context;
+use arc_swap::ArcSwap;
 use common::certs::CertStore;
 use common::config::ObjectName;
 use common::hbone::Budget;
@@ -22,11 +23,12 @@ use common::tls::HandshakeLimiter;
 use futures_util::FutureExt as _;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::accept;
+use crate::routes::{Tables, View};
 use crate::upstream::connection::Connector;
 use crate::upstream::pool::{Connections, SWEEP_INTERVAL};
 use crate::upstream::{Clusters, Pickers};
@@ -38,16 +40,40 @@ const ACCEPT_BACKLOG: i32 = 1024;
 pub struct Shared {
     /// Destinations, with what is known of their endpoints.
     pub clusters: Clusters,
+    /// The routes of the services it stands for, and the snapshot they are of.
+    pub routes: ArcSwap<Followed>,
     /// Connections, that wait for the next request, to destinations that allow only so many.
     pub limited: Connections,
     /// Told when such a connection has been given back or has ended.
     pub freed: Notify,
 }
 
+/// Routes, and the snapshot they are of.
+pub struct Followed {
+    mesh: Arc<Snapshot>,
+    tables: Arc<Tables>,
+}
+
+impl Followed {
+    /// No routes, of a waypoint that stands for a Gateway.
+    pub fn nothing(view: View) -> Self {
+        let mesh = Arc::<Snapshot>::default();
+        Self { tables: Arc::new(Tables::new(view, &mesh)), mesh }
+    }
+}
+
 impl Shared {
-    /// Takes over a new snapshot.
+    /// Takes over a new snapshot. Destinations first: a route must not lead to one that is not known yet.
     pub fn follow(&self, mesh: &Arc<Snapshot>) {
         self.clusters.update(mesh, Instant::now());
+        let before = self.routes.load();
+        let tables = Arc::new(before.tables.update(&before.mesh, mesh));
+        self.routes.store(Arc::new(Followed { mesh: mesh.clone(), tables }));
+    }
+
+    /// The routes in force.
+    pub fn tables(&self) -> Arc<Tables> {
+        self.routes.load().tables.clone()
     }
 }
 
@@ -57,6 +83,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// Whose turn it is in each cluster.
     pub turns: Mutex<Pickers>,
+    /// Places for copies of requests.
+    pub mirrors: Arc<Semaphore>,
     /// The Gateway this waypoint stands for.
     pub gateway: ObjectName,
     /// The mesh.

@@ -10,7 +10,7 @@ use imbl::ordmap::DiffItem;
 
 use super::Snapshot;
 use super::model::Service;
-use crate::config::{ObjectName, VirtualService};
+use crate::config::{DestinationRule, ObjectName, VirtualService};
 
 /// One object as it was and as it is; at least one of both is there, and they are not equal.
 #[derive(Debug)]
@@ -35,6 +35,24 @@ impl Snapshot {
     /// The services that differ from those of an earlier snapshot, by name. Their endpoints are not looked at.
     pub fn services_since<'s>(&'s self, earlier: &'s Self) -> impl Iterator<Item = Change<'s, Service>> {
         changes(&earlier.services, &self.services)
+    }
+
+    /// The services that differ from those of an earlier snapshot, or are not served where they were; some perhaps
+    /// twice.
+    pub fn served_since<'s>(&'s self, earlier: &'s Self) -> impl Iterator<Item = &'s ObjectName> {
+        let endpoints = earlier.endpoints.diff(&self.endpoints).map(|item| match item {
+            DiffItem::Add(object, _) | DiffItem::Remove(object, _) => object,
+            DiffItem::Update { new: (object, _), .. } => object,
+        });
+        self.services_since(earlier).map(|change| change.object).chain(endpoints)
+    }
+
+    /// The DestinationRules that differ from those of an earlier snapshot, by name.
+    pub fn destination_rules_since<'s>(
+        &'s self,
+        earlier: &'s Self,
+    ) -> impl Iterator<Item = Change<'s, DestinationRule>> {
+        changes(&earlier.destination_rules, &self.destination_rules)
     }
 }
 

@@ -20,7 +20,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use imbl::ordmap::DiffItem;
 
 use self::catalog::Conflict;
 pub use self::compile::Mesh;
@@ -194,23 +193,6 @@ impl Snapshot {
         self.destination_rules.values()
     }
 
-    /// Services that are not what they were in an earlier snapshot of the same mesh, or are not served where they were;
-    /// those that came and went among them, some perhaps twice. Costs work in proportion to the change.
-    pub fn services_since<'s>(&'s self, earlier: &'s Self) -> impl Iterator<Item = &'s ObjectName> {
-        let services = earlier.services.diff(&self.services).map(|it| sides(it).0);
-        let endpoints = earlier.endpoints.diff(&self.endpoints).map(|it| sides(it).0);
-        services.chain(endpoints)
-    }
-
-    /// DestinationRules that are not what they were in an earlier snapshot of the same mesh: each as it was and as it
-    /// is. Costs work in proportion to the change.
-    pub fn destination_rules_since<'s>(
-        &'s self,
-        earlier: &'s Self,
-    ) -> impl Iterator<Item = (Option<&'s Arc<DestinationRule>>, Option<&'s Arc<DestinationRule>>)> {
-        earlier.destination_rules.diff(&self.destination_rules).map(|it| sides(it).1)
-    }
-
     /// Policies that could not be read and for which nobody is admitted, where they would bind.
     pub fn unknown_policies(&self) -> &[Arc<str>] {
         &self.unknown_policies
@@ -224,16 +206,5 @@ impl Snapshot {
     /// Objects stated by more than one file.
     pub fn conflicts(&self) -> &[Conflict] {
         &self.conflicts
-    }
-}
-
-/// The key of a difference, and what was and is under it.
-type Sides<'s, K, V> = (&'s K, (Option<&'s V>, Option<&'s V>));
-
-fn sides<'s, K, V>(difference: DiffItem<'s, 's, K, V>) -> Sides<'s, K, V> {
-    match difference {
-        DiffItem::Add(key, now) => (key, (None, Some(now))),
-        DiffItem::Update { old: (_, before), new: (key, now) } => (key, (Some(before), Some(now))),
-        DiffItem::Remove(key, before) => (key, (Some(before), None)),
     }
 }

@@ -5,16 +5,23 @@
 use std::net::Ipv6Addr;
 
 use http::header::{
-    CONNECTION, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, COOKIE, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Version, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request};
+
+use crate::routes::{self, RequestFacts};
+use crate::serve::Conversation;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// Why a request is answered with 400.
+/// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Malformed {
+    /// Its target is none, or could be read in two ways.
+    #[error("target: {0}")]
+    Target(#[from] routes::Malformed),
     /// None, or one that is no host with an optional port.
     #[error("no usable authority")]
     Authority,
@@ -26,11 +33,75 @@ pub(super) enum Malformed {
     Connect,
 }
 
+impl Malformed {
+    /// What it is answered with.
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Self::Target(routes::Malformed::TooLong) => StatusCode::URI_TOO_LONG,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+/// What a request says before its body, read once: rules see what is forwarded.
+pub(super) struct Head {
+    /// The method.
+    pub(super) method: Method,
+    /// The version the client speaks.
+    pub(super) version: Version,
+    /// The headers, cookies in one.
+    pub(super) headers: HeaderMap,
+    authority: String,
+    path: String,
+    query: Option<String>,
+}
+
+impl Head {
+    /// Reads a head.
+    ///
+    /// # Errors
+    /// [`Malformed`] when it has not one meaning.
+    pub(super) fn read(parts: request::Parts) -> Result<Self, Malformed> {
+        let authority = authority(&parts)?;
+        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        let canonical = routes::canonical_path(target)?;
+        let (path, query) = (canonical.path.into_owned(), canonical.query.map(str::to_owned));
+        let request::Parts { method, version, mut headers, .. } = parts;
+        join_cookies(&mut headers);
+        let version = if version == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 };
+        Ok(Self { method, version, headers, authority, path, query })
+    }
+
+    /// What rules look at.
+    pub(super) fn facts<'a>(&'a self, conversation: &'a Conversation) -> RequestFacts<'a> {
+        RequestFacts {
+            method: self.method.as_str(),
+            scheme: "http",
+            authority: &self.authority,
+            path: &self.path,
+            query: self.query.as_deref(),
+            headers: &self.headers,
+            port: conversation.destination.port(),
+            source: conversation.caller.as_deref(),
+        }
+    }
+}
+
+/// HTTP/2 clients may send each cookie apart (RFC 9113, section 8.2.3); rules and HTTP/1.1 know one header.
+fn join_cookies(headers: &mut HeaderMap) {
+    let all: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if all.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, joined);
+    }
+}
+
 /// The authority of a request, as the client wrote it.
 ///
 /// # Errors
 /// [`Malformed`] when there is none, or there are two.
-pub(super) fn authority(parts: &request::Parts) -> Result<String, Malformed> {
+fn authority(parts: &request::Parts) -> Result<String, Malformed> {
     if parts.method == http::Method::CONNECT {
         return Err(Malformed::Connect);
     }

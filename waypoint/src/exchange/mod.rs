@@ -1,30 +1,39 @@
 //! One request: its walk through the stages, to an endpoint and back.
+//!
+//! What is decided stands in `routes`, `stages` and `upstream`; this carries it out, in the order of the stages, and
+//! gathers what is told of it. One table of routes is asked for the whole request, so that a change while it is under way
+//! is seen whole or not at all.
 
-mod answer;
+mod attempts;
+mod flow;
 mod head;
+mod mirror;
 mod observed;
+mod reply;
 mod upgrade;
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use common::balance::budget::Resource;
-use common::balance::outlier::Outcome;
-use common::config::destination::pool::HttpVersion;
-use http::header::HOST;
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, request};
-use hyper::body::{Body as _, Incoming};
+use bytes::Bytes;
+use common::config::routing::HttpAction;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tokio::time::sleep;
 
-use self::answer::Made;
-use self::observed::{InFlight, Observed};
-use crate::destination::Destination;
+use self::attempts::{Attempts, Sent, Source};
+use self::flow::{Flow, Path};
+use self::head::Head;
+pub use self::mirror::{MAX_MIRRORS_IN_FLIGHT, MIRROR_DEADLINE};
+use self::observed::Observed;
 use crate::flags::Flag;
-use crate::payload::{Answer, Payload};
+use crate::payload::Answer;
 use crate::record::Record;
+use crate::routes::{Found, RequestFacts, Rule};
 use crate::serve::Conversation;
-use crate::upstream::dispatch::{Failed, Taken, Upstream};
-use crate::upstream::{Cluster, ClusterKey, NoUpstream, PickFacts, Picked};
+use crate::stages::cors::{self, Cors, Grant};
+use crate::stages::respond::{self, Answer as Made};
+use crate::stages::timeout::timeouts;
+use crate::stages::{fault, redirect, split, transform};
 
 /// An answer on its way to the client.
 pub type Reply = Response<Answer<Observed>>;
@@ -33,16 +42,18 @@ pub type Reply = Response<Answer<Observed>>;
 pub async fn serve(conversation: Arc<Conversation>, request: Request<Incoming>) -> Reply {
     let mut record = Record::begin(&conversation, &request);
     match walk(&conversation, request, &mut record).await {
-        Ok((response, in_flight)) => {
+        Ok(Sent { response, in_flight, left }) => {
             let (parts, body) = response.into_parts();
             record.head(parts.status, &parts.headers);
             let observed = Observed::from_upstream(record, in_flight);
-            Response::from_parts(parts, Answer::from_upstream(body, None, observed))
+            Response::from_parts(parts, Answer::from_upstream(body, left, observed))
         }
         Err(made) => {
-            record.head(made.status(), made.headers());
-            let (parts, body) = made.into_parts();
-            Response::from_parts(parts, Answer::made(body, Observed::made(record)))
+            record.head(made.status, &made.headers);
+            let mut response = Response::new(Answer::made(made.body, Observed::made(record)));
+            *response.status_mut() = made.status;
+            *response.headers_mut() = made.headers;
+            response
         }
     }
 }
@@ -55,150 +66,88 @@ async fn walk(
     conversation: &Arc<Conversation>,
     mut request: Request<Incoming>,
     record: &mut Record,
-) -> Result<(Response<Incoming>, InFlight), Made> {
+) -> Result<Sent, Made> {
     let asked = upgrade::Asked::take(&mut request);
     let (parts, body) = request.into_parts();
-    let is_grpc = false;
-    let authority = head::authority(&parts).map_err(|why| {
+    let head = Head::read(parts).map_err(|why| {
         tracing::debug!(%why, "a request is refused");
         record.flag(Flag::ProtocolError);
-        answer::made(StatusCode::BAD_REQUEST, "bad request", false)
+        respond::answer(why.status(), Bytes::new(), false)
     })?;
-    let cluster = cluster(conversation).map_err(|none| no_upstream(none, is_grpc, record))?;
-    let permit = cluster
-        .admit(Resource::Request, Instant::now())
-        .map_err(|overflow| no_upstream(overflow.into(), is_grpc, record))?;
-    let policy = cluster.policy();
-    let picked = pick(conversation, &cluster, &parts).map_err(|none| no_upstream(none, is_grpc, record))?;
-    let version = version(&parts, policy.version, asked.is_some());
-    let payload = if body.is_end_stream() { Payload::Empty } else { Payload::Once(body) };
-    let request = outgoing(parts, &authority, version, payload, asked.as_ref());
-    let upstream = Upstream { conversation, cluster: &cluster, policy: &policy, picked: &picked };
-    match upstream.send(version, request).await {
-        Ok(Taken { mut response, lent }) => {
-            picked.attempt.note(Outcome::Answered(response.status().as_u16()), Instant::now());
-            match asked {
-                Some(asked) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                    asked.carry(conversation.worker.clone(), &mut response);
-                }
-                _ => head::remove_hop_by_hop(response.headers_mut()),
-            }
-            *response.version_mut() = Version::HTTP_11;
-            let Picked { attempt, .. } = picked;
-            Ok((response, InFlight { lent, attempt, permit }))
-        }
-        Err(failed) => {
-            picked.attempt.note(Outcome::Failed, Instant::now());
-            Err(unanswered(&failed, is_grpc, record))
-        }
-    }
-}
-
-fn cluster(conversation: &Conversation) -> Result<Arc<Cluster>, NoUpstream> {
-    let Destination::Service { service, port } = &conversation.destination else {
-        return Err(NoUpstream::Unknown);
-    };
-    let service = common::config::ObjectName::new(service.namespace.clone(), service.name.clone());
-    let key = ClusterKey { service, port: *port, subset: None };
-    conversation.worker.shared.clusters.get(&key).ok_or(NoUpstream::Unknown)
-}
-
-fn pick(
-    conversation: &Conversation,
-    cluster: &Arc<Cluster>,
-    parts: &request::Parts,
-) -> Result<Picked, NoUpstream> {
-    let facts = PickFacts {
-        headers: &parts.headers,
-        query: parts.uri.query(),
-        source: conversation.client,
-        original: conversation.original,
-        tried: &[],
-    };
-    conversation.worker.pickers().pick(cluster, &facts, Instant::now(), &mut rand::rng())
-}
-
-/// The version of HTTP that is spoken to the endpoint: the client's, unless the policy says otherwise. Another protocol
-/// can be asked for in HTTP/1.1 only.
-fn version(parts: &request::Parts, stated: HttpVersion, upgrades: bool) -> Version {
-    match stated {
-        _ if upgrades => Version::HTTP_11,
-        HttpVersion::Http1 => Version::HTTP_11,
-        HttpVersion::Http2 => Version::HTTP_2,
-        HttpVersion::Default | HttpVersion::AsClient => match parts.version {
-            Version::HTTP_2 => Version::HTTP_2,
-            _ => Version::HTTP_11,
-        },
-    }
-}
-
-/// The request as the endpoint gets it.
-fn outgoing(
-    parts: request::Parts,
-    authority: &str,
-    version: Version,
-    payload: Payload,
-    asked: Option<&upgrade::Asked>,
-) -> Request<Payload> {
-    let request::Parts { method, uri, mut headers, .. } = parts;
-    head::remove_hop_by_hop(&mut headers);
-    let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let mut target = http::uri::Parts::default();
-    headers.remove(HOST);
-    if version == Version::HTTP_2 {
-        target.scheme = Some(Scheme::HTTP);
-        target.authority = authority.parse::<Authority>().ok();
-    } else if let Ok(host) = HeaderValue::from_str(authority) {
-        headers.insert(HOST, host);
-    }
-    target.path_and_query = Some(path);
-    if let Some(asked) = asked {
-        asked.restate(&mut headers);
-    }
-    let mut request = Request::new(payload);
-    *request.method_mut() = method;
-    // Its parts are each what a URI is made of.
-    *request.uri_mut() = Uri::from_parts(target).unwrap_or_default();
-    *request.headers_mut() = headers;
-    *request.version_mut() = version;
-    request
-}
-
-fn no_upstream(none: NoUpstream, is_grpc: bool, record: &mut Record) -> Made {
-    let (flag, text) = match none {
-        NoUpstream::Unknown => (Flag::NoCluster, ""),
-        NoUpstream::NoHealthy => (Flag::NoHealthyUpstream, "no healthy upstream"),
-        NoUpstream::Overflow(_) => (
-            Flag::Overflow,
-            "upstream connect error or disconnect/reset before headers. reset reason: overflow",
-        ),
-    };
-    record.flag(flag);
-    let mut made = answer::made(StatusCode::SERVICE_UNAVAILABLE, text, is_grpc);
-    if flag == Flag::Overflow {
-        made.headers_mut().insert("x-envoy-overloaded", HeaderValue::from_static("true"));
-    }
-    made
-}
-
-fn unanswered(failed: &Failed, is_grpc: bool, record: &mut Record) -> Made {
-    let (flag, text) = match failed {
-        Failed::Overflow(overflow) => return no_upstream((*overflow).into(), is_grpc, record),
-        Failed::Connect(refusal) => {
-            tracing::debug!(%refusal, "an endpoint cannot be reached");
-            (
-                Flag::UpstreamConnectFailure,
-                "upstream connect error or disconnect/reset before headers. reset reason: connection failure",
-            )
-        }
-        Failed::Reset(error) => {
-            tracing::debug!(%error, "an endpoint broke off");
-            (
-                Flag::UpstreamTermination,
-                "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
-            )
+    let flow = Flow::find(conversation);
+    let facts = head.facts(conversation);
+    let is_grpc = facts.is_grpc();
+    let rule = match flow.routes().find(&facts) {
+        Found::Rule(rule) => Some(rule),
+        Found::Service => None,
+        Found::NoRoute => {
+            record.flag(Flag::NoRoute);
+            return Err(respond::answer(StatusCode::NOT_FOUND, Bytes::new(), is_grpc));
         }
     };
-    record.flag(flag);
-    answer::made(StatusCode::SERVICE_UNAVAILABLE, text, is_grpc)
+    let grant = match rule {
+        Some(rule) => {
+            record.route(rule.name());
+            on_the_way(rule, &facts, record).await?
+        }
+        None => None,
+    };
+    let timeouts = timeouts(rule.map(|rule| &*rule.route), &facts);
+    let chosen = rule.and_then(|rule| split::choose(&rule.route, &mut rand::rng()));
+    let path = Path { rule, chosen };
+    let outgoing = path.outgoing(&head, &facts).map_err(|why| {
+        tracing::debug!(%why, "a rewrite makes no path");
+        respond::answer(StatusCode::INTERNAL_SERVER_ERROR, Bytes::new(), is_grpc)
+    })?;
+    let cluster =
+        flow.cluster(chosen.map(|it| it.target)).map_err(|none| reply::no_upstream(none, is_grpc, record))?;
+    let mirrors = rule.map_or_else(Vec::new, |rule| flow.mirrors(&rule.route));
+    let retry = path.retries();
+    let source = Source::new(body, retry.is_some() || !mirrors.is_empty());
+    for mirror in mirrors {
+        mirror::send(conversation, mirror, &outgoing, &source);
+    }
+    let attempts = Attempts { conversation, cluster, outgoing, source, timeouts, retry, asked, is_grpc };
+    let mut sent = attempts.run(record).await?;
+    let headers = sent.response.headers_mut();
+    if let (Some(rule), Some(chosen)) = (rule, &chosen) {
+        transform::response(&rule.route, chosen, headers);
+    }
+    if let Some(grant) = grant {
+        grant.tell(headers);
+    }
+    Ok(sent)
+}
+
+/// What a rule does to a request before it is sent on.
+///
+/// # Errors
+/// The answer, where the request is not sent on.
+async fn on_the_way<'r>(
+    rule: &'r Rule,
+    facts: &RequestFacts<'_>,
+    record: &mut Record,
+) -> Result<Option<Grant<'r>>, Made> {
+    let is_grpc = facts.is_grpc();
+    let injected = fault::inject(rule.route.fault(), &mut rand::rng());
+    if let Some(delay) = injected.delay {
+        record.flag(Flag::DelayInjected);
+        sleep(delay).await;
+    }
+    if let Some(abort) = injected.abort {
+        record.flag(Flag::FaultInjected);
+        return Err(fault::aborted(abort, is_grpc));
+    }
+    let grant = match cors::decide(&rule.route, facts) {
+        Cors::Preflight(answer) => return Err(answer),
+        Cors::Granted(grant) => Some(grant),
+        Cors::Nothing => None,
+    };
+    let mut made = match rule.route.action() {
+        HttpAction::Redirect(stated) => redirect::redirected(stated, rule.prefix(), facts),
+        HttpAction::Respond(stated) => respond::direct(stated, is_grpc),
+        HttpAction::Forward(_) | HttpAction::Delegate(_) => return Ok(grant),
+    };
+    transform::own_response(&rule.route, &mut made.headers);
+    Err(made)
 }

@@ -31,6 +31,7 @@ const NEVER: u64 = u64::MAX;
 #[derive(Debug)]
 pub struct Cluster {
     key: ClusterKey,
+    name: Arc<str>,
     /// What times in atomics are counted from.
     epoch: Instant,
     usage: Usage,
@@ -95,6 +96,8 @@ impl Cluster {
     pub(super) fn build(key: ClusterKey, inputs: Inputs<'_>, now: Instant) -> Option<Arc<Self>> {
         inputs.service.ports.iter().find(|it| it.port == key.port)?;
         let policy = Arc::new(inputs.policy(&key)?);
+        let subset = key.subset.as_deref().unwrap_or_default();
+        let name = format!("outbound|{}|{subset}|{}", key.port, inputs.service.hostname).into();
         let members: Arc<[Member]> = inputs.members(&key, &policy, &[], now).into();
         let mut detector = Detector::default();
         track(&mut detector, &policy, &[], &members);
@@ -111,6 +114,7 @@ impl Cluster {
         };
         Some(Arc::new(Self {
             key,
+            name,
             epoch: now,
             usage: Usage::default(),
             ejections: Default::default(),
@@ -172,6 +176,11 @@ impl Cluster {
     /// Its name.
     pub fn key(&self) -> &ClusterKey {
         &self.key
+    }
+
+    /// Its name in logs, as Istio's proxies have it: `outbound|8080|v1|web.shop.svc.cluster.local`.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// How it is treated now. Take it once per request.

@@ -136,7 +136,7 @@ impl Clusters {
         let before = std::mem::replace(&mut state.mesh, mesh.clone());
         state.since = now;
         let moved = state.follow_own(mesh.workload(&self.0.vantage.uid));
-        let mut changed: BTreeSet<ObjectName> = mesh.services_since(&before).cloned().collect();
+        let mut changed: BTreeSet<ObjectName> = mesh.served_since(&before).cloned().collect();
         let far = state.follow_rules(&before, &self.0.vantage.names.cluster_domain, &mut changed);
         let keys: Vec<ClusterKey> = match moved || far {
             true => state.clusters.keys().cloned().collect(),
@@ -203,9 +203,9 @@ impl State {
             About::Many => any = true,
             About::Host(host) => services.extend(service_of(&host, domain)),
         };
-        for (old, new) in self.mesh.destination_rules_since(before) {
-            old.into_iter().for_each(|it| about(self.rules.remove(it)));
-            new.into_iter().for_each(|it| about(self.rules.insert(it)));
+        for change in self.mesh.destination_rules_since(before) {
+            change.before.into_iter().for_each(|it| about(self.rules.remove(it)));
+            change.now.into_iter().for_each(|it| about(self.rules.insert(it)));
         }
         any
     }

@@ -42,6 +42,15 @@ pub enum Failed {
     Reset(hyper::Error),
 }
 
+impl Failed {
+    /// Whether the endpoint says that it has not begun with the request (REFUSED_STREAM).
+    pub fn is_refused(&self) -> bool {
+        let Self::Reset(error) = self else { return false };
+        let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+        cause.and_then(h2::Error::reason) == Some(h2::Reason::REFUSED_STREAM)
+    }
+}
+
 /// The head of an answer, and the connection it came on.
 pub struct Taken {
     /// The answer.

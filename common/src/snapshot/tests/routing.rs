@@ -68,7 +68,8 @@ fn changed(desk: &Desk, earlier: &Snapshot) -> Vec<(String, &'static str)> {
     let routes = desk.now.virtual_services_since(earlier);
     let routes = routes.map(|it| (it.object.to_string(), (it.before.is_some(), it.now.is_some())));
     let services = desk.now.services_since(earlier);
-    let services = services.map(|it| (format!("service {}", it.object), (it.before.is_some(), it.now.is_some())));
+    let services =
+        services.map(|it| (format!("service {}", it.object), (it.before.is_some(), it.now.is_some())));
     routes
         .chain(services)
         .map(|(name, change)| {

@@ -1,0 +1,299 @@
+//! The tries of one request: which endpoint, how long, and whether there is another.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::balance::budget::Resource;
+use common::balance::outlier::Outcome;
+use common::config::destination::balance::Algorithm;
+use common::config::destination::pool::HttpVersion;
+use http::header::SET_COOKIE;
+use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
+use hyper::body::{Body as _, Incoming};
+use tokio::time::{sleep, timeout};
+
+use super::flow::Outgoing;
+use super::observed::InFlight;
+use super::{head, reply, upgrade};
+use crate::flags::Flag;
+use crate::payload::{Payload, Recording};
+use crate::record::Record;
+use crate::serve::Conversation;
+use crate::stages::respond::Answer as Made;
+use crate::stages::retry::{self, Failure, Verdict};
+use crate::stages::timeout::{Timeouts, expired};
+use crate::upstream::dispatch::{Failed, Taken, Upstream};
+use crate::upstream::{Cluster, EffectivePolicy, Permit, PickFacts, Picked};
+
+/// How long the endpoint took for the head of its answer, in milliseconds (Envoy's header).
+const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+
+/// A request's body, as far as it may be sent again.
+pub(super) enum Source {
+    /// None.
+    Empty,
+    /// Sent once.
+    Once(Option<Incoming>),
+    /// Kept for another try, or for mirrors.
+    Recorded(Recording),
+}
+
+impl Source {
+    /// Of a body that may be needed `again`.
+    pub(super) fn new(body: Incoming, again: bool) -> Self {
+        match (body.is_end_stream(), again) {
+            (true, _) => Self::Empty,
+            (false, true) => Self::Recorded(Recording::new(body)),
+            (false, false) => Self::Once(Some(body)),
+        }
+    }
+
+    /// A copy for a mirror.
+    pub(super) fn mirror(&self) -> Option<Payload> {
+        match self {
+            Self::Empty => Some(Payload::Empty),
+            Self::Once(_) => None,
+            Self::Recorded(recording) => Some(recording.mirror()),
+        }
+    }
+
+    fn payload(&mut self) -> Option<Payload> {
+        match self {
+            Self::Empty => Some(Payload::Empty),
+            Self::Once(body) => body.take().map(Payload::Once),
+            Self::Recorded(recording) => recording.attempt(),
+        }
+    }
+
+    fn can_be_sent_again(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Once(body) => body.is_some(),
+            Self::Recorded(recording) => recording.is_whole(),
+        }
+    }
+}
+
+/// One request and everything its tries go by.
+pub(super) struct Attempts<'a> {
+    pub(super) conversation: &'a Arc<Conversation>,
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) outgoing: Outgoing,
+    pub(super) source: Source,
+    pub(super) timeouts: Timeouts,
+    pub(super) retry: Option<retry::Policy<'a>>,
+    pub(super) asked: Option<upgrade::Asked>,
+    pub(super) is_grpc: bool,
+}
+
+/// An answer whose body is still to come.
+pub(super) struct Sent {
+    pub(super) response: Response<Incoming>,
+    pub(super) in_flight: InFlight,
+    /// What is left of the request's time.
+    pub(super) left: Option<Duration>,
+}
+
+/// How one try ended.
+struct Tried {
+    picked: Picked,
+    began: Instant,
+    result: Result<Taken, Ended>,
+}
+
+/// Why a try brought no answer.
+enum Ended {
+    Failed(Failed),
+    /// The try's time is up.
+    TryExpired,
+    /// The request's time is up.
+    Expired,
+}
+
+impl Attempts<'_> {
+    /// Tries until there is an answer, or none is to be had.
+    ///
+    /// # Errors
+    /// The answer that is made here instead.
+    pub(super) async fn run(mut self, record: &mut Record) -> Result<Sent, Made> {
+        let is_grpc = self.is_grpc;
+        let none = |none, record: &mut Record| reply::no_upstream(none, is_grpc, record);
+        let permit = self
+            .cluster
+            .admit(Resource::Request, Instant::now())
+            .map_err(|overflow| none(overflow.into(), record))?;
+        let deadline = self.timeouts.total.map(|total| Instant::now() + total);
+        let (mut tried, mut retries, mut _retrying) = (Vec::new(), 0, None);
+        loop {
+            let policy = self.cluster.policy();
+            let picked = self.pick(&policy, &tried).map_err(|why| none(why, record))?;
+            tried.push(picked.address);
+            let one = self.one(&policy, picked, retries + 1, deadline).await;
+            record.upstream(self.cluster.name(), one.picked.address, one.picked.workload.as_ref());
+            note(&one);
+            match self.verdict(&one.result, retries) {
+                Verdict::Again if self.source.can_be_sent_again() => {
+                    match self.cluster.admit(Resource::Retry, Instant::now()) {
+                        Ok(permit) => _retrying = Some(permit),
+                        Err(_) => {
+                            record.flag(Flag::Overflow);
+                            return self.finish(one, permit, deadline, record);
+                        }
+                    }
+                }
+                Verdict::Exhausted => {
+                    record.flag(Flag::RetryLimit);
+                    return self.finish(one, permit, deadline, record);
+                }
+                Verdict::Again | Verdict::Final => return self.finish(one, permit, deadline, record),
+            }
+            drop(one);
+            retries += 1;
+            self.back_off(retries, deadline, record).await?;
+        }
+    }
+
+    fn pick(
+        &self,
+        policy: &EffectivePolicy,
+        tried: &[SocketAddr],
+    ) -> Result<Picked, crate::upstream::NoUpstream> {
+        let hashes = matches!(policy.algorithm, Algorithm::ConsistentHash(_));
+        let avoids = self.retry.is_some_and(|retry| retry.avoids_hosts(hashes));
+        let facts = PickFacts {
+            headers: &self.outgoing.headers,
+            query: self.outgoing.target.query(),
+            source: self.conversation.client,
+            original: self.conversation.original,
+            tried: if avoids { tried } else { &[] },
+        };
+        self.conversation.worker.pickers().pick(&self.cluster, &facts, Instant::now(), &mut rand::rng())
+    }
+
+    /// One try.
+    async fn one(
+        &mut self,
+        policy: &EffectivePolicy,
+        picked: Picked,
+        number: u32,
+        deadline: Option<Instant>,
+    ) -> Tried {
+        let began = Instant::now();
+        let version = version(self.outgoing.version, policy.version, self.asked.is_some());
+        // There is one: what cannot be sent again is not tried again.
+        let payload = self.source.payload().unwrap_or(Payload::Empty);
+        let mut request = self.outgoing.request(version, payload);
+        retry::tell_attempt(number, request.headers_mut());
+        if let Some(asked) = &self.asked {
+            asked.restate(request.headers_mut());
+        }
+        let upstream =
+            Upstream { conversation: self.conversation, cluster: &self.cluster, policy, picked: &picked };
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(began));
+        let is_last = left.is_some_and(|left| self.timeouts.per_try.is_none_or(|per_try| left <= per_try));
+        let most = if is_last { left } else { self.timeouts.per_try };
+        let sending = upstream.send(version, request);
+        let result = match most {
+            None => sending.await.map_err(Ended::Failed),
+            Some(most) => match timeout(most, sending).await {
+                Ok(sent) => sent.map_err(Ended::Failed),
+                Err(_) if is_last => Err(Ended::Expired),
+                Err(_) => Err(Ended::TryExpired),
+            },
+        };
+        Tried { picked, began, result }
+    }
+
+    fn verdict(&self, result: &Result<Taken, Ended>, retries: u32) -> Verdict {
+        let Some(policy) = &self.retry else { return Verdict::Final };
+        let failed = |why, was_sent| retry::Outcome::Failed { why, was_sent };
+        let outcome = match result {
+            Ok(taken) => retry::Outcome::Answered {
+                status: taken.response.status(),
+                headers: taken.response.headers(),
+            },
+            Err(Ended::Expired) => return Verdict::Final,
+            Err(Ended::TryExpired) => failed(Failure::TryExpired, true),
+            Err(Ended::Failed(Failed::Overflow(_))) => failed(Failure::Overflow, false),
+            Err(Ended::Failed(Failed::Connect(_))) => failed(Failure::Connect, false),
+            Err(Ended::Failed(failure @ Failed::Reset(_))) if failure.is_refused() => {
+                failed(Failure::Refused, true)
+            }
+            Err(Ended::Failed(Failed::Reset(_))) => failed(Failure::Reset, true),
+        };
+        policy.judge(&outcome, retries)
+    }
+
+    /// Waits before the next try, or until the request's time is up.
+    async fn back_off(&self, retry: u32, deadline: Option<Instant>, record: &mut Record) -> Result<(), Made> {
+        let pause = self.retry.map_or(Duration::ZERO, |policy| policy.backoff(retry, &mut rand::rng()));
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if let Some(left) = left.filter(|left| *left <= pause) {
+            sleep(left).await;
+            record.flag(Flag::UpstreamTimeout);
+            return Err(expired(self.is_grpc));
+        }
+        sleep(pause).await;
+        Ok(())
+    }
+
+    /// What the last try comes to.
+    fn finish(
+        self,
+        one: Tried,
+        permit: Permit,
+        deadline: Option<Instant>,
+        record: &mut Record,
+    ) -> Result<Sent, Made> {
+        let Tried { picked, began, result } = one;
+        let Taken { mut response, lent } = match result {
+            Ok(taken) => taken,
+            Err(Ended::Failed(failed)) => return Err(reply::unanswered(&failed, self.is_grpc, record)),
+            Err(Ended::TryExpired | Ended::Expired) => {
+                record.flag(Flag::UpstreamTimeout);
+                return Err(expired(self.is_grpc));
+            }
+        };
+        match self.asked {
+            Some(asked) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                asked.carry(self.conversation.worker.clone(), &mut response);
+            }
+            _ => head::remove_hop_by_hop(response.headers_mut()),
+        }
+        *response.version_mut() = self.outgoing.version;
+        let headers = response.headers_mut();
+        let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        headers.insert(SERVICE_TIME, HeaderValue::from(took));
+        for cookie in &picked.set_cookies {
+            if let Ok(cookie) = HeaderValue::from_str(cookie) {
+                headers.append(SET_COOKIE, cookie);
+            }
+        }
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let in_flight = InFlight { lent, attempt: picked.attempt, permit };
+        Ok(Sent { response, in_flight, left })
+    }
+}
+
+/// Tells outlier detection how a try went. What a limit of ours kept from being sent says nothing of the endpoint.
+fn note(one: &Tried) {
+    let outcome = match &one.result {
+        Ok(taken) => Outcome::Answered(taken.response.status().as_u16()),
+        Err(Ended::Failed(Failed::Overflow(_))) => return,
+        Err(Ended::Failed(_)) => Outcome::Failed,
+        Err(Ended::TryExpired | Ended::Expired) => Outcome::TimedOut,
+    };
+    one.picked.attempt.note(outcome, Instant::now());
+}
+
+/// The version of HTTP that is spoken to an endpoint: the client's, unless the policy says otherwise. Another protocol can
+/// be asked for in HTTP/1.1 only.
+fn version(of_client: Version, stated: HttpVersion, upgrades: bool) -> Version {
+    match stated {
+        _ if upgrades => Version::HTTP_11,
+        HttpVersion::Http1 => Version::HTTP_11,
+        HttpVersion::Http2 => Version::HTTP_2,
+        HttpVersion::Default | HttpVersion::AsClient => of_client,
+    }
+}

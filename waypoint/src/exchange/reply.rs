@@ -1,0 +1,47 @@
+//! Answers to requests that no endpoint answered, in the words of Envoy's local replies. Pure but for the record.
+
+use http::{HeaderValue, StatusCode};
+
+use crate::flags::Flag;
+use crate::record::Record;
+use crate::stages::respond::{Answer, answer};
+use crate::upstream::NoUpstream;
+use crate::upstream::dispatch::Failed;
+
+const OVERFLOW: &str = "upstream connect error or disconnect/reset before headers. reset reason: overflow";
+const CONNECT: &str =
+    "upstream connect error or disconnect/reset before headers. reset reason: connection failure";
+const RESET: &str =
+    "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
+
+/// There is no endpoint to ask.
+pub(super) fn no_upstream(none: NoUpstream, is_grpc: bool, record: &mut Record) -> Answer {
+    let (flag, text) = match none {
+        NoUpstream::Unknown => (Flag::NoCluster, ""),
+        NoUpstream::NoHealthy => (Flag::NoHealthyUpstream, "no healthy upstream"),
+        NoUpstream::Overflow(_) => (Flag::Overflow, OVERFLOW),
+    };
+    record.flag(flag);
+    let mut made = answer(StatusCode::SERVICE_UNAVAILABLE, text, is_grpc);
+    if flag == Flag::Overflow {
+        made.headers.insert("x-envoy-overloaded", HeaderValue::from_static("true"));
+    }
+    made
+}
+
+/// The last endpoint that was asked gave no answer.
+pub(super) fn unanswered(failed: &Failed, is_grpc: bool, record: &mut Record) -> Answer {
+    let (flag, text) = match failed {
+        Failed::Overflow(overflow) => return no_upstream((*overflow).into(), is_grpc, record),
+        Failed::Connect(refusal) => {
+            tracing::debug!(%refusal, "an endpoint cannot be reached");
+            (Flag::UpstreamConnectFailure, CONNECT)
+        }
+        Failed::Reset(error) => {
+            tracing::debug!(%error, "an endpoint broke off");
+            (if failed.is_refused() { Flag::UpstreamReset } else { Flag::UpstreamTermination }, RESET)
+        }
+    };
+    record.flag(flag);
+    answer(StatusCode::SERVICE_UNAVAILABLE, text, is_grpc)
+}
