@@ -37,6 +37,8 @@ pub enum Protocol {
     Http,
     /// Anything: bytes.
     Tcp,
+    /// TLS that is the application's own: bytes, whose first name a server.
+    Tls,
     /// Not declared: the first bytes of the client tell.
     Undeclared,
 }
@@ -121,8 +123,8 @@ impl Protocol {
         let word = port.app_protocol.to_ascii_lowercase();
         match word.strip_prefix("kubernetes.io/").unwrap_or(&word) {
             "http" | "http2" | "h2c" | "grpc" | "grpc-web" | "ws" => Self::Http,
-            // TLS is the application's own, and is carried as it is.
-            "tcp" | "tls" | "https" | "wss" | "mongo" | "mysql" | "redis" => Self::Tcp,
+            "tls" | "https" | "wss" => Self::Tls,
+            "tcp" | "mongo" | "mysql" | "redis" => Self::Tcp,
             _ => Self::Undeclared,
         }
     }

@@ -19,7 +19,7 @@ use std::pin::pin;
 
 use crate::accept::Peer;
 use crate::destination::{Destination, Protocol};
-use crate::sniff::{Sniffed, watch};
+use crate::sniff::{self, Sniffed, watch};
 use crate::strict::StrictIo;
 use crate::worker::Worker;
 use crate::{exchange, tcp};
@@ -82,10 +82,12 @@ pub async fn serve(worker: Arc<Worker>, peer: Arc<Peer>, incoming: Incoming) {
     let Ok(stream) = incoming.accept(None) else { return };
     let mut stream = TunnelIo::new(stream);
     let told = match conversation.destination.protocol() {
+        // Whoever may have to wait for the server's first word is not waited for.
         Protocol::Tcp => Ok(Sniffed::Other),
+        Protocol::Tls => Ok(Sniffed::Tls),
         Protocol::Http => match watch(&mut stream).await {
             // It was to be HTTP, so let the parser say what is wrong with it.
-            Ok(Sniffed::Other) => Ok(Sniffed::Http1),
+            Ok(Sniffed::Other | Sniffed::Tls) => Ok(Sniffed::Http1),
             told => told,
         },
         Protocol::Undeclared => watch(&mut stream).await,
@@ -93,7 +95,11 @@ pub async fn serve(worker: Arc<Worker>, peer: Arc<Peer>, incoming: Incoming) {
     match told {
         Ok(Sniffed::Http2) => http2(conversation, stream).await,
         Ok(Sniffed::Http1) => http1(conversation, stream).await,
-        Ok(Sniffed::Other | Sniffed::More) => tcp::carry(&conversation, stream).await,
+        Ok(Sniffed::Tls) => {
+            let name = sniff::server_name(&mut stream).await;
+            tcp::carry(&conversation, stream, name.as_deref()).await;
+        }
+        Ok(Sniffed::Other | Sniffed::More) => tcp::carry(&conversation, stream, None).await,
         // The client went away before it had said anything.
         Err(_) => {}
     }

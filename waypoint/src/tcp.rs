@@ -3,23 +3,25 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use common::config::ObjectName;
 use common::hbone::io::TunnelIo;
 use common::refusal::Refusal;
 use common::telemetry::labels::Reporter;
 use tokio::io::copy_bidirectional;
+use tokio::time::timeout;
 
-use crate::destination::Destination;
+use crate::exchange::flow::Flow;
+use crate::routes::ConnectionFacts;
 use crate::serve::Conversation;
+use crate::stages::split;
 use crate::upstream::connection::Transport;
 use crate::upstream::dispatch::{Failed, Upstream};
-use crate::upstream::{Cluster, ClusterKey, PickFacts};
+use crate::upstream::{Cluster, PickFacts};
 
-/// Carries `client` to an endpoint and to its end.
-pub async fn carry(conversation: &Arc<Conversation>, mut client: TunnelIo) {
+/// Carries `client` to an endpoint and to its end. `server_name` is what its TLS names, if it is TLS.
+pub async fn carry(conversation: &Arc<Conversation>, mut client: TunnelIo, server_name: Option<&str>) {
     let worker = &conversation.worker;
     let carried = async {
-        let cluster = cluster(conversation)?;
+        let cluster = cluster(conversation, server_name)?;
         let policy = cluster.policy();
         let facts = PickFacts::connection(conversation.client, conversation.original);
         let picked = worker
@@ -29,10 +31,16 @@ pub async fn carry(conversation: &Arc<Conversation>, mut client: TunnelIo) {
         let upstream = Upstream { conversation, cluster: &cluster, policy: &policy, picked: &picked };
         let (far, _held) = upstream.open().await.map_err(refusal)?;
         // However it ended, both sides have been told by the end of the other.
-        let _ = match far {
-            Transport::Tunnel(mut far) => copy_bidirectional(&mut client, &mut far).await,
-            Transport::Tcp(mut far) => copy_bidirectional(&mut client, &mut far).await,
+        let carrying = async {
+            let _ = match far {
+                Transport::Tunnel(mut far) => copy_bidirectional(&mut client, &mut far).await,
+                Transport::Tcp(mut far) => copy_bidirectional(&mut client, &mut far).await,
+            };
         };
+        match policy.max_connection_duration {
+            Some(most) => drop(timeout(most, carrying).await),
+            None => carrying.await,
+        }
         Ok(())
     };
     let refused: Result<(), Refusal> = tokio::select! {
@@ -45,13 +53,20 @@ pub async fn carry(conversation: &Arc<Conversation>, mut client: TunnelIo) {
     }
 }
 
-fn cluster(conversation: &Conversation) -> Result<Arc<Cluster>, Refusal> {
-    let Destination::Service { service, port } = &conversation.destination else {
-        return Err(no_endpoint(conversation));
+/// The destination of the route that the connection falls under, or what was called.
+fn cluster(conversation: &Arc<Conversation>, server_name: Option<&str>) -> Result<Arc<Cluster>, Refusal> {
+    let flow = Flow::find(conversation);
+    let facts = ConnectionFacts {
+        server_name,
+        destination: conversation.original.ip(),
+        port: conversation.destination.port(),
+        source: conversation.caller.as_deref(),
     };
-    let service = ObjectName::new(service.namespace.clone(), service.name.clone());
-    let key = ClusterKey { service, port: *port, subset: None };
-    conversation.worker.shared.clusters.get(&key).ok_or_else(|| no_endpoint(conversation))
+    let target = match flow.connections().and_then(|routes| routes.find(&facts)) {
+        Some(rule) => split::choose_for_connection(&rule.route, &mut rand::rng()),
+        None => None,
+    };
+    flow.cluster(target).map_err(|_| no_endpoint(conversation))
 }
 
 fn no_endpoint(conversation: &Conversation) -> Refusal {

@@ -10,14 +10,16 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use super::head::Head;
 use crate::destination::Destination;
 use crate::payload::Payload;
-use crate::routes::{Forward, HttpRoutes, RequestFacts, Route, Rule, ServiceRoutes, Target};
+use crate::routes::{
+    ConnectionRoutes, Forward, HttpRoutes, RequestFacts, Route, Rule, ServiceRoutes, Target,
+};
 use crate::serve::Conversation;
 use crate::stages::transform::{self, Disclosure, NotAPath, Rewritten};
 use crate::stages::{mirror, retry};
 use crate::upstream::{Cluster, ClusterKey, NoUpstream};
 
 /// The routes of what was called, as they are when the request begins.
-pub(super) struct Flow<'a> {
+pub(crate) struct Flow<'a> {
     conversation: &'a Arc<Conversation>,
     table: Option<Arc<ServiceRoutes>>,
     none: HttpRoutes,
@@ -25,7 +27,7 @@ pub(super) struct Flow<'a> {
 
 impl<'a> Flow<'a> {
     /// Looks up the routes of what was called.
-    pub(super) fn find(conversation: &'a Arc<Conversation>) -> Self {
+    pub(crate) fn find(conversation: &'a Arc<Conversation>) -> Self {
         let table = conversation.destination.service().and_then(|service| {
             let name = ObjectName::new(service.namespace.clone(), service.name.clone());
             conversation.worker.shared.tables().of(&name).cloned()
@@ -39,11 +41,17 @@ impl<'a> Flow<'a> {
         self.table.as_ref().map_or(&self.none, |table| &table.port(port).http)
     }
 
+    /// The routes of connections to the port that was called.
+    pub(crate) fn connections(&self) -> Option<&ConnectionRoutes> {
+        let port = self.conversation.destination.port();
+        self.table.as_ref().map(|table| &table.port(port).connections)
+    }
+
     /// The destination that a route names, or what was called when there is no route.
     ///
     /// # Errors
     /// [`NoUpstream::Unknown`] when there is no such service, port or subset.
-    pub(super) fn cluster(&self, target: Option<&Target>) -> Result<Arc<Cluster>, NoUpstream> {
+    pub(crate) fn cluster(&self, target: Option<&Target>) -> Result<Arc<Cluster>, NoUpstream> {
         let key = match target {
             Some(target) => self.key(target),
             None => called(&self.conversation.destination),
@@ -64,7 +72,7 @@ impl<'a> Flow<'a> {
 }
 
 /// The destination that was called itself.
-pub(crate) fn called(destination: &Destination) -> Option<ClusterKey> {
+fn called(destination: &Destination) -> Option<ClusterKey> {
     let Destination::Service { service, port } = destination else { return None };
     let service = ObjectName::new(service.namespace.clone(), service.name.clone());
     Some(ClusterKey { service, port: *port, subset: None })

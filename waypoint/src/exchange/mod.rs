@@ -5,7 +5,7 @@
 //! is seen whole or not at all.
 
 mod attempts;
-mod flow;
+pub(crate) mod flow;
 mod head;
 mod mirror;
 mod observed;
