@@ -32,19 +32,16 @@ impl Usage {
         limits: &Limits,
         window: Option<(Duration, Duration)>,
     ) -> Result<(), Overflow> {
-        let recent = window.map_or(0, |(now, interval)| match resource {
-            Resource::Request => self.recent.add(now, interval),
-            Resource::Retry => self.recent.count(now, interval),
-            Resource::Connection | Resource::Pending => 0,
-        });
+        let recent = match (resource, window) {
+            (Resource::Retry, Some((now, interval))) => self.recent.count(now, interval),
+            _ => 0,
+        };
         let counter = &self.used[at(resource)];
         let mut used = counter.load(Ordering::Relaxed);
         loop {
             let mut in_use = self.in_use();
-            if resource == Resource::Retry {
-                // Those that began of late and are over by now count too.
-                in_use.requests = in_use.requests.max(recent);
-            }
+            // Those that began of late and are over by now count too.
+            in_use.requests = in_use.requests.max(recent);
             *field(&mut in_use, resource) = used;
             if let Err(overflow) = limits.admit(resource, &in_use) {
                 self.overflows[at(resource)].fetch_add(1, Ordering::Relaxed);
@@ -52,10 +49,14 @@ impl Usage {
             }
             // What was judged is what is counted up: a place taken in between is judged with.
             match counter.compare_exchange_weak(used, used + 1, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Ok(()),
+                Ok(_) => break,
                 Err(now) => used = now,
             }
         }
+        if let (Resource::Request, Some((now, interval))) = (resource, window) {
+            self.recent.add(now, interval);
+        }
+        Ok(())
     }
 
     fn give_back(&self, resource: Resource) {
@@ -87,8 +88,8 @@ struct Recent {
 const COUNT_BITS: u32 = u32::BITS;
 
 impl Recent {
-    /// Counts one more. How many there were.
-    fn add(&self, now: Duration, interval: Duration) -> u32 {
+    /// Counts one more.
+    fn add(&self, now: Duration, interval: Duration) {
         let (number, _) = part(now, interval);
         let mut running = self.running.load(Ordering::Relaxed);
         loop {
@@ -96,17 +97,14 @@ impl Recent {
             // An interval with as many requests as there are numbers cannot be: it would carry into the number.
             let next = if same { running + 1 } else { (number << COUNT_BITS) + 1 };
             match self.running.compare_exchange_weak(running, next, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) if same => break,
-                Ok(_) => {
-                    self.before.store(running, Ordering::Relaxed);
-                    break;
-                }
+                Ok(_) if same => return,
+                Ok(_) => return self.before.store(running, Ordering::Relaxed),
                 Err(now) => running = now,
             }
         }
-        self.count(now, interval)
     }
 
+    /// How many there were.
     fn count(&self, now: Duration, interval: Duration) -> u32 {
         let (number, passed) = part(now, interval);
         let of = |kept: u64, wanted: u64| if kept >> COUNT_BITS == wanted { kept as u32 } else { 0 };

@@ -323,6 +323,13 @@ impl Cluster {
         (returned, self.nanos(at))
     }
 
+    /// Does something while nobody else can have the lock.
+    #[cfg(test)]
+    pub(super) fn while_locked<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _detector = self.lock();
+        act()
+    }
+
     fn since_epoch(&self, at: Instant) -> Duration {
         at.saturating_duration_since(self.epoch)
     }

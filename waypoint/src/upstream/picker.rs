@@ -123,6 +123,12 @@ impl Pickers {
         })
     }
 
+    /// In how many clusters it knows whose turn it is.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.by_cluster.len()
+    }
+
     fn turns(
         &mut self,
         cluster: &Arc<Cluster>,

@@ -36,10 +36,14 @@ pub struct Names {
 pub struct RuleIndex {
     names: Names,
     /// Namespace and full host.
-    exact: OrdMap<(Arc<str>, Arc<str>), Arc<[Arc<DestinationRule>]>>,
+    exact: OrdMap<(Arc<str>, Arc<str>), SameHost>,
     /// Namespace, then the longest first: a length and the host with its `*`.
-    wildcards: OrdMap<(Arc<str>, Reverse<usize>, Arc<str>), Arc<[Arc<DestinationRule>]>>,
+    wildcards: OrdMap<Wildcard, SameHost>,
 }
+
+/// The rules of one namespace for one host, oldest first.
+type SameHost = Arc<[Arc<DestinationRule>]>;
+type Wildcard = (Arc<str>, Reverse<usize>, Arc<str>);
 
 /// Which services a rule is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +81,7 @@ impl RuleIndex {
         change: impl FnOnce(&mut Vec<Arc<DestinationRule>>),
     ) -> About {
         fn swap<K: Ord + Clone>(
-            map: &mut OrdMap<K, Arc<[Arc<DestinationRule>]>>,
+            map: &mut OrdMap<K, SameHost>,
             key: K,
             change: impl FnOnce(&mut Vec<Arc<DestinationRule>>),
         ) {
@@ -113,8 +117,7 @@ impl RuleIndex {
     /// The rule of one namespace: that of the most specific host for which there is one that the client sees.
     fn of(&self, namespace: &Arc<str>, host: &Arc<str>, client: &Client) -> Option<Applied> {
         let exact = self.exact.get(&(namespace.clone(), host.clone()));
-        let longest: (Arc<str>, Reverse<usize>, Arc<str>) =
-            (namespace.clone(), Reverse(usize::MAX), "".into());
+        let longest: Wildcard = (namespace.clone(), Reverse(usize::MAX), "".into());
         let wildcards = self
             .wildcards
             .range(longest..)
