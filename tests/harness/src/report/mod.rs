@@ -111,6 +111,9 @@ pub struct Described {
     pub path: String,
     /// The request's header fields.
     pub headers: BTreeMap<String, String>,
+    /// Status and body of what it called itself, where it calls something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub called: Option<String>,
 }
 
 /// What a load generator measured: `load`, `pingpong` and `connrate`, each with its own unit of work.

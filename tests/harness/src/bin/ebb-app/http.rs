@@ -1,9 +1,11 @@
 //! An HTTP/1.1 server that says who it is, for tests to see whom they reached and as whom.
 //!
-//! `/bytes/N` answers N bytes, `/delay/MS` waits first, `/status/N` answers that status; a body sent is echoed. Any other
-//! path gets the description (`harness::report::Described`).
+//! `/bytes/N` answers N bytes, `/delay/MS` waits first, `/status/N` answers that status; a body sent is echoed.
+//! `/-/served` answers how many requests there were, itself not counted. Any other path gets the description
+//! (`harness::report::Described`). By its flags it can be slow, fail now and then, or call another service first.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     convert::Infallible,
     net::SocketAddr,
@@ -14,18 +16,21 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use harness::report::Described;
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::{
-    HeaderMap, Method, Request, Response, StatusCode,
+    HeaderMap, Method, Request, Response, StatusCode, Uri,
     body::{Body, Bytes, Frame, Incoming, SizeHint},
-    header::{CONTENT_TYPE, HeaderValue},
+    client::conn::http1 as client,
+    header::{CONTENT_TYPE, HOST, HeaderValue},
     server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+
+use tokio::net::TcpStream;
 
 use crate::{announce, net};
 
@@ -49,6 +54,22 @@ pub(crate) struct Flags {
     /// Version in the description
     #[arg(long, env = "POD_VERSION", default_value = "")]
     version: String,
+    /// Milliseconds before every answer
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=DELAY_MAX_MS))]
+    delay_ms: u64,
+    /// Answers every N-th request with 503
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    fail_every: Option<u64>,
+    /// Called for every request (http://HOST[:PORT]/PATH), with its tracing headers and `user`; the answer is in the
+    /// description
+    #[arg(long)]
+    calls: Option<Uri>,
+}
+
+/// The flags, and how many requests there were.
+struct Server {
+    flags: Flags,
+    served: Cell<u64>,
 }
 
 type Answer = Response<Either<Full<Bytes>, Pieces>>;
@@ -56,14 +77,14 @@ type Answer = Response<Either<Full<Bytes>, Pieces>>;
 pub(crate) async fn serve(flags: Flags) -> Result<ExitCode> {
     let listener = net::listen(flags.port)?;
     announce(format_args!("http on port {}", flags.port));
-    let flags = Rc::new(flags);
+    let app = Rc::new(Server { flags, served: Cell::new(0) });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new());
     net::serve(listener, move |connection| {
-        let (server, flags) = (server.clone(), Rc::clone(&flags));
+        let (server, app) = (server.clone(), Rc::clone(&app));
         async move {
             let ends = Ends { peer: connection.peer, local: connection.local };
-            let service = service_fn(|request| answer(&flags, ends, request));
+            let service = service_fn(|request| answer(&app, ends, request));
             // How a client leaves is its own affair.
             let _ = server.serve_connection(TokioIo::new(connection.stream), service).await;
         }
@@ -77,7 +98,18 @@ struct Ends {
     local: SocketAddr,
 }
 
-async fn answer(flags: &Flags, ends: Ends, request: Request<Incoming>) -> Result<Answer, Infallible> {
+async fn answer(app: &Server, ends: Ends, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    if request.uri().path() == "/-/served" {
+        return Ok(text(StatusCode::OK, app.served.get().to_string().into()));
+    }
+    let (flags, number) = (&app.flags, app.served.get() + 1);
+    app.served.set(number);
+    if flags.delay_ms > 0 {
+        tokio::time::sleep(Duration::from_millis(flags.delay_ms)).await;
+    }
+    if flags.fail_every.is_some_and(|every| number.is_multiple_of(every)) {
+        return Ok(text(StatusCode::SERVICE_UNAVAILABLE, "fails on purpose".into()));
+    }
     let path = request.uri().path();
     let (verb, operand) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
     Ok(match (verb, operand.parse::<u64>()) {
@@ -88,10 +120,10 @@ async fn answer(flags: &Flags, ends: Ends, request: Request<Incoming>) -> Result
         }
         ("delay", Ok(ms)) => {
             tokio::time::sleep(Duration::from_millis(ms.min(DELAY_MAX_MS))).await;
-            describe(flags, ends, &request)
+            describe(flags, ends, &request).await
         }
         _ if matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) => echo(request).await,
-        _ => describe(flags, ends, &request),
+        _ => describe(flags, ends, &request).await,
     })
 }
 
@@ -107,8 +139,13 @@ async fn echo(request: Request<Incoming>) -> Answer {
     }
 }
 
-fn describe(flags: &Flags, ends: Ends, request: &Request<Incoming>) -> Answer {
+async fn describe(flags: &Flags, ends: Ends, request: &Request<Incoming>) -> Answer {
+    let called = match &flags.calls {
+        Some(url) => Some(call(url, request.headers()).await),
+        None => None,
+    };
     let described = Described {
+        called,
         name: flags.name.clone(),
         version: flags.version.clone(),
         peer: ends.peer,
@@ -125,6 +162,42 @@ fn describe(flags: &Flags, ends: Ends, request: &Request<Incoming>) -> Answer {
         }
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string().into()),
     }
+}
+
+/// The answer of another service, as it came; or the failure, in words.
+async fn call(url: &Uri, headers: &HeaderMap) -> String {
+    const PASSED_ON: [&str; 12] = [
+        "x-request-id",
+        "traceparent",
+        "tracestate",
+        "b3",
+        "x-b3-traceid",
+        "x-b3-spanid",
+        "x-b3-parentspanid",
+        "x-b3-sampled",
+        "x-b3-flags",
+        "user",
+        "user-agent",
+        "cookie",
+    ];
+    let asked = async {
+        let authority = url.authority().context("no host in --calls")?;
+        let stream = TcpStream::connect((authority.host(), authority.port_u16().unwrap_or(80))).await?;
+        let (mut sender, connection) = client::handshake(TokioIo::new(stream)).await?;
+        let moving = tokio::task::spawn_local(connection);
+        let path = url.path_and_query().map_or("/", |path| path.as_str());
+        let mut request = Request::get(path).header(HOST, authority.as_str());
+        for (name, value) in PASSED_ON.iter().filter_map(|name| Some((name, headers.get(*name)?))) {
+            request = request.header(*name, value);
+        }
+        let response = sender.send_request(request.body(Full::new(Bytes::new()))?).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ECHO_MAX).collect().await;
+        moving.abort();
+        let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
+        anyhow::Ok(format!("{} {}", status.as_u16(), String::from_utf8_lossy(&body)))
+    };
+    asked.await.unwrap_or_else(|error| format!("no answer: {error:#}"))
 }
 
 fn text(status: StatusCode, body: Bytes) -> Answer {
