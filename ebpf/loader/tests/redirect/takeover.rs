@@ -111,7 +111,8 @@ unsafe impl aya::Pod for Entry {}
 /// The configuration pinned for the pod of `node`.
 fn pinned_config(node: &Node) -> Array<MapData, Entry> {
     let pin = node.pins().join("pod-1").join(abi::map::CONFIG);
-    Array::try_from(Map::Array(MapData::from_pin(pin).unwrap())).unwrap()
+    let pinned = MapData::from_pin(pin).expect("a pinned configuration");
+    Array::try_from(Map::Array(pinned)).expect("an array")
 }
 
 fn of_layout(layout_version: u32) -> Entry {
@@ -121,19 +122,20 @@ fn of_layout(layout_version: u32) -> Entry {
 /// Pins a configuration of another shape where the pod's is, as a build has it that knew fewer or more fields.
 fn pin_another_shape(node: &Node) {
     let pin = node.pins().join("pod-1").join(abi::map::CONFIG);
-    std::fs::remove_file(&pin).unwrap();
+    std::fs::remove_file(&pin).expect("a pinned configuration");
     let mut loader = EbpfLoader::new();
     loader.btf(None).map_max_entries(abi::map::CONFIG, 2).map_pin_path(abi::map::CONFIG, pin);
-    drop(loader.load_file(object()).unwrap());
+    drop(loader.load_file(object()).expect("the object's maps"));
 }
 
 #[test]
 fn maps_of_another_layout_are_replaced_and_their_links_switched_over() {
-    let older = |node: &Node| pinned_config(node).set(0, of_layout(abi::LAYOUT_VERSION - 1), 0).unwrap();
-    let newer = |node: &Node| pinned_config(node).set(0, of_layout(abi::LAYOUT_VERSION + 1), 0).unwrap();
-    let layouts: [(&str, &dyn Fn(&Node)); 3] =
-        [("older", &older), ("newer", &newer), ("of another shape", &pin_another_shape)];
-    for (layout, pin) in layouts {
+    let version =
+        |version: u32| move |node: &Node| pinned_config(node).set(0, of_layout(version), 0).unwrap();
+    let older = version(abi::LAYOUT_VERSION - 1);
+    let newer = version(abi::LAYOUT_VERSION + 1);
+    let pins: [&dyn Fn(&Node); 3] = [&older, &newer, &pin_another_shape];
+    for (layout, pin) in ["older", "newer", "of another shape"].into_iter().zip(pins) {
         let Enrolled { wire, pod: old, ztunnel, node } = enrolled(1);
         pin(&node);
         // The process that is running while the node is upgraded or rolled back.
