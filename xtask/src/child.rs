@@ -197,17 +197,20 @@ fn run_step(
 
 /// Copies a child's errors to the log, but for the lines by which cargo draws its progress; those move the meter.
 fn keep_errors(stderr: impl Read, mut log: File, meter: &Meter) {
-    let mut stderr = BufReader::new(stderr);
     let mut line = Vec::new();
-    while stderr.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+    // Cargo ends what it draws with a carriage return alone, and nobody wants to wait for the end of the line.
+    for byte in BufReader::new(stderr).bytes().map_while(Result::ok) {
+        if !matches!(byte, b'\r' | b'\n') {
+            line.push(byte);
+            continue;
+        }
         let text = String::from_utf8_lossy(&line);
-        for part in
-            text.split(['\r', '\n']).map(|part| part.trim_start_matches(ERASE)).filter(|it| !it.is_empty())
-        {
-            match built(part) {
-                Some((done, total)) => meter.set(done, total),
-                None => drop(writeln!(log, "{part}")),
-            }
+        let text = text.trim_start_matches(ERASE);
+        match built(text) {
+            Some((done, total)) => meter.set(done, total),
+            None if text.is_empty() => {}
+            // A log that cannot be written is no reason to fail.
+            None => drop(writeln!(log, "{text}")),
         }
         line.clear();
     }
