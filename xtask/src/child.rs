@@ -185,8 +185,10 @@ fn run_step(
             Ok(())
         }
         outcome => {
-            step.failed();
-            if !interrupted() {
+            if interrupted() {
+                drop(step);
+            } else {
+                step.failed();
                 show_end_of(log);
             }
             let checked = outcome.and_then(|status| check(command, status));
