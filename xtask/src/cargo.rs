@@ -2,17 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde_json::Value;
 
-use crate::progress::Step;
 use crate::workspace::Workspace;
 use crate::{child, ebpf};
-
-/// The longest one build may take: a first build on a slow two-core machine, three times over.
-const BUILD_LIMIT: Duration = Duration::from_secs(45 * 60);
 
 /// Where integration tests make network namespaces. Elsewhere, and inside libraries, tests need no privilege.
 const PRIVILEGED: [&str; 3] = ["tests", "ebpf/loader", "ztunnel"];
@@ -56,18 +51,12 @@ pub(crate) fn cargo(workspace: &Workspace, arguments: &[&str]) -> Command {
 pub(crate) fn build_tests(workspace: &Workspace) -> Result<Vec<TestProgram>> {
     let mut command = cargo(
         workspace,
-        &["build", "--workspace", "--all-targets", "--quiet", "--message-format=json-render-diagnostics"],
+        &["build", "--workspace", "--all-targets", "--message-format=json-render-diagnostics"],
     );
-    let step = Step::begin("build the workspace and its tests");
     let mut programs = Vec::new();
-    let status = child::run_reading(&mut command, BUILD_LIMIT, |line| {
+    child::run_building(workspace, "build the workspace and its tests", &mut command, |line| {
         programs.extend(test_program(&workspace.root, line));
     })?;
-    if !status.success() {
-        step.failed();
-        bail!("the workspace does not build");
-    }
-    step.done();
     programs.sort_by(|one, other| (&one.folder, &one.name).cmp(&(&other.folder, &other.name)));
     Ok(programs)
 }

@@ -36,7 +36,7 @@ fn become_program(
     require_root(program)?;
     setup::run()?;
     let object = build_kernel_programs(workspace)?;
-    let mut build = cargo(workspace, &["build", "--release", "--bins", "--quiet"]);
+    let mut build = cargo(workspace, &["build", "--release", "--bins"]);
     build.args(packages.iter().flat_map(|package| ["--package", package]));
     child::run_quietly(workspace, &format!("build {}", packages.join(" ")), &mut build)?;
     let binaries = workspace.binaries(Profile::Release);
@@ -47,6 +47,18 @@ fn become_program(
         .env("EBB_EBPF_OBJECT", &object)
         .exec();
     Err(error).with_context(|| format!("start {}", path.display()))
+}
+
+/// Prints the help of a program as built last; says whether there is one.
+pub(crate) fn help(workspace: &Workspace, program: &str, arguments: &[String]) -> Result<bool> {
+    let Some(path) = built(workspace, program) else { return Ok(false) };
+    child::run(Command::new(path).args(arguments))?;
+    Ok(true)
+}
+
+/// Whether arguments for another program ask for its help.
+pub(crate) fn ask_for_help(arguments: &[String]) -> bool {
+    arguments.iter().any(|it| it == "--help" || it == "-h")
 }
 
 /// Removes what crashed runs left behind (namespaces, links, pinned kernel programs) and says what that was.

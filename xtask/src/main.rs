@@ -20,8 +20,8 @@ mod workspace;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
-use clap::{Parser, Subcommand};
+use anyhow::{Context, Result};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use workspace::Workspace;
 
@@ -44,12 +44,16 @@ enum Command {
     /// Run every check and every test; what continuous integration runs.
     Test(test::Options),
     /// Show two nodes, their pods and the mesh between them on this machine (root).
+    #[command(after_help = "Builds with optimisations first, which takes some minutes the first time.\n\
+        [--keep]  stay up after the last step, until Ctrl-C")]
     Demo {
         /// Passed to the demo, such as --keep.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
     /// Measure, such as `bench l4` (root).
+    #[command(after_help = "Builds with optimisations first, which takes some minutes the first time.\n\
+        l4 [--quick] [--rounds N] [--scenario A,B] [--systems A,B] [--before DIR] [--json FILE]")]
     Bench {
         /// What to measure, and its own options.
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -68,9 +72,20 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            if child::interrupted() { ExitCode::from(child::INTERRUPTED_EXIT) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// The help of the demo or the benchmarks, for which nothing is built: their own, or ours where they never were.
+fn help(workspace: &Workspace, command: &str, arguments: &[String]) -> Result<()> {
+    if harness::help(workspace, &format!("ebb-{command}"), arguments)? {
+        return Ok(());
+    }
+    let mut ours = Arguments::command();
+    ours.build();
+    let ours = ours.find_subcommand_mut(command).context("every command is one of ours")?;
+    ours.print_long_help().context("print the help")
 }
 
 fn run(command: Command) -> Result<()> {
@@ -81,6 +96,12 @@ fn run(command: Command) -> Result<()> {
         Command::Ebpf => ebpf::run(),
         Command::Tidy => tidy::run(&workspace),
         Command::Test(options) => test::run(&workspace, &options),
+        Command::Demo { arguments } if harness::ask_for_help(&arguments) => {
+            help(&workspace, "demo", &arguments)
+        }
+        Command::Bench { arguments } if harness::ask_for_help(&arguments) => {
+            help(&workspace, "bench", &arguments)
+        }
         Command::Demo { arguments } => harness::demo(&workspace, &arguments),
         Command::Bench { arguments } => harness::bench(&workspace, &arguments),
         Command::Fuzz(options) => fuzz::run(&workspace, &options),

@@ -55,6 +55,8 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     for warning in environment::warnings(names.iter().map(String::as_str)) {
         tracing::warn!("{warning}");
     }
+    let (node, manifests) = (&settings.node.node, settings.node.manifests.display());
+    tracing::info!(%node, %manifests, "ztunnel {VERSION} starting");
     raise_file_limit();
     let control = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -105,6 +107,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     let probes = ReadinessHandler::new(readiness.clone());
     let probes = HttpServer::bind("readiness", settings.servers.readiness, probes)?;
     tokio::spawn(probes.serve(std::future::pending()));
+    tokio::spawn(say_when_ready(readiness.clone(), mesh.clone(), settings.node.node.clone()));
 
     let reason = shutdown.wait().await;
     let _draining = readiness.await_task("the end: draining");
@@ -125,6 +128,14 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     crew.join();
     join(pods);
     Ok(())
+}
+
+/// Says once that the node is served, and how much of a mesh was found.
+async fn say_when_ready(readiness: Readiness, mesh: Reader, node: String) {
+    readiness.ready().await;
+    let now = mesh.current();
+    let pods = now.workloads().filter(|it| *it.node == *node).count();
+    tracing::info!(pods_of_this_node = pods, workloads = now.workloads().count(), "ready");
 }
 
 fn redirector(settings: &Settings) -> anyhow::Result<Redirector> {

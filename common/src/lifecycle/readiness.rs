@@ -6,13 +6,22 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
+
 /// How many awaited tasks are known by name; further ones are awaited as a number.
 pub const MAX_AWAITED: usize = 1024;
 
 /// The tasks awaited. Cheap to clone; all clones see the same.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    inner: Arc<Mutex<Awaited>>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    awaited: Mutex<Awaited>,
+    /// Tells that a task is done.
+    done: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +67,19 @@ impl Readiness {
         awaited.tasks.is_empty() && awaited.unnamed == 0
     }
 
+    /// Waits until nothing is awaited.
+    pub async fn ready(&self) {
+        loop {
+            let mut done = std::pin::pin!(self.inner.done.notified());
+            // Before the look, so that no task ends unheard in between.
+            done.as_mut().enable();
+            if self.is_ready() {
+                return;
+            }
+            done.await;
+        }
+    }
+
     /// The names of what is awaited, in the order it was begun.
     pub fn awaited(&self) -> Vec<String> {
         let describe = |task: &Task| match task.abandoned {
@@ -71,7 +93,7 @@ impl Readiness {
 
     fn lock(&self) -> MutexGuard<'_, Awaited> {
         // Each statement under the lock leaves the map whole.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.awaited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -83,6 +105,7 @@ impl ReadyGuard {
             Some(id) => drop(awaited.tasks.remove(&id)),
             None => awaited.unnamed -= 1,
         }
+        self.readiness.inner.done.notify_waiters();
         // Its removal is what `drop` looks at: nothing is left to be marked as given up.
     }
 }
@@ -111,6 +134,24 @@ mod tests {
         assert_eq!(readiness.awaited(), ["certificates"]);
         certificates.done();
         assert!(readiness.is_ready());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_readiness_is_told_when_the_last_task_is_done_and_not_before() {
+        let readiness = Readiness::default();
+        readiness.ready().await;
+        let (manifests, certificates) =
+            (readiness.await_task("manifests"), readiness.await_task("certificates"));
+        let waiting = tokio::spawn({
+            let readiness = readiness.clone();
+            async move { readiness.ready().await }
+        });
+        tokio::task::yield_now().await;
+        manifests.done();
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        certificates.done();
+        tokio::time::timeout(std::time::Duration::from_secs(5), waiting).await.expect("told").unwrap();
     }
 
     #[test]

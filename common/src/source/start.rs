@@ -15,7 +15,7 @@ use crate::snapshot::publish::Reader;
 /// there at first has been applied. To be called on the control runtime.
 ///
 /// # Errors
-/// When a thread cannot be started.
+/// When there is no such directory, at the first start of all; when a thread cannot be started.
 pub fn start(
     node: &NodeSettings,
     remembered: Option<PathBuf>,
@@ -26,7 +26,7 @@ pub fn start(
     if let Some(file) = remembered {
         source = source.remembering(file);
     }
-    let running = source.run(batches).context("start the thread that reads manifests")?;
+    let running = source.run(batches).context("--manifests")?;
     let (mut status, mut applied) = (running.status(), mesh.clone());
     let read = readiness.await_task(format!("manifests in {}", node.manifests.display()));
     tokio::spawn(async move {

@@ -411,14 +411,20 @@ impl PodState {
     pub(crate) fn remove(&mut self) -> Result<(), Error> {
         self.removed = true;
         if self.how == Attachment::Clsact {
-            self.remove_filters()?;
+            remove_filters(self.netns.as_fd()).map_err(|error| self.failed("detach the programs", error))?;
         }
         remove_pins(&self.pins).map_err(|error| self.failed("remove its pins", error))
     }
+}
 
-    fn remove_filters(&self) -> Result<(), Error> {
+/// Removes our filters of clsact from every interface of a namespace, where there are any.
+///
+/// # Errors
+/// When the namespace cannot be entered or looked at, or the kernel keeps a filter.
+pub(crate) fn remove_filters(netns: BorrowedFd<'_>) -> io::Result<()> {
+    let removed = namespace::inside(netns, || {
         let mut hooks: Vec<(Interface, Direction)> = Vec::new();
-        for interface in self.interfaces()? {
+        for interface in interfaces::list()? {
             for &(direction, _) in attach::programs_for(&interface.framing) {
                 hooks.push((interface.clone(), direction));
             }
@@ -427,13 +433,12 @@ impl PodState {
         hooks.sort_by_key(|(interface, direction)| {
             (interface.framing == Framing::Loopback, *direction == Direction::Ingress)
         });
-        let removed = namespace::inside(self.netns.as_fd(), || {
-            hooks.iter().try_for_each(|(interface, direction)| clsact::remove(interface, *direction))
-        });
-        removed
-            .and_then(|removed| removed.map_err(io::Error::other))
-            .map_err(|error| self.failed("detach the programs", error))
-    }
+        let mut hooks = hooks.iter();
+        hooks
+            .try_for_each(|(interface, direction)| clsact::remove(interface, *direction))
+            .map_err(io::Error::other)
+    });
+    removed.and_then(|removed| removed)
 }
 
 /// How many workers have listeners, when the map has room for them.

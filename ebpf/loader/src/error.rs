@@ -14,7 +14,11 @@ pub struct Unsupported {
 #[derive(Debug, thiserror::Error)]
 pub enum Missing {
     /// The object with the programs could not be read.
-    #[error("the eBPF object {} cannot be read ({source}); build it with `cargo xtask ebpf`", path.display())]
+    #[error(
+        "the eBPF object {} cannot be read ({source}); build it with `cargo xtask ebpf`, and name it where it is not \
+         beside the executable: --ebpf-object target/ebpf/ebb-redirect.o",
+        path.display()
+    )]
     Object {
         /// Where it was looked for.
         path: PathBuf,

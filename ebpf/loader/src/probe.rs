@@ -87,16 +87,19 @@ fn denied(error: ProgramError) -> Missing {
     }
 }
 
-/// Makes sure that `path` is a bpffs, mounting one there if it is not.
+/// Makes sure that `path` lies on a bpffs: makes the folder, and mounts one there only where its parents lie on none.
 ///
 /// # Errors
 /// [`Missing::Filesystem`].
 pub(crate) fn bpffs(path: &Path) -> Result<(), Missing> {
     let missing = |source: io::Error| Missing::Filesystem { path: path.to_owned(), source };
+    if !is_bpffs(path) {
+        fs::create_dir_all(path).map_err(missing)?;
+    }
+    // A folder just made on a bpffs is on it, and hiding it under a second one would outlive the process.
     if is_bpffs(path) {
         return Ok(());
     }
-    fs::create_dir_all(path).map_err(missing)?;
     mount(Some("bpf"), path, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
         .map_err(|errno| missing(errno.into()))?;
     if is_bpffs(path) { Ok(()) } else { Err(missing(io::Error::other("it did not stay mounted"))) }

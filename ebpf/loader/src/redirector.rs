@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     hash::{BuildHasher as _, Hasher as _, RandomState},
     io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -18,7 +18,10 @@ use nix::sys::stat::fstat;
 use crate::{
     counters::Counters,
     drops::DropReader,
-    enrolment::{EnrolledPod, PodFlags, PodState, SharedPod, WorkerListeners, remove_pins, worker_count},
+    enrolment::{
+        EnrolledPod, PodFlags, PodState, SharedPod, WorkerListeners, remove_filters, remove_pins,
+        worker_count,
+    },
     error::{Error, Missing, Unsupported},
     interfaces::Changes,
     namespace,
@@ -178,14 +181,16 @@ impl Redirector {
         Ok(pods)
     }
 
-    /// Detaches and removes what is pinned for a pod nobody holds.
+    /// Detaches and removes what is pinned for a pod nobody holds. `netns` is the pod's namespace where the pod is still
+    /// there: filters of clsact have no pins, and would go on giving its traffic to nobody.
     ///
     /// # Errors
-    /// When a pin cannot be removed.
-    pub fn remove_leftover(&self, uid: &str) -> io::Result<()> {
+    /// When a filter or a pin cannot be removed. The pins stay while a filter does, as the record of it.
+    pub fn remove_leftover(&self, uid: &str, netns: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let no_such = || io::Error::new(io::ErrorKind::InvalidInput, format!("{uid:?} names no pod"));
         let pins = self.shared.pins.pod(uid).ok_or_else(no_such)?;
         let _lock = self.shared.pins.lock()?;
+        netns.map_or(Ok(()), remove_filters)?;
         remove_pins(&pins)
     }
 

@@ -6,12 +6,17 @@
 //! The line is numbers only, in the order that the loader's `drops` reads.
 
 use aya_ebpf::{
-    EbpfContext as _, helpers::bpf_skb_load_bytes, macros::map, maps::ProgramArray, programs::TcContext,
+    EbpfContext as _, bindings::bpf_hdr_start_off::BPF_HDR_START_NET, helpers::bpf_skb_load_bytes_relative,
+    macros::map, maps::ProgramArray, programs::TcContext,
 };
 use aya_log_ebpf::warn;
 use ebb_abi::{DROP_SAMPLE, Hook, LOG_TARGET};
 
 use crate::{maps, verdict::Left};
+
+/// `protocol` of a packet, in the host's order (RFC 9542, section 3).
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 /// The program that writes, in the only slot.
 #[map]
@@ -60,38 +65,46 @@ struct Flow {
 }
 
 /// Reads the flow anew, and less carefully than the parser: a dropped packet may well be unreadable, and a
-/// log line may well be incomplete.
+/// log line may well be incomplete. Counts from where the kernel says that IP begins, because which framing the
+/// interface has, if any, is known to the program that dropped the packet and not here.
 #[inline(always)]
 fn flow(ctx: &TcContext) -> Flow {
     let mut flow = Flow::default();
-    let Ok(ethertype) = ctx.load::<[u8; 2]>(12) else { return flow };
-    let ports_at = match ethertype {
-        [0x08, 0x00] => {
-            let Ok(header) = ctx.load::<u8>(14) else { return flow };
+    // SAFETY: the context pointer is valid for the program's run.
+    let protocol = u16::from_be(unsafe { (*ctx.skb.skb).protocol } as u16);
+    let ports_at = match protocol {
+        ETHERTYPE_IPV4 => {
+            let mut header = [0u8; 1];
             flow.source[10..12].fill(0xff);
             flow.destination[10..12].fill(0xff);
-            if !(read(ctx, 26, &mut flow.source[12..]) && read(ctx, 30, &mut flow.destination[12..])) {
+            if !(read(ctx, 0, &mut header)
+                && read(ctx, 12, &mut flow.source[12..])
+                && read(ctx, 16, &mut flow.destination[12..]))
+            {
                 return Flow::default();
             }
-            14 + (header & 0x0f) as usize * 4
+            (header[0] & 0x0f) as u32 * 4
         }
-        [0x86, 0xdd] => {
-            if !(read(ctx, 22, &mut flow.source) && read(ctx, 38, &mut flow.destination)) {
+        ETHERTYPE_IPV6 => {
+            if !(read(ctx, 8, &mut flow.source) && read(ctx, 24, &mut flow.destination)) {
                 return Flow::default();
             }
-            14 + 40
+            40
         }
         _ => return flow,
     };
-    if let Ok(ports) = ctx.load::<[[u8; 2]; 2]>(ports_at) {
-        flow.source_port = u16::from_be_bytes(ports[0]);
-        flow.destination_port = u16::from_be_bytes(ports[1]);
+    let mut ports = [0u8; 4];
+    if read(ctx, ports_at, &mut ports) {
+        flow.source_port = u16::from_be_bytes([ports[0], ports[1]]);
+        flow.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
     }
     flow
 }
 
+/// Reads behind the IP header's beginning.
 #[inline(always)]
 fn read(ctx: &TcContext, offset: u32, into: &mut [u8]) -> bool {
+    let (to, length) = (into.as_mut_ptr().cast(), into.len() as u32);
     // SAFETY: the slice is writable for its length, which is a constant wherever this is inlined.
-    unsafe { bpf_skb_load_bytes(ctx.as_ptr(), offset, into.as_mut_ptr().cast(), into.len() as u32) == 0 }
+    unsafe { bpf_skb_load_bytes_relative(ctx.as_ptr(), offset, to, length, BPF_HDR_START_NET) == 0 }
 }

@@ -78,19 +78,24 @@ fn call_here(to: SocketAddr, path: &str) -> Call {
     Call { began, took: began.elapsed(), ok: reply.is_ok_and(|reply| reply.status == 200) }
 }
 
-/// Makes [`CALLERS`] calls at once, apart from any load, and `work` while they are under way.
+/// Makes `count` calls apart from any load, beginning one every `pause`, and does `work` while they are under way.
 ///
 /// # Errors
 /// `work` failed, or a caller could not be started.
 pub(crate) fn beside_calls<T>(
-    pod: &Pod,
-    to: SocketAddr,
-    path: &str,
+    (pod, to, path): (&Pod, SocketAddr, &str),
+    count: u32,
+    pause: Duration,
     work: impl FnOnce() -> Result<T>,
 ) -> Result<(Vec<Call>, T)> {
     thread::scope(|scope| {
-        let caller = || pod.namespace().within(|| Ok(call_here(to, path)));
-        let callers: Vec<_> = (0..CALLERS).map(|_| scope.spawn(caller)).collect();
+        let caller = |number: u32| {
+            pod.namespace().within(|| {
+                thread::sleep(pause * number);
+                Ok(call_here(to, path))
+            })
+        };
+        let callers: Vec<_> = (0..count).map(|number| scope.spawn(move || caller(number))).collect();
         let given = work();
         let calls =
             callers.into_iter().map(|caller| caller.join().map_err(|_| anyhow!("a caller panicked"))?);

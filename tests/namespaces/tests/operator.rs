@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ebb_tests::{
     app::{App, service},
     mesh::{Mesh, eventually},
@@ -16,6 +16,9 @@ const TOTALS: [&str; 4] = [
     "istio_tcp_sent_bytes_total",
     "istio_tcp_received_bytes_total",
 ];
+
+const POLICY: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: \
+                      shop}\nspec: {action: ALLOW, rules: [{}]}\n";
 
 #[test]
 fn a_connection_is_counted_once_by_each_side_under_the_labels_dashboards_group_by() -> Result<()> {
@@ -69,9 +72,7 @@ fn a_connection_is_counted_once_by_each_side_under_the_labels_dashboards_group_b
 fn the_dump_has_the_keys_that_istioctl_reads() -> Result<()> {
     let mut mesh = Mesh::start()?;
     mesh.apply("20-server.yaml", &service("server", 10))?;
-    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: \
-                  shop}\nspec: {action: ALLOW, rules: [{}]}\n";
-    mesh.apply("60-policy.yaml", policy)?;
+    mesh.apply("60-policy.yaml", POLICY)?;
     mesh.run(&[App::new("server").on(1)])?;
     let dump = mesh.ztunnel(1).config_dump()?;
     for key in ["workloads", "services", "policies", "certificates", "config", "version"] {
@@ -95,17 +96,43 @@ fn the_dump_has_the_keys_that_istioctl_reads() -> Result<()> {
 fn readiness_names_what_is_awaited_until_the_manifests_are_there() -> Result<()> {
     let mesh = Mesh::without_proxies()?;
     let node = mesh.node(0);
-    let absent = mesh.cluster().run().directory().join("not-there-yet");
-    let ztunnel = Ztunnel::start(node, &absent, Settings::default())?;
+    let run = mesh.cluster().run().directory();
+    let (late, away) = (run.join("late"), run.join("away"));
+    std::fs::create_dir(&late)?;
+    std::fs::copy(mesh.manifests().join("00-nodes.yaml"), late.join("00-nodes.yaml"))?;
+    std::fs::write(late.join("60-policy.yaml"), POLICY)?;
+    let mut ztunnel = Ztunnel::start(node, &late, Settings::default())?;
+    ztunnel.wait_ready(SOON)?;
+    let kept = run.join("state").join(format!("{}.last-good", node.name()));
+    eventually("the policy to be kept", SOON, || Ok(kept.exists()))?;
+    ztunnel.kill9()?;
+    // As when a volume is mounted late, at a start that is not the first.
+    std::fs::rename(&late, &away)?;
+    ztunnel.start_again()?;
     let ready =
         || node.namespace().http_get("127.0.0.1:15021".parse()?, "/healthz/ready", Duration::from_secs(2));
     eventually("readiness to answer", SOON, || Ok(ready()?.0 != 200))?;
     let (status, body) = ready()?;
     assert!((500..600).contains(&status), "{status}");
     assert!(body.contains("manifests"), "{body}");
-    std::fs::create_dir(&absent)?;
-    std::fs::copy(mesh.manifests().join("00-nodes.yaml"), absent.join("00-nodes.yaml"))?;
+    ztunnel.process().wait_for_log("waiting for it, with the policies kept from before", SOON)?;
+    std::fs::rename(&away, &late)?;
     ztunnel.wait_ready(SOON)?;
+    mesh.finish()
+}
+
+#[test]
+fn a_first_start_without_manifests_is_refused_and_one_with_them_says_when_it_is_ready() -> Result<()> {
+    let mesh = Mesh::without_proxies()?;
+    let node = mesh.node(0);
+    let absent = mesh.cluster().run().directory().join("misspelt");
+    let refused = Ztunnel::start(node, &absent, Settings::default())?;
+    ensure!(!refused.process().wait(SOON)?.success(), "it ended well");
+    let said = refused.process().stderr()?;
+    ensure!(said.contains("--manifests") && said.contains("misspelt: No such file or directory"), "{said}");
+    let ztunnel = Ztunnel::start(node, mesh.manifests(), Settings::default())?;
+    ztunnel.process().wait_for_log(&format!("ztunnel {} starting", env!("CARGO_PKG_VERSION")), SOON)?;
+    ztunnel.process().wait_for_log("\tready\t", SOON)?;
     mesh.finish()
 }
 

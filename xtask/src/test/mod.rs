@@ -14,10 +14,12 @@ use clap::{Args, ValueEnum};
 use crate::cargo::{TestProgram, build_kernel_programs, build_tests, cargo};
 use crate::workspace::{Profile, Workspace};
 use crate::{child, fuzz, licences, setup, tidy};
-use summary::{Counts, Outcome, Report, table, total};
+use summary::{Counts, Outcome, Report, last_line, table, total};
 
 /// The longest one test program may take before it counts as hanging.
 const PROGRAM_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// Why a stage is left out when somebody asked to stop.
+const INTERRUPTED: &str = "interrupted";
 /// How many namespace tests run at once. They measure times and share two cores, so one after the other.
 const NAMESPACE_TEST_THREADS: &str = "--test-threads=1";
 
@@ -80,7 +82,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     let total = total(&reports);
     println!("\n{}", table(&reports));
-    println!("{} passed, {} failed", total.passed, total.failed);
+    println!("{}", last_line(total, &left_out(&reports, options, child::interrupted())));
     if child::interrupted() {
         bail!("interrupted");
     }
@@ -90,12 +92,34 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// What a run did not do, by reason.
+fn left_out(reports: &[Report], options: &Options, interrupted: bool) -> Vec<(String, Vec<String>)> {
+    let mut left_out = Vec::new();
+    let (wanted, unwanted): (Vec<Stage>, Vec<Stage>) = Stage::value_variants()
+        .iter()
+        .copied()
+        .partition(|stage| options.only.is_empty() || options.only.contains(stage));
+    left_out.push(("--only was given".to_owned(), unwanted.into_iter().map(name).collect()));
+    for report in reports {
+        if let Outcome::Skipped(why) = &report.outcome {
+            left_out.push((why.clone(), vec![report.stage.clone()]));
+        }
+    }
+    let why = if interrupted { INTERRUPTED } else { "an earlier stage failed" };
+    left_out.push((why.to_owned(), wanted.into_iter().skip(reports.len()).map(name).collect()));
+    if let Some(text) = &options.filter {
+        left_out.push((format!("--filter {text} was given"), vec!["other tests".to_owned()]));
+    }
+    left_out
+}
+
 fn run_stage(stage: Stage, workspace: &Workspace, options: &Options) -> Report {
     println!("== {}", name(stage));
     let started = Instant::now();
     let mut counts = Counts::default();
     let outcome = match stage_outcome(stage, workspace, options, &mut counts) {
         Ok(outcome) => outcome,
+        Err(_) if child::interrupted() => Outcome::Skipped(INTERRUPTED.to_owned()),
         Err(error) => {
             println!("{} failed: {error:#}", name(stage));
             Outcome::Failed(format!("{error:#}").lines().next().unwrap_or_default().to_owned())
@@ -118,7 +142,7 @@ fn stage_outcome(
         Stage::Setup => setup::run()?,
         Stage::Format => formatting(workspace)?,
         Stage::Clippy => {
-            let arguments = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"];
+            let arguments = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
             child::run_quietly(workspace, "cargo clippy", &mut cargo(workspace, &arguments))?;
         }
         Stage::Tidy => tidy::run(workspace)?,
@@ -222,4 +246,47 @@ fn refuse(failures: &[String]) -> Result<()> {
         return Ok(());
     }
     bail!("failed: {}", failures.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(only: &[Stage]) -> Options {
+        Options { only: only.to_vec(), keep_going: false, without_root: false, filter: None }
+    }
+
+    fn report(stage: Stage, outcome: Outcome) -> Report {
+        Report { stage: name(stage), outcome, counts: Counts::default(), took: Duration::ZERO }
+    }
+
+    fn reasons(reports: &[Report], options: &Options, interrupted: bool) -> Vec<(String, usize)> {
+        let mut reasons = left_out(reports, options, interrupted);
+        reasons.retain(|(_, names)| !names.is_empty());
+        reasons.into_iter().map(|(why, names)| (why, names.len())).collect()
+    }
+
+    #[test]
+    fn every_stage_that_did_not_run_is_left_out_for_one_reason() {
+        let all: Vec<_> =
+            Stage::value_variants().iter().map(|stage| report(*stage, Outcome::Passed)).collect();
+        let stages = all.len();
+        assert_eq!(reasons(&all, &options(&[]), false), []);
+        let tidy = [report(Stage::Tidy, Outcome::Passed)];
+        assert_eq!(
+            reasons(&tidy, &options(&[Stage::Tidy]), false),
+            [("--only was given".into(), stages - 1)]
+        );
+        let failed = [report(Stage::Setup, Outcome::Failed("no".into()))];
+        let expected = [("an earlier stage failed".into(), stages - 1)];
+        assert_eq!(reasons(&failed, &options(&[]), false), expected);
+        let stopped = [
+            report(Stage::Setup, Outcome::Passed),
+            report(Stage::Format, Outcome::Skipped("interrupted".into())),
+        ];
+        let expected = [("interrupted".into(), 1), ("interrupted".into(), stages - 2)];
+        assert_eq!(reasons(&stopped, &options(&[]), true), expected);
+        let filtered = Options { filter: Some("strict".into()), ..options(&[]) };
+        assert_eq!(reasons(&all, &filtered, false), [("--filter strict was given".into(), 1)]);
+    }
 }

@@ -71,6 +71,21 @@ pub(crate) fn total(reports: &[Report]) -> Counts {
     total
 }
 
+/// The last line of a run: its numbers, and what they do not speak of, so that no part of a run looks like the whole.
+/// `left_out` is each reason with the names it holds for.
+pub(crate) fn last_line(total: Counts, left_out: &[(String, Vec<String>)]) -> String {
+    let mut line = format!("{} passed, {} failed", total.passed, total.failed);
+    if total.ignored > 0 {
+        line.push_str(&format!(", {} ignored", total.ignored));
+    }
+    let reasons = left_out.iter().filter(|(_, names)| !names.is_empty());
+    let reasons: Vec<_> = reasons.map(|(why, names)| format!("{} ({why})", names.join(", "))).collect();
+    if !reasons.is_empty() {
+        line.push_str(&format!("; INCOMPLETE, left out: {}", reasons.join("; ")));
+    }
+    line
+}
+
 /// The table of stages.
 pub(crate) fn table(reports: &[Report]) -> String {
     let mut text = format!("{:<12} {:<8} {:>8}  {}\n", "STAGE", "RESULT", "TIME", "DETAIL");
@@ -118,6 +133,24 @@ mod tests {
         let tests = report(Outcome::Failed("2 tests".into()), 5, 2);
         let skipped = report(Outcome::Skipped("no root".into()), 0, 0);
         assert_eq!(total(&[lint, tests, skipped]), Counts { passed: 5, failed: 3, ignored: 0 });
+    }
+
+    #[test]
+    fn only_a_whole_run_ends_with_its_numbers_alone() {
+        let counts = Counts { passed: 12, failed: 0, ignored: 0 };
+        assert_eq!(last_line(counts, &[]), "12 passed, 0 failed");
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let left_out = [
+            ("--only".to_owned(), names(&["setup", "fuzz"])),
+            ("--without-root was given".to_owned(), names(&["namespaces"])),
+            ("interrupted".to_owned(), names(&[])),
+        ];
+        assert_eq!(
+            last_line(counts, &left_out),
+            "12 passed, 0 failed; INCOMPLETE, left out: setup, fuzz (--only); namespaces (--without-root was given)"
+        );
+        let ignored = Counts { ignored: 2, ..counts };
+        assert_eq!(last_line(ignored, &[]), "12 passed, 0 failed, 2 ignored");
     }
 
     #[test]

@@ -68,17 +68,31 @@ fn wire() -> (Netns, Netns) {
     (pod, peer)
 }
 
+/// Where these tests pin: `<name>-<process id>-<number>`, so that `cargo xtask clean` finds what a killed one left.
+const PINS: &str = "/sys/fs/bpf/ebb-tests";
+
+/// The pins of a node, removed with it, whatever was pinned and however far its test came.
+struct Pins(PathBuf);
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let _best_effort = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// An enrolled pod whose pins go with it.
 struct Enrolled {
     pod: Option<EnrolledPod>,
     redirector: Redirector,
-    pins: PathBuf,
+    // Last: what the redirector does not remove goes with them.
+    pins: Pins,
 }
 
 impl Enrolled {
     fn new(netns: &Netns, listeners: &PodListeners) -> Self {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
-        let node = format!("ebb-netns-{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
+        let node = format!("netns-{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
+        let pins = Pins(PathBuf::from(PINS).join(&node));
         let target = std::env::var_os("CARGO_TARGET_DIR")
             .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")), PathBuf::from);
         let object = target.join("ebpf/ebb-redirect.o");
@@ -87,9 +101,7 @@ impl Enrolled {
             "refused: {} is missing; build it with `cargo xtask ebpf`",
             object.display()
         );
-        let bpffs = PathBuf::from("/sys/fs/bpf");
-        let settings =
-            Settings { object, bpffs: bpffs.clone(), node: node.clone(), attach: AttachMode::Auto };
+        let settings = Settings { object, bpffs: PINS.into(), node, attach: AttachMode::Auto };
         let redirector = Redirector::open(settings).unwrap();
         let enrolment = Enrolment {
             uid: "pod",
@@ -98,7 +110,7 @@ impl Enrolled {
             flags: PodFlags::default(),
         };
         let pod = redirector.enrol(enrolment).unwrap();
-        Self { pod: Some(pod), redirector, pins: bpffs.join(node) }
+        Self { pod: Some(pod), redirector, pins }
     }
 
     fn count(&self, verdict: Verdict) -> u64 {
@@ -110,10 +122,8 @@ impl Drop for Enrolled {
     fn drop(&mut self) {
         drop(self.pod.take());
         for uid in self.redirector.leftovers(&HashSet::new()).unwrap_or_default() {
-            let _best_effort = self.redirector.remove_leftover(&uid);
+            let _best_effort = self.redirector.remove_leftover(&uid, None);
         }
-        let _best_effort = std::fs::remove_dir_all(self.pins.join("log"));
-        let _best_effort = std::fs::remove_dir(&self.pins);
     }
 }
 
@@ -240,6 +250,21 @@ fn a_start_that_fails_leaves_nothing_in_the_pod() {
     let again = Netns::from_fd(netns.try_clone_fd().unwrap()).unwrap();
     assert!(serve::start(&enrolled.redirector, again, &member, 1).is_err());
     assert!(run(&netns, "ip -4 route show table 15001").contains("local default dev lo"));
+}
+
+#[test]
+fn a_test_that_panics_leaves_no_pins() {
+    let netns = namespace();
+    let listeners = PodListeners::open(&netns, 0).unwrap();
+    let mut path = PathBuf::new();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let enrolled = Enrolled::new(&netns, &listeners);
+        path.clone_from(&enrolled.pins.0);
+        assert!(path.join("pod").is_dir());
+        panic!("on purpose");
+    }));
+    assert!(panicked.is_err() && path.starts_with(PINS));
+    assert!(!path.exists(), "{}", path.display());
 }
 
 #[test]

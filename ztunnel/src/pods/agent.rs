@@ -4,6 +4,7 @@
 //! open before the first packet is captured, and capture ends before they close.
 
 use std::collections::{HashMap, HashSet};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use ebb_loader::Redirector;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::netns::Netns;
 use crate::netns::listen::PodListeners;
 use crate::pods::older;
 use crate::pods::roster::{self, Action, Member};
@@ -238,8 +240,10 @@ impl Agent {
         match self.kernel.leftovers(&live) {
             Ok(uids) => uids.iter().for_each(|uid| {
                 tracing::info!(uid, "removing the enrolment of a pod that left while no proxy ran");
-                match self.kernel.remove_leftover(uid) {
-                    Ok(()) => self.undo_routing_of(mesh, uid),
+                let left = self.pod_that_left(mesh, uid);
+                let netns = left.as_ref().map(|(_, netns)| netns.as_fd());
+                match self.kernel.remove_leftover(uid, netns) {
+                    Ok(()) => left.iter().for_each(|(pod, netns)| serve::undo_routing(netns, pod)),
                     Err(error) => tracing::warn!(uid, %error, "an old enrolment cannot be removed"),
                 }
             }),
@@ -247,16 +251,17 @@ impl Agent {
         }
     }
 
-    /// Undoes an earlier process's routing in a pod that left the mesh and lives. With a pod that is gone, the namespace and
-    /// all that was in it went.
-    fn undo_routing_of(&self, mesh: &Snapshot, incarnation: &str) {
-        let Some(workload) = mesh.workloads().find(|it| &*it.incarnation == incarnation) else { return };
-        let Some(path) = workload.netns.as_deref().filter(|_| workload.node == self.node) else { return };
+    /// A pod that left the mesh and lives, in which an earlier process's filters and routing are to be undone. With a pod
+    /// that is gone, the namespace and all that was in it went.
+    fn pod_that_left(&self, mesh: &Snapshot, incarnation: &str) -> Option<(Arc<str>, Netns)> {
+        let workload = mesh.workloads().find(|it| &*it.incarnation == incarnation)?;
+        let path = workload.netns.as_deref().filter(|_| workload.node == self.node)?;
         match serve::open_netns((path, &workload.addresses), self.served.values()) {
-            Ok(netns) => serve::undo_routing(&netns, &workload.uid),
+            Ok(netns) => Some((workload.uid.clone(), netns)),
             Err(error) => {
                 let error = format!("{error:#}");
                 tracing::warn!(pod = &*workload.uid, error, "an old enrolment's routing stays in the pod");
+                None
             }
         }
     }

@@ -77,6 +77,12 @@ impl Opened {
         found.sort_unstable();
         Ok(found)
     }
+
+    /// Whether there is anything in the files listed, or any that cannot be looked at.
+    pub(super) fn has_content(&self, found: &[String]) -> bool {
+        let is_empty = |name: &String| std::fs::metadata(self.path.join(name)).is_ok_and(|it| it.len() == 0);
+        !found.iter().all(is_empty)
+    }
 }
 
 /// A directory.

@@ -4,22 +4,27 @@
 //! is denied. Knows neither resources nor the mesh. What is kept is only ever a file that was read without a fault:
 //! pods and services are not kept, because without their files nothing is enrolled and nothing can be reached.
 //!
-//! The file that cannot be used (cut, flipped, somebody else's) is set aside with a reason; a start never fails on it.
+//! The file that cannot be used (cut, flipped, somebody else's, of another directory of manifests) is set aside with a
+//! reason; a start never fails on it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Bytes of all that is kept, names included. A file that would exceed it is not kept.
 pub const MAX_LAST_GOOD_BYTES: usize = 16 << 20;
 
-const MAGIC: &[u8] = b"ebb-last-good 1\n";
+const MAGIC: &[u8] = b"ebb-last-good 2\n";
 const CHECKSUM_BYTES: usize = 8;
 /// Two lengths before each name and text.
 const LENGTHS_BYTES: usize = 8;
+/// Bytes of the path of the directory, the kernel's PATH_MAX.
+const MAX_DIRECTORY_BYTES: usize = 4096;
 const MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
@@ -28,21 +33,28 @@ const DIRECTORY_MODE: u32 = 0o700;
 pub(super) struct LastGood {
     /// `None` when nothing is to outlive the process.
     path: Option<PathBuf>,
-    files: BTreeMap<Arc<str>, Box<[u8]>>,
+    /// Where the files are from. What another directory stated says nothing about this one.
+    directory: PathBuf,
+    files: Files,
     changed: bool,
     /// The disk has refused, and it was said.
     complained: bool,
 }
 
+/// Names and texts.
+type Files = BTreeMap<Arc<str>, Box<[u8]>>;
+
 impl LastGood {
-    /// Reads what an earlier process kept at `path`.
-    pub(super) fn open(path: PathBuf) -> Self {
-        let files = read(&path).unwrap_or_else(|error| {
+    /// Reads what an earlier process kept at `path` of the manifests in `directory`.
+    pub(super) fn open(path: PathBuf, directory: &Path) -> Self {
+        // Without the working directory, which cannot fail to be known but once it is deleted, it stands for itself.
+        let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+        let files = read(&path, &directory).unwrap_or_else(|error| {
             let path = path.display();
             tracing::warn!(%path, %error, "the policies kept from before cannot be used");
-            BTreeMap::new()
+            Files::new()
         });
-        Self { path: Some(path), files, changed: false, complained: false }
+        Self { path: Some(path), directory, files, changed: false, complained: false }
     }
 
     /// Each file's name and text.
@@ -75,7 +87,7 @@ impl LastGood {
     pub(super) fn save(&mut self) {
         let Some(path) = self.path.as_ref().filter(|_| self.changed) else { return };
         self.changed = false;
-        match write(path, &encode(&self.files)) {
+        match write(path, &encode(&self.directory, &self.files)) {
             Ok(()) => self.complained = false,
             Err(error) if !self.complained => {
                 self.complained = true;
@@ -90,13 +102,16 @@ fn size(name: &str, text: &[u8]) -> usize {
     LENGTHS_BYTES + name.len() + text.len()
 }
 
-fn encode(files: &BTreeMap<Arc<str>, Box<[u8]>>) -> Vec<u8> {
+fn encode(directory: &Path, files: &Files) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
+    // Each is within `MAX_LAST_GOOD_BYTES` or `MAX_DIRECTORY_BYTES`.
+    let length = |part: &[u8]| u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes();
+    let directory = directory.as_os_str().as_bytes();
+    bytes.extend(length(directory));
+    bytes.extend(directory);
     for (name, text) in files {
-        for length in [name.len(), text.len()] {
-            // Both are within `MAX_LAST_GOOD_BYTES`.
-            bytes.extend(u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
-        }
+        bytes.extend(length(name.as_bytes()));
+        bytes.extend(length(text));
         bytes.extend(name.as_bytes());
         bytes.extend(&**text);
     }
@@ -105,13 +120,15 @@ fn encode(files: &BTreeMap<Arc<str>, Box<[u8]>>) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<BTreeMap<Arc<str>, Box<[u8]>>> {
+/// The directory that the files are from, and the files.
+fn decode(bytes: &[u8]) -> Option<(PathBuf, Files)> {
     let (content, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>()?;
     if checksum(content) != *sum {
         return None;
     }
-    let mut rest = content.strip_prefix(MAGIC)?;
-    let mut files = BTreeMap::new();
+    let (length, after) = content.strip_prefix(MAGIC)?.split_first_chunk::<4>()?;
+    let (directory, mut rest) = after.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+    let mut files = Files::new();
     while !rest.is_empty() {
         let (name_length, after) = rest.split_first_chunk::<4>()?;
         let (text_length, after) = after.split_first_chunk::<4>()?;
@@ -120,7 +137,7 @@ fn decode(bytes: &[u8]) -> Option<BTreeMap<Arc<str>, Box<[u8]>>> {
         files.insert(std::str::from_utf8(name).ok()?.into(), text.into());
         rest = after;
     }
-    Some(files)
+    Some((OsStr::from_bytes(directory).into(), files))
 }
 
 /// FNV-1a, against accidents; who may write the file may write anything.
@@ -129,12 +146,12 @@ fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, step).to_be_bytes()
 }
 
-fn read(path: &PathBuf) -> io::Result<BTreeMap<Arc<str>, Box<[u8]>>> {
+fn read(path: &PathBuf, directory: &Path) -> io::Result<Files> {
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
     let follow_nothing = (nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK).bits();
     let file = match OpenOptions::new().read(true).custom_flags(follow_nothing).open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Files::new()),
         Err(error) => return Err(error),
     };
     let metadata = file.metadata()?;
@@ -145,13 +162,19 @@ fn read(path: &PathBuf) -> io::Result<BTreeMap<Arc<str>, Box<[u8]>>> {
     if metadata.uid() != nix::unistd::geteuid().as_raw() || mode & 0o022 != 0 {
         return Err(invalid(format!("others may write it (user {}, mode {mode:04o})", metadata.uid())));
     }
-    let most = (MAGIC.len() + MAX_LAST_GOOD_BYTES + CHECKSUM_BYTES) as u64;
+    let head = MAGIC.len() + size_of::<u32>() + MAX_DIRECTORY_BYTES;
+    let most = (head + MAX_LAST_GOOD_BYTES + CHECKSUM_BYTES) as u64;
     let mut bytes = Vec::new();
     file.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
         return Err(invalid(format!("larger than {most} bytes")));
     }
-    decode(&bytes).ok_or_else(|| invalid("damaged".to_owned()))
+    let (theirs, files) =
+        decode(&bytes).ok_or_else(|| invalid("damaged, or of an earlier version".to_owned()))?;
+    if theirs != directory {
+        return Err(invalid(format!("kept of {}, not of {}", theirs.display(), directory.display())));
+    }
+    Ok(files)
 }
 
 /// Writes beside `path` and renames, so that a crash leaves the old version or the new one.
@@ -178,8 +201,12 @@ mod tests {
         last_good.files().map(|(name, text)| (name.to_string(), text.to_vec())).collect()
     }
 
-    fn filled(path: &std::path::Path) -> LastGood {
-        let mut last_good = LastGood::open(path.to_owned());
+    fn open(path: &Path) -> LastGood {
+        LastGood::open(path.to_owned(), Path::new("/etc/mesh"))
+    }
+
+    fn filled(path: &Path) -> LastGood {
+        let mut last_good = open(path);
         last_good.keep(&"a.yaml".into(), b"first");
         last_good.keep(&"b.yaml".into(), b"second");
         last_good.save();
@@ -191,13 +218,13 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("deeper/state/n1.last-good");
         let mut first = filled(&path);
-        let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
-        assert_eq!(kept(&LastGood::open(path.clone())), kept(&first));
+        assert_eq!(kept(&open(&path)), kept(&first));
         first.forget("a.yaml");
         first.keep(&"b.yaml".into(), b"third");
         first.save();
-        assert_eq!(kept(&LastGood::open(path.clone())), [("b.yaml".to_owned(), b"third".to_vec())]);
+        assert_eq!(kept(&open(&path)), [("b.yaml".to_owned(), b"third".to_vec())]);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "something is left beside it");
     }
 
@@ -216,8 +243,32 @@ mod tests {
             assert!(decode(&flipped).is_none(), "bit {bit}");
         }
         fs::write(&path, &good[1..]).unwrap();
-        assert_eq!(kept(&LastGood::open(path.clone())), []);
-        assert_eq!(kept(&filled(&path)), kept(&LastGood::open(path)));
+        assert_eq!(kept(&open(&path)), []);
+        assert_eq!(kept(&filled(&path)), kept(&open(&path)));
+    }
+
+    #[test]
+    fn what_another_directory_stated_is_not_recalled() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("n1.last-good");
+        filled(&path);
+        assert_eq!(kept(&LastGood::open(path.clone(), Path::new("/etc/other"))), []);
+        assert_eq!(kept(&open(&path)).len(), 2, "looking from elsewhere takes nothing away");
+        let mut other = LastGood::open(path.clone(), Path::new("/etc/other"));
+        other.keep(&"c.yaml".into(), b"third");
+        other.save();
+        assert_eq!(kept(&open(&path)), []);
+    }
+
+    #[test]
+    fn a_relative_directory_is_the_one_it_leads_to() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("n1.last-good");
+        let mut relative = LastGood::open(path.clone(), Path::new("mesh"));
+        relative.keep(&"a.yaml".into(), b"first");
+        relative.save();
+        let absolute = std::env::current_dir().unwrap().join("mesh");
+        assert_eq!(kept(&LastGood::open(path, &absolute)), kept(&relative));
     }
 
     #[test]
@@ -226,7 +277,7 @@ mod tests {
         let path = home.path().join("n1.last-good");
         filled(&path);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o620)).unwrap();
-        assert_eq!(kept(&LastGood::open(path)), []);
+        assert_eq!(kept(&open(&path)), []);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Reads `*.yaml` and `*.yml` of the directory itself, through links, so that a mounted ConfigMap works: its update
 //! is one rename of `..data`. What has been read stays in force whatever happens to the directory; only a file that
-//! is seen to be gone from a directory that is there takes back what it stated.
+//! is seen to be gone from a directory that is there takes back what it stated. A directory with nothing in it at the
+//! start says nothing either, where an earlier process kept policies: a volume not mounted yet looks like that.
 //!
 //! The kernel's events make changes prompt; a look at every stamp from time to time makes up for any it drops.
 
@@ -75,7 +76,7 @@ impl Drop for Running {
 }
 
 impl FileSource {
-    /// A source for the manifests in `directory`, which need not exist yet.
+    /// A source for the manifests in `directory`.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self { directory: directory.into(), last_good: None }
     }
@@ -89,12 +90,18 @@ impl FileSource {
     /// Starts to read and watch, on a thread of its own.
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// When there is no such directory and no policies are kept of it, as when its name is misspelt; when no thread can
+    /// be started.
     pub fn run(self, batches: mpsc::Sender<Batch>) -> io::Result<Running> {
+        let last_good = self.last_good.map(|file| LastGood::open(file, &self.directory)).unwrap_or_default();
+        let directory = Directory::new(self.directory, last_good);
+        if directory.len() == 0 {
+            directory.open().map_err(|error| missing(directory.path(), &error))?;
+        }
         let (events, queue) = sync_channel(MAX_EVENTS);
         let (status, reader) = watch::channel(Status::default());
         let worker = Worker {
-            directory: Directory::new(self.directory, self.last_good.map(LastGood::open).unwrap_or_default()),
+            directory,
             batches,
             status,
             queue,
@@ -110,6 +117,10 @@ impl FileSource {
         std::thread::Builder::new().name("ebb-files".to_owned()).spawn(move || worker.run())?;
         Ok(Running { status: reader, events })
     }
+}
+
+fn missing(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("the directory of manifests, {}: {error}", path.display()))
 }
 
 /// What wakes the thread.
@@ -143,7 +154,8 @@ struct Worker {
     overflowed: Arc<AtomicBool>,
     waiting: Waiting,
     identity: Option<Identity>,
-    /// Another directory has appeared under the name, and no manifest in it yet.
+    /// Another directory has appeared under the name, or the first one where policies are kept of it, and nothing in it
+    /// yet.
     unfilled: bool,
     /// The directory left its name before it could be watched: nobody will tell when something comes back.
     unwatched: bool,
@@ -204,6 +216,7 @@ impl Worker {
 
     /// Looks at every file; returns when to do so next.
     fn scan(&mut self, now: Instant) -> Result<Option<Instant>, Unwanted> {
+        let is_first = self.identity.is_none();
         let (opened, found) = match self.directory.open().and_then(|opened| {
             self.meet(opened.identity, now);
             let found = opened.list()?;
@@ -216,10 +229,7 @@ impl Worker {
                 return if self.status.is_closed() { Err(Unwanted) } else { Ok(Some(now + RETRY)) };
             }
         };
-        if !found.is_empty() && self.unfilled {
-            self.unfilled = false;
-            self.settled_at = Some(now + SETTLE);
-        }
+        self.note_filling(opened.has_content(&found), is_first, now);
         let settling = self.settled_at.filter(|at| now < *at);
         let waiting = &self.waiting;
         let batch = self
@@ -230,6 +240,23 @@ impl Worker {
         self.send(batch)?;
         let soon = self.unfilled || self.unwatched;
         Ok(Some(settling.unwrap_or(now + if soon { RETRY } else { RESYNC })))
+    }
+
+    /// Decides whether files that the directory lacks may count as removed.
+    fn note_filling(&mut self, has_content: bool, is_first: bool, now: Instant) {
+        if has_content && self.unfilled {
+            self.unfilled = false;
+            self.settled_at = Some(now + SETTLE);
+        }
+        let kept = self.directory.len();
+        if !has_content && is_first && kept > 0 {
+            self.unfilled = true;
+            let path = self.directory.path().display();
+            tracing::warn!(
+                %path, kept,
+                "no manifests in the configuration directory; the policies kept from before stay in force until there are"
+            );
+        }
     }
 
     /// Watches the directory, if it is not watched; notices when it is another one than before.
@@ -316,7 +343,14 @@ impl Worker {
         let awaiting: Arc<str> = format!("the configuration directory {path}: {error}").into();
         if self.status.borrow().awaiting.as_ref() != Some(&awaiting) {
             let kept = self.directory.len();
-            tracing::warn!(%path, %error, kept, "configuration directory not readable; what was read stays in force");
+            if self.status.borrow().first_read {
+                tracing::warn!(%path, %error, kept, "configuration directory not readable; what was read stays in force");
+            } else {
+                tracing::warn!(
+                    %path, %error, kept,
+                    "configuration directory not readable; waiting for it, with the policies kept from before"
+                );
+            }
             self.status.send_modify(|status| {
                 status.last_error = Some(awaiting.clone());
                 status.awaiting = Some(awaiting);

@@ -112,11 +112,26 @@ async fn files_are_read_followed_and_forgotten() {
 }
 
 #[tokio::test]
-async fn an_empty_directory_is_read_and_a_missing_one_awaited() {
+async fn a_directory_missing_at_the_very_first_start_is_refused_by_name() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("file"), "").unwrap();
+    for name in ["absent", "file"] {
+        let (batches, _reader) = apply(MeshSettings::default()).unwrap();
+        let path = home.path().join(name);
+        let source = FileSource::new(&path).remembering(home.path().join("state/n1.last-good"));
+        let refused = source.run(batches).expect_err(name).to_string();
+        assert!(refused.contains(path.to_str().unwrap()), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_directory_is_read_and_one_missing_at_a_later_start_awaited() {
     let rig = Rig::start(|_| {});
     let empty = rig.until("the empty directory", |it| it.generation() > 0).await;
     assert_eq!(empty.workloads().count(), 0);
-    let late = Rig::start(|path| fs::remove_dir(path).unwrap());
+    rig.write("p.yaml", &policy("p"));
+    rig.until_status("the policy", |it| it.items == 1).await;
+    let late = rig.restart(|path| fs::remove_dir_all(path).unwrap()).await;
     let status = late.until_status("its absence", |it| it.awaiting.is_some()).await;
     assert!(!status.first_read);
     assert_eq!(late.reader.current().generation(), 0);
@@ -253,8 +268,37 @@ async fn a_policy_that_breaks_between_two_processes_keeps_its_last_good_version(
 }
 
 #[tokio::test]
+async fn a_directory_with_nothing_in_it_at_the_start_takes_no_kept_policy_away() {
+    let rig = Rig::start(|path| {
+        fs::write(path.join("a.yaml"), pod("a", "10.0.0.1")).unwrap();
+        fs::write(path.join("p.yaml"), policy("p")).unwrap();
+    });
+    rig.until("the files", |it| it.policies().count() == 1).await;
+    let unmounted = |path: &Path| {
+        fs::rename(path, path.with_extension("away")).unwrap();
+        fs::create_dir(path).unwrap();
+        // As some volumes are prepared.
+        fs::write(path.join("placeholder.yaml"), "").unwrap();
+    };
+    let rig = rig.restart(unmounted).await;
+    rig.until_status("the first look", |it| it.first_read).await;
+    let now = rig.until("the kept policy", |it| it.policies().count() == 1).await;
+    assert_eq!(pods(&now), [] as [&str; 0]);
+    // And again, with nothing mounted in between.
+    let rig = rig.restart(|_| {}).await;
+    rig.until("the kept policy again", |it| it.policies().count() == 1).await;
+    rig.write("b.yaml", &pod("b", "10.0.0.2"));
+    let now = rig.until("the first document", |it| pods(it) == ["b"]).await;
+    assert_eq!(now.policies().count(), 1, "files it lacks are given time to appear");
+    rig.until("that time is over", |it| it.policies().count() == 0).await;
+}
+
+#[tokio::test]
 async fn a_policy_deleted_between_two_processes_is_gone_for_good() {
-    let rig = Rig::start(|path| fs::write(path.join("p.yaml"), policy("p")).unwrap());
+    let rig = Rig::start(|path| {
+        fs::write(path.join("a.yaml"), pod("a", "10.0.0.1")).unwrap();
+        fs::write(path.join("p.yaml"), policy("p")).unwrap();
+    });
     rig.until("the policy", |it| it.policies().count() == 1).await;
     let rig = rig.restart(|path| fs::remove_file(path.join("p.yaml")).unwrap()).await;
     let now = rig.until("the look", |it| it.generation() > 0).await;

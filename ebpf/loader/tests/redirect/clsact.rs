@@ -1,5 +1,7 @@
 //! The filters of clsact, which others add, remove, replace and put in the way as they do links.
 
+use std::os::fd::AsFd as _;
+
 use aya::{
     Ebpf,
     programs::{
@@ -59,6 +61,20 @@ fn clsact_serves_where_tcx_is_not_to_be_had() {
     pod.unenrol().unwrap();
     assert_eq!(wire.pod.run("tc filter show dev eth0 egress").trim(), "");
     let (mut client, mut served) = direct(&wire, 83);
+    assert_joined(&mut client, &mut served);
+}
+
+#[test]
+fn a_leftovers_filters_go_from_a_pod_that_lives_and_its_traffic_is_free_again() {
+    let (wire, node, ztunnel, pod) = enrolled();
+    drop((pod, ztunnel));
+    let filters = || ["ingress", "egress"].map(|end| wire.pod.run(&format!("tc filter show dev eth0 {end}")));
+    assert!(filters().iter().all(|shown| shown.contains("direct-action")), "{:?}", filters());
+    node.redirector.remove_leftover("pod-1", Some(wire.pod.0.as_fd())).unwrap();
+    assert_eq!(filters().map(|shown| shown.trim().to_owned()), ["", ""]);
+    assert_eq!(wire.pod.run("tc filter show dev lo ingress").trim(), "");
+    assert!(!node.pins().join("pod-1").exists());
+    let (mut client, mut served) = direct(&wire, 84);
     assert_joined(&mut client, &mut served);
 }
 

@@ -36,15 +36,17 @@ fn what_is_missing_is_named_in_one_sentence() {
         Err(unsupported) => unsupported,
         Ok(_) => panic!("must not open"),
     };
-    let mut absent = settings("ebb-test-absent", AttachMode::Auto);
+    let name = crate::rig::unique("absent");
+    let mut absent = settings(&name, AttachMode::Auto);
     absent.object = "/nonexistent/ebb-redirect.o".into();
     let error = open(absent);
     assert!(
         matches!(error.missing, Missing::Object { .. }) && error.to_string().contains("cargo xtask ebpf"),
         "{error}"
     );
+    assert!(error.to_string().contains("--ebpf-object target/ebpf/ebb-redirect.o"), "{error}");
 
-    let unprivileged = settings("ebb-test-unprivileged", AttachMode::Auto);
+    let unprivileged = settings("unprivileged", AttachMode::Auto);
     let denied = thread::spawn(move || {
         // SAFETY: the raw call changes this thread alone, which ends here.
         let changed = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
@@ -56,7 +58,7 @@ fn what_is_missing_is_named_in_one_sentence() {
         matches!(error.missing, Missing::Permission { .. }) && error.to_string().contains("CAP_BPF"),
         "{error}"
     );
-    let _absent = std::fs::remove_dir_all("/sys/fs/bpf/ebb-test-absent");
+    let _absent = std::fs::remove_dir_all(crate::rig::pins(&name));
 }
 
 #[test]
@@ -71,6 +73,22 @@ fn a_bpffs_is_mounted_where_there_is_none() {
     let _removed = std::fs::remove_dir(&place);
     opened.unwrap();
     assert!(mounted);
+}
+
+#[test]
+fn nothing_is_mounted_where_the_folder_lies_on_a_bpffs() {
+    crate::rig::require_root();
+    let name = crate::rig::unique("below");
+    let mut below = settings("node", AttachMode::Auto);
+    below.bpffs = crate::rig::pins(&name).join("deeper");
+    let opened = Redirector::open(below.clone()).map(|_| ());
+    let pinned = below.bpffs.join("node").is_dir();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let _unmounted = nix::mount::umount2(&below.bpffs, nix::mount::MntFlags::MNT_DETACH);
+    let _removed = std::fs::remove_dir_all(crate::rig::pins(&name));
+    opened.unwrap();
+    assert!(pinned);
+    assert!(!mounts.contains(&name), "{mounts}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, thread, time::Duration};
 
 use aya::{
+    EbpfLoader,
     maps::{Array, Map, MapData},
     programs::TcAttachType,
 };
@@ -15,7 +16,7 @@ use ebb_loader::{
 
 use crate::rig::{
     Enrolled, Node, PEER4, POD4, SILENCE, Wire, Ztunnel, address, assert_inbound, assert_joined,
-    assert_outbound, enrolled, eventually, running, settings,
+    assert_outbound, enrolled, eventually, object, running, settings,
 };
 
 #[test]
@@ -107,21 +108,79 @@ struct Entry(PodConfig);
 // SAFETY: integers without padding.
 unsafe impl aya::Pod for Entry {}
 
+/// The configuration pinned for the pod of `node`.
+fn pinned_config(node: &Node) -> Array<MapData, Entry> {
+    let pin = node.pins().join("pod-1").join(abi::map::CONFIG);
+    let pinned = MapData::from_pin(pin).expect("a pinned configuration");
+    Array::try_from(Map::Array(pinned)).expect("an array")
+}
+
+fn of_layout(layout_version: u32) -> Entry {
+    Entry(PodConfig { layout_version, ..PodConfig::default() })
+}
+
+/// Pins a configuration of another shape where the pod's is, as a build has it that knew fewer or more fields.
+fn pin_another_shape(node: &Node) {
+    let pin = node.pins().join("pod-1").join(abi::map::CONFIG);
+    std::fs::remove_file(&pin).expect("a pinned configuration");
+    let mut loader = EbpfLoader::new();
+    loader.btf(None).map_max_entries(abi::map::CONFIG, 2).map_pin_path(abi::map::CONFIG, pin);
+    drop(loader.load_file(object()).expect("the object's maps"));
+}
+
 #[test]
 fn maps_of_another_layout_are_replaced_and_their_links_switched_over() {
-    let Enrolled { wire, pod, ztunnel, node } = enrolled(1);
-    drop(pod);
-    let pin = node.pins().join("pod-1").join(abi::map::CONFIG);
-    let mut config: Array<_, Entry> = Array::try_from(Map::Array(MapData::from_pin(pin).unwrap())).unwrap();
-    config
-        .set(0, Entry(PodConfig { layout_version: abi::LAYOUT_VERSION + 1, ..PodConfig::default() }), 0)
-        .unwrap();
-    let pod = node.enrol(&wire.pod, &ztunnel);
-    assert!(!pod.adopted());
-    assert_eq!(pod.verify().unwrap(), []);
+    let version =
+        |version: u32| move |node: &Node| pinned_config(node).set(0, of_layout(version), 0).unwrap();
+    let older = version(abi::LAYOUT_VERSION - 1);
+    let newer = version(abi::LAYOUT_VERSION + 1);
+    let pins: [&dyn Fn(&Node); 3] = [&older, &newer, &pin_another_shape];
+    for (layout, pin) in ["older", "newer", "of another shape"].into_iter().zip(pins) {
+        let Enrolled { wire, pod: old, ztunnel, node } = enrolled(1);
+        pin(&node);
+        // The process that is running while the node is upgraded or rolled back.
+        let refused = old.set_listeners(&ztunnel.workers());
+        assert!(matches!(refused, Err(Error::Superseded { .. })), "{layout}: {refused:?}");
+        drop(old);
+        let pod = node.enrol(&wire.pod, &ztunnel);
+        assert!(!pod.adopted(), "{layout}");
+        assert_eq!(pod.verify().unwrap(), [], "{layout}");
+        assert_eq!(
+            pinned_config(&node).get(&0, 0).unwrap().0.layout_version,
+            abi::LAYOUT_VERSION,
+            "{layout}"
+        );
+        assert_outbound(&wire, &ztunnel);
+        assert_inbound(&wire, &ztunnel);
+        assert_eq!(
+            running(&wire.pod, TcAttachType::Egress).len(),
+            1,
+            "{layout}: two generations are attached"
+        );
+    }
+}
+
+#[test]
+fn a_pod_whose_usurper_left_is_noticed_and_can_be_enrolled_again() {
+    let Enrolled { wire, pod: old, ztunnel, node } = enrolled(1);
+    let fresh = Ztunnel::start(&wire.pod, 1);
+    let successor = Redirector::open(settings(&node.name, AttachMode::Auto)).unwrap();
+    let usurper = Node { redirector: successor, name: node.name.clone() };
+    assert!(!old.is_abandoned(), "it is its own");
+    let new = usurper.enrol(&wire.pod, &fresh);
+    assert!(!old.is_abandoned(), "the other process serves it");
+    assert!(matches!(old.repair(), Err(Error::Superseded { .. })));
+    new.clear_listeners().unwrap();
+    assert!(old.is_abandoned() && !new.is_abandoned());
+    drop((new, fresh));
+    // As the agent does: the handle goes, and the next look at the roster enrols the pod.
+    drop(old);
+    let again = node.enrol(&wire.pod, &ztunnel);
+    assert!(again.adopted() && !again.is_abandoned());
+    assert_eq!(again.verify().unwrap(), []);
     assert_outbound(&wire, &ztunnel);
     assert_inbound(&wire, &ztunnel);
-    assert_eq!(running(&wire.pod, TcAttachType::Egress).len(), 1, "two generations are attached");
+    drop((again, usurper));
 }
 
 #[test]
@@ -143,10 +202,10 @@ fn pods_that_are_gone_leave_nothing_behind_for_long() {
     drop(pod);
     assert!(node.redirector.leftovers(&HashSet::from(["pod-1".to_owned()])).unwrap().is_empty());
     assert_eq!(node.redirector.leftovers(&HashSet::new()).unwrap(), ["pod-1"]);
-    node.redirector.remove_leftover("pod-1").unwrap();
+    node.redirector.remove_leftover("pod-1", None).unwrap();
     assert!(node.redirector.leftovers(&HashSet::new()).unwrap().is_empty());
     assert_eq!(running(&wire.pod, TcAttachType::Egress), []);
-    assert!(node.redirector.remove_leftover("../escape").is_err());
+    assert!(node.redirector.remove_leftover("../escape", None).is_err());
 }
 
 #[test]
@@ -175,11 +234,7 @@ fn a_process_that_has_been_superseded_leaves_the_pod_alone() {
 fn an_upgrade_that_fails_leaves_the_pod_under_the_old_programs() {
     let Enrolled { wire, pod, ztunnel, node } = enrolled(1);
     drop(pod);
-    let pin = node.pins().join("pod-1").join(abi::map::CONFIG);
-    let mut config: Array<_, Entry> = Array::try_from(Map::Array(MapData::from_pin(pin).unwrap())).unwrap();
-    config
-        .set(0, Entry(PodConfig { layout_version: abi::LAYOUT_VERSION + 1, ..PodConfig::default() }), 0)
-        .unwrap();
+    pinned_config(&node).set(0, of_layout(abi::LAYOUT_VERSION + 1), 0).unwrap();
     let before = running(&wire.pod, TcAttachType::Egress);
     // No socket at all, which shows only after the new maps are made.
     let idle = std::fs::File::open("/dev/null").unwrap();

@@ -199,6 +199,32 @@ fn an_interface_without_ethernet_header_is_redirected_both_ways() {
 }
 
 #[test]
+fn a_drop_on_an_interface_without_ethernet_header_is_reported_with_its_flow() {
+    // A pod of its own for each, because a cpu that has told its first drop is silent for a while.
+    for (from, to) in [("10.8.0.1", "10.8.0.2"), ("fd08::1", "fd08::2")] {
+        let wire = Wire::new();
+        let tun = tun(&wire.pod, "tun0", None);
+        wire.pod.run("ip addr add 10.8.0.2/24 dev tun0");
+        wire.pod.run("ip addr add fd08::2/64 dev tun0 nodad");
+        wire.pod.run("ip link set tun0 up");
+        let node = Node::start();
+        let mut reader = node.redirector.drops().unwrap();
+        let ztunnel = Ztunnel::start(&wire.pod, 1);
+        let _pod = node.enrol(&wire.pod, &ztunnel);
+        drop(ztunnel);
+        let syn = Frame::tcp((from, 4000), (to, 80), SYN, b"");
+        nix::unistd::write(&tun, &syn.packet()).unwrap();
+        let mut reported = Vec::new();
+        crate::rig::eventually("a report", || {
+            reported.extend(reader.take().unwrap());
+            !reported.is_empty()
+        });
+        assert_eq!((reported[0].hook, reported[0].verdict), (Hook::AssignInbound, Verdict::DropNoListener));
+        assert_eq!(reported[0].flow, Some((address(from, 4000), address(to, 80))), "{}", reported[0]);
+    }
+}
+
+#[test]
 fn an_interface_of_unknown_framing_is_refused_by_name_or_let_nothing_through() {
     const INFINIBAND: u16 = 32;
     let wire = Wire::new();

@@ -1,7 +1,8 @@
 //! Policy by identity: who is allowed gets answers, who is not gets nothing, and the log says by which policy and why.
 //!
-//! A refused caller sees only a connection that ends. So every refusal is proved twice: no answer came, and the ztunnel of
-//! the server's node wrote an access log line with that caller and the reason.
+//! Each policy turns away a caller that was answered a moment before, so that it is seen to change something. A refused
+//! caller sees only a connection that ends. So every refusal is proved twice: no answer came, and the ztunnel of the
+//! server's node wrote an access log line with that caller and the reason.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -13,16 +14,16 @@ use crate::{
     stage::{CHANGE, CLIENT, INTRUDER, Name, OUTSIDE, Stage, WEB_V1, WEB_V2},
 };
 
-const ALLOW: Policy = Policy {
-    file: "60-allow-client.yaml",
-    yaml: include_str!("../../../../deploy/examples/two-nodes/60-allow-client.yaml"),
-    says: "AuthorizationPolicy shop/web-from-client: only the account client may call web",
+const DENY: Policy = Policy {
+    file: "60-deny-intruder.yaml",
+    yaml: include_str!("../../../../deploy/examples/two-nodes/60-deny-intruder.yaml"),
+    says: "AuthorizationPolicy shop/web-not-intruder: the account intruder may not call web",
 };
 
-const DENY: Policy = Policy {
-    file: "70-deny-intruder.yaml",
-    yaml: include_str!("../../../../deploy/examples/two-nodes/70-deny-intruder.yaml"),
-    says: "AuthorizationPolicy shop/web-not-intruder: the account intruder may not",
+const ALLOW: Policy = Policy {
+    file: "70-allow-client.yaml",
+    yaml: include_str!("../../../../deploy/examples/two-nodes/70-allow-client.yaml"),
+    says: "AuthorizationPolicy shop/web-from-client: nobody but the account client may",
 };
 
 const STRICT: Policy = Policy {
@@ -34,13 +35,13 @@ const STRICT: Policy = Policy {
 /// Who is refused by each policy, where, and what the log has to say.
 const REFUSALS: [Expected; 3] = [
     Expected { policy: STRICT, caller: OUTSIDE, server: WEB_V1, reason: "shop/strict" },
+    Expected { policy: DENY, caller: INTRUDER, server: WEB_V2, reason: "shop/web-not-intruder" },
     Expected {
         policy: ALLOW,
-        caller: INTRUDER,
+        caller: WEB_V1,
         server: WEB_V2,
         reason: "allow policies exist, but none matched",
     },
-    Expected { policy: DENY, caller: INTRUDER, server: WEB_V2, reason: "shop/web-not-intruder" },
 ];
 
 /// How long the log may be behind the refusal.
@@ -134,12 +135,13 @@ impl Facts for Decided {
             }
             rows.push(Row::fact(policy.file, policy.says));
             let call = format!("{} calls {}", caller.1, server.1);
-            let before = refused.before.split(':').next().unwrap_or_default();
-            let after =
-                format!("{before} before; {} ms after it, {}", refused.took.as_millis(), refused.outcome);
-            rows.push(Row::fact(call, after));
+            rows.push(Row::fact(format!("{call} before"), refused.before.clone()));
+            let after = format!("{} ({} ms after it)", refused.outcome, refused.took.as_millis());
+            rows.push(Row::fact(format!("{call} after"), after));
             rows.push(Row::fact(format!("client calls {}", server.1), refused.client.clone()));
-            rows.push(Row::fact("log of the server's node", refused.line.replace('\t', " ")));
+            rows.push(Row::text("log of the server's node:"));
+            // As it was written, in one line, for whoever wants to copy it.
+            rows.push(Row::text(refused.line.clone()));
         }
         rows
     }
@@ -157,8 +159,11 @@ impl Refused {
         let Expected { policy, caller, reason, .. } = self.expected;
         let name = policy.says.split(':').next().unwrap_or_default();
         let logged = is_refusal(&self.line, &format!("src.addr={}:", self.caller), reason);
-        let holds = self.outcome.starts_with("no answer") && logged;
-        Claim::new(format!("{} is refused under {name}, and the log says why", caller.1), holds)
+        let holds = self.before == "200" && self.outcome.starts_with("no answer") && logged;
+        Claim::new(
+            format!("{}, answered before, is refused under {name}, and the log says why", caller.1),
+            holds,
+        )
     }
 }
 
@@ -198,6 +203,11 @@ mod tests {
     fn an_answer_or_a_log_without_the_reason_fails() {
         assert_eq!(failing(|refusals| refusals[0].outcome = "200".into()), [0]);
         assert_eq!(failing(|refusals| refusals[1].line = refusals[0].line.clone()), [1]);
+        assert_eq!(
+            failing(|refusals| refusals[1].before = "no answer: reset".into()),
+            [1],
+            "it changed nothing"
+        );
         assert_eq!(failing(|refusals| refusals[2].caller = "10.244.1.9".parse().unwrap()), [2]);
         assert_eq!(failing(|refusals| refusals[2].client = "no answer: reset".into()), [3]);
     }

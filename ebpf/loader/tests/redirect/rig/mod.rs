@@ -11,7 +11,7 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream},
     os::fd::{AsFd, AsRawFd as _, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -295,8 +295,16 @@ pub(crate) fn object() -> PathBuf {
     object
 }
 
+/// Where these tests pin: `<name>-<process id>-<number>`, so that `cargo xtask clean` finds what a killed one left.
+const PINS: &str = "/sys/fs/bpf/ebb-tests";
+
 pub(crate) fn settings(name: &str, attach: AttachMode) -> Settings {
-    Settings { object: object(), bpffs: "/sys/fs/bpf".into(), node: name.to_owned(), attach }
+    Settings { object: object(), bpffs: PINS.into(), node: name.to_owned(), attach }
+}
+
+/// Where a node of this name has its pins.
+pub(crate) fn pins(name: &str) -> PathBuf {
+    Path::new(PINS).join(name)
 }
 
 impl Node {
@@ -306,13 +314,13 @@ impl Node {
 
     pub(crate) fn with(attach: AttachMode) -> Self {
         require_root();
-        let name = unique("ebb-test");
+        let name = unique("redirect");
         let redirector = Redirector::open(settings(&name, attach)).expect("open");
         Self { redirector, name }
     }
 
     pub(crate) fn pins(&self) -> PathBuf {
-        PathBuf::from("/sys/fs/bpf").join(&self.name)
+        pins(&self.name)
     }
 
     pub(crate) fn enrol(&self, pod: &Namespace, ztunnel: &Ztunnel) -> EnrolledPod {
@@ -328,7 +336,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         for uid in self.redirector.leftovers(&HashSet::new()).unwrap_or_default() {
-            let _best_effort = self.redirector.remove_leftover(&uid);
+            let _best_effort = self.redirector.remove_leftover(&uid, None);
         }
         for map in [abi::map::LOG, abi::map::REPORTERS] {
             let _best_effort = std::fs::remove_file(self.pins().join("log").join(map));
