@@ -19,12 +19,12 @@ const CLEAN_LIMIT: Duration = Duration::from_secs(120);
 
 /// Builds what is shipped with optimisations, the kernel programs and the package of the demo, and becomes the demo.
 pub(crate) fn demo(workspace: &Workspace, arguments: &[String]) -> Result<()> {
-    become_program(workspace, "ebb-demo", &["ztunnel", "ebb-harness", "ebb-demo"], arguments)
+    become_program(workspace, "ebb-demo", &["ztunnel", "waypoint", "ebb-harness", "ebb-demo"], arguments)
 }
 
 /// The same for the benchmarks.
 pub(crate) fn bench(workspace: &Workspace, arguments: &[String]) -> Result<()> {
-    become_program(workspace, "ebb-bench", &["ztunnel", "ebb-harness", "ebb-bench"], arguments)
+    become_program(workspace, "ebb-bench", &["ztunnel", "waypoint", "ebb-harness", "ebb-bench"], arguments)
 }
 
 fn become_program(
