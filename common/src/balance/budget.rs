@@ -72,7 +72,7 @@ pub enum Resource {
     Retry,
 }
 
-/// The limit is reached (flag `UO`; `URX` for a retry).
+/// The limit is reached (flag `UO`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overflow {
     /// Of what.

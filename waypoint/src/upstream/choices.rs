@@ -4,6 +4,7 @@
 //! Never changed: an ejection, a return or a change of configuration makes another. Tables are built when first asked
 //! for, because most clusters of a mesh are never asked, and a large one takes milliseconds.
 
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 
 use common::balance::hash_key::{Cookie, HashPolicy};
@@ -16,6 +17,17 @@ use rand::Rng;
 
 use super::members::{Here, Member};
 use super::policy::EffectivePolicy;
+
+/// Tries that go where it is preferred before one goes further off (Istio's setting of Envoy's `previous_priorities`).
+const TRIES_NEAR: usize = 2;
+
+/// Where a request was before.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) tried: &'a [SocketAddr],
+    /// `retryRemoteLocalities`.
+    pub(super) remote: bool,
+}
 
 /// Who may be chosen.
 #[derive(Debug)]
@@ -40,10 +52,17 @@ impl Choices {
         Self { plan, tables }
     }
 
-    /// The level for a request and its position, by the request's hash or by chance. `None` when nobody may be chosen.
-    pub(super) fn level(&self, draw: u64) -> Option<(usize, &Level)> {
-        let at = self.plan.position(draw)?;
-        self.plan.levels().get(at).map(|level| (at, level))
+    /// The level for a request that is neither hashed nor tied to an address: by chance, or for one that was tried in
+    /// vain and is to go further off, the first that has somebody and none of those who were tried.
+    pub(super) fn level_for(&self, way: Way<'_>, members: &[Member], rng: &mut impl Rng) -> Option<usize> {
+        let tried = |level: &Level| {
+            let mut all = level.groups.iter().flat_map(|it| &it.members);
+            all.any(|at| way.tried.contains(&members[*at].address))
+        };
+        let further = || self.levels().iter().position(|it| !it.groups.is_empty() && !tried(it));
+        let remote = way.remote && way.tried.len() >= TRIES_NEAR;
+        // When there is nowhere else, where it is preferred.
+        remote.then(further).flatten().or_else(|| self.plan.position(rng.random()))
     }
 
     /// Every level.
@@ -70,8 +89,7 @@ impl Choices {
 
     /// The member that a hash leads to.
     pub(super) fn by_hash(&self, hash: u64, members: &[Member], policy: &EffectivePolicy) -> Option<usize> {
-        let (at, _) = self.level(hash)?;
-        match self.table(at, members, policy)? {
+        match self.table(self.plan.position(hash)?, members, policy)? {
             Table::Ring(ring) => ring.choose(hash),
             Table::Maglev(table) => table.choose(hash),
             Table::Random(..) => None,
@@ -99,14 +117,15 @@ impl Choices {
     /// The member that chance chooses.
     pub(super) fn by_chance(
         &self,
+        way: Way<'_>,
         members: &[Member],
         policy: &EffectivePolicy,
         rng: &mut impl Rng,
     ) -> Option<usize> {
-        let (at, level) = self.level(rng.random())?;
+        let at = self.level_for(way, members, rng)?;
         let group = self.group(at, members, policy, rng)?;
         let Table::Random(_, within) = self.table(at, members, policy)? else { return None };
-        level.groups.get(group)?.members.get(within.get(group)?.choose(rng)?).copied()
+        self.levels().get(at)?.groups.get(group)?.members.get(within.get(group)?.choose(rng)?).copied()
     }
 }
 

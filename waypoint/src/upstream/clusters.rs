@@ -187,10 +187,13 @@ impl State {
 
     /// Takes over the waypoint's own pod. Whether that changes what is near, or which rules are for it.
     fn follow_own(&mut self, own: Option<&Arc<Workload>>) -> bool {
-        if self.own.as_ref() == own {
+        let before = std::mem::replace(&mut self.own, own.cloned());
+        let counts = |it: &Arc<Workload>| {
+            (it.labels.clone(), it.locality.clone(), it.node.clone(), it.cluster.clone())
+        };
+        if before.as_ref().map(counts) == own.map(counts) {
             return false;
         }
-        self.own = own.cloned();
         self.client.labels = own.map(|it| it.labels.clone()).unwrap_or_default();
         self.here = Arc::new(Here::new(self.own.clone()));
         true

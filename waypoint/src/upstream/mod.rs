@@ -24,7 +24,7 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
-use common::balance::budget::{Overflow, Resource};
+use common::balance::budget::Overflow;
 use common::config::ObjectName;
 
 pub use self::admission::Permit;
@@ -69,7 +69,6 @@ impl NoUpstream {
         match self {
             Self::Unknown => "NC",
             Self::NoHealthy => "UH",
-            Self::Overflow(Overflow { resource: Resource::Retry, .. }) => "URX",
             Self::Overflow(_) => "UO",
         }
     }

@@ -18,6 +18,7 @@ use common::snapshot::model::Workload;
 use http::HeaderMap;
 use rand::Rng;
 
+use super::choices::Way;
 use super::cluster::Compiled;
 use super::members::{self, Member};
 use super::{Attempt, Cluster, NoUpstream};
@@ -43,13 +44,15 @@ pub struct PickFacts<'a> {
     pub original: SocketAddr,
     /// Endpoints that were tried before and are to be avoided. Consistent hashing cannot avoid them.
     pub tried: &'a [SocketAddr],
+    /// `retryRemoteLocalities`: from the third try on somewhere else than where it was tried.
+    pub remote: bool,
 }
 
 impl PickFacts<'_> {
     /// For a connection of which no more is known.
     pub fn connection(source: SocketAddr, original: SocketAddr) -> Self {
         static NONE: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
-        Self { headers: &NONE, query: None, source, original, tried: &[] }
+        Self { headers: &NONE, query: None, source, original, tried: &[], remote: false }
     }
 }
 
@@ -98,6 +101,7 @@ impl Pickers {
             return Err(NoUpstream::Unknown);
         }
         let Compiled { members, policy, choices, .. } = &**compiled;
+        let way = Way { tried: facts.tried, remote: facts.remote };
         let mut set_cookies = Vec::new();
         let at = match (&policy.algorithm, &compiled.hash) {
             (Algorithm::ConsistentHash(_), Some(hash)) => {
@@ -107,11 +111,11 @@ impl Pickers {
             }
             (Algorithm::Passthrough, _) => passthrough(&compiled, facts, rng),
             (Algorithm::Random | Algorithm::ConsistentHash(_), _) => {
-                fresh(members, facts.tried, || choices.by_chance(members, policy, rng))
+                fresh(members, facts.tried, || choices.by_chance(way, members, policy, rng))
             }
             (Algorithm::LeastRequest | Algorithm::RoundRobin, _) => {
                 let turns = self.turns(cluster, &compiled, now, rng);
-                fresh(members, facts.tried, || turns.next(&compiled, now, rng))
+                fresh(members, facts.tried, || turns.next(way, &compiled, now, rng))
             }
         };
         let member = at.and_then(|at| members.get(at)).ok_or(NoUpstream::NoHealthy)?;
@@ -174,9 +178,10 @@ fn fresh(members: &[Member], tried: &[SocketAddr], mut draw: impl FnMut() -> Opt
 fn passthrough(compiled: &Compiled, facts: &PickFacts<'_>, rng: &mut impl Rng) -> Option<usize> {
     let called = SocketAddr::new(facts.original.ip().to_canonical(), facts.original.port());
     let Compiled { members, policy, choices, .. } = compiled;
+    let way = Way { tried: &[], remote: false };
     let service = || compiled.service.vips.contains(&called.ip());
     members::at(members, called)
-        .or_else(|| service().then(|| choices.by_chance(members, policy, rng)).flatten())
+        .or_else(|| service().then(|| choices.by_chance(way, members, policy, rng)).flatten())
 }
 
 /// Whose turn it is in one cluster.
@@ -187,11 +192,11 @@ struct Turns {
     /// When weights will have come to differ from those it was made for.
     stale_at: Option<Instant>,
     /// For each level and each group.
-    ways: Vec<Vec<Way>>,
+    turns: Vec<Vec<Turn>>,
 }
 
 #[derive(Debug)]
-enum Way {
+enum Turn {
     Least(LeastRequest),
     Robin(RoundRobin),
 }
@@ -204,35 +209,35 @@ impl Turns {
         }
         let robin = compiled.policy.algorithm == Algorithm::RoundRobin;
         let warmup = compiled.policy.warmup.as_ref();
-        let mut way = |members: &Vec<usize>| {
+        let mut turn = |members: &Vec<usize>| {
             let weights: Vec<f64> =
                 members.iter().map(|at| weight(&compiled.members[*at], warmup, now)).collect();
             match robin {
-                true => Way::Robin(RoundRobin::new(&weights, rng)),
-                false => Way::Least(LeastRequest::new(&weights, rng)),
+                true => Turn::Robin(RoundRobin::new(&weights, rng)),
+                false => Turn::Least(LeastRequest::new(&weights, rng)),
             }
         };
         let levels = compiled.choices.levels();
-        let ways = levels.iter().map(|level| level.groups.iter().map(|it| way(&it.members)).collect());
+        let turns = levels.iter().map(|level| level.groups.iter().map(|it| turn(&it.members)).collect());
         *self = Self {
-            ways: ways.collect(),
+            turns: turns.collect(),
             generation: Some(compiled.generation),
             stale_at: warmup.and_then(|warmup| stale_at(&compiled.members, warmup, now)),
         };
     }
 
-    fn next(&mut self, compiled: &Compiled, now: Instant, rng: &mut impl Rng) -> Option<usize> {
+    fn next(&mut self, way: Way<'_>, compiled: &Compiled, now: Instant, rng: &mut impl Rng) -> Option<usize> {
         let Compiled { members, policy, choices, .. } = compiled;
-        let (level, of) = choices.level(rng.random())?;
+        let level = choices.level_for(way, members, rng)?;
         let group = choices.group(level, members, policy, rng)?;
-        let candidates = &of.groups.get(group)?.members;
+        let candidates = &choices.levels().get(level)?.groups.get(group)?.members;
         let warmup = policy.warmup.as_ref();
         let weight = |at: usize| weight(&members[candidates[at]], warmup, now);
         let load =
             |at: usize| Load { outstanding: members[candidates[at]].state.active(), weight: weight(at) };
-        let at = match self.ways.get_mut(level)?.get_mut(group)? {
-            Way::Least(least) => least.choose(load, rng),
-            Way::Robin(robin) => robin.choose(weight),
+        let at = match self.turns.get_mut(level)?.get_mut(group)? {
+            Turn::Least(least) => least.choose(load, rng),
+            Turn::Robin(robin) => robin.choose(weight),
         };
         candidates.get(at?).copied()
     }

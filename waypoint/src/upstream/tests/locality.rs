@@ -1,6 +1,6 @@
 use common::balance::outlier::Outcome;
 
-use super::{Desk, last, policy_of_web, service, web};
+use super::{Desk, PickFacts, facts, last, policy_of_web, service, web};
 
 /// Nodes n1 to n4: two zones of one region, and another region. The waypoint is on n1.
 const NODES: &str = "
@@ -123,4 +123,26 @@ fn clusters_follow_the_waypoint_to_another_node() {
     let moved = NODES.replace("spec: {nodeName: n1}", "spec: {nodeName: n3}");
     desk.write("mesh.yaml", &format!("{}{moved}{}", web(4), policy_of_web("outlierDetection: {}")));
     assert_eq!(desk.seen(&cluster), [3]);
+}
+
+#[test]
+fn a_retry_that_may_go_further_off_does_so_after_two_tries_near_by() {
+    let address = |n: u8| std::net::SocketAddr::from(([10, 0, 0, n], 8080));
+    for algorithm in ["LEAST_REQUEST", "ROUND_ROBIN", "RANDOM"] {
+        let stated = format!("loadBalancer: {{simple: {algorithm}}}, outlierDetection: {{}}");
+        let mut desk = desk(&policy_of_web(&stated));
+        let cluster = desk.web();
+        let mut after = |tried: &[u8], remote: bool| {
+            let tried: Vec<_> = tried.iter().map(|it| address(*it)).collect();
+            let facts = PickFacts { tried: &tried, remote, ..facts() };
+            let picks = (0..200).map(|_| last(desk.pick_by(&cluster, facts).unwrap().address));
+            picks.collect::<std::collections::BTreeSet<u8>>().into_iter().collect::<Vec<_>>()
+        };
+        let is_near = |picked: Vec<u8>| !picked.is_empty() && picked.iter().all(|it| [1, 4].contains(it));
+        assert!(is_near(after(&[1, 4], false)), "{algorithm}");
+        assert!(is_near(after(&[1], true)), "{algorithm}");
+        assert_eq!(after(&[1, 4], true), [2], "{algorithm}");
+        assert_eq!(after(&[1, 4, 2], true), [3], "{algorithm}");
+        assert!(is_near(after(&[1, 4, 2, 3], true)), "{algorithm}: everywhere was tried");
+    }
 }
