@@ -155,6 +155,12 @@ impl Mesh {
         if let (Some(before), Some(now)) = (&before, &now) {
             turned.closes |= before.waypoint != now.waypoint;
         }
+        if !self.bound.is_empty() {
+            // Who has its addresses until now may lose them, and with them what slices state of those.
+            let addresses = [&before, &now].into_iter().flatten().flat_map(|it| it.addresses.iter());
+            let holders = addresses.filter_map(|it| self.draft.by_address.get(it));
+            holders.for_each(|it| turned.look_at_pod(it));
+        }
         self.claim(&object, before.as_deref(), now.as_ref());
         Touched { object, pod_before, before, now }
     }
