@@ -4,7 +4,8 @@
 //! reached by other ways too. A port of a pod is kept for waypoints where at least one service with a waypoint leads to
 //! it and none without one does; where a service without a waypoint leads to it as well, whoever calls that service has
 //! to be able to get there, so the port stays open, also for those who call the pod by its own address. A headless
-//! service counts as one without: its callers have the pods' addresses only, which are no service's.
+//! service counts as one without: its callers have the pods' addresses only, which are no service's. Only services of
+//! the pod's own namespace count either way.
 //!
 //! What keeps a pod from becoming somebody else's waypoint: labels make it one only of a Gateway of its own namespace,
 //! where whoever may create pods may create them under the waypoint's service account anyway; a Gateway stands before
@@ -268,7 +269,10 @@ impl Mesh {
     fn reserved_ports(&self, workload: &Workload) -> Vec<Reserved> {
         // `None` is a port that a service without a waypoint leads to.
         let mut ports: BTreeMap<u16, Option<BTreeSet<&ObjectName>>> = BTreeMap::new();
-        for object in self.services_of(workload) {
+        // Services of other namespaces may lead here by slices of their own. What they say opens no port that this
+        // namespace keeps, and keeps none that it leaves open.
+        let own = self.services_of(workload).into_iter().filter(|it| it.namespace == *workload.namespace());
+        for object in own {
             let Some(service) = self.draft.services.get(&object) else { continue };
             let Some(endpoints) = self.draft.endpoints.get(&object) else { continue };
             let waypoint = self.draft.waypoint_of_service(service).filter(|_| !service.vips.is_empty());

@@ -253,6 +253,20 @@ fn slices_keep_ports_as_selectors_do() {
     assert_eq!((through(&desk, 8080, None), through(&desk, 8081, None)), (None, wanted()));
     desk.write("slice.yaml", "");
     assert_eq!((through(&desk, 8080, None), through(&desk, 8081, None)), (wanted(), None));
+    // Another namespace neither opens what this one keeps nor keeps what it leaves open.
+    for (labels, port) in [(vec![], 8080), (vec![(USE, "theirs")], 9090)] {
+        let theirs = selecting("web", "10.96.0.7", &labels, "web", 80, port)
+            + &slice.replace("8081", &port.to_string());
+        desk.write("slice.yaml", &theirs.replace("namespace: shop", "namespace: elsewhere"));
+        let foreign = desk.now.service("elsewhere", "web").unwrap();
+        assert!(
+            desk.now
+                .endpoints(foreign)
+                .iter()
+                .any(|it| it.workload.as_ref().is_some_and(|it| &*it.name == "a"))
+        );
+        assert_eq!((through(&desk, 8080, None), through(&desk, 9090, None)), (wanted(), None));
+    }
 }
 
 #[test]
