@@ -35,11 +35,11 @@ pub struct Mesh {
 }
 
 /// A pod whose workload, labels or ports may have changed: as it was and as it is.
-struct Touched {
+pub(super) struct Touched {
     object: ObjectName,
     pod_before: Option<Arc<Pod>>,
-    before: Option<Arc<Workload>>,
-    now: Option<Arc<Workload>>,
+    pub(super) before: Option<Arc<Workload>>,
+    pub(super) now: Option<Arc<Workload>>,
 }
 
 impl Mesh {
@@ -85,20 +85,6 @@ impl Mesh {
         }
         self.draft.generation += 1;
         Arc::new(self.draft.clone())
-    }
-
-    /// Takes up Gateways, and the namespaces whose objects they may stand before.
-    fn waypoints(&mut self, changes: &Changes) -> Turned {
-        let mut turned = Turned::default();
-        for object in changes.gateways.keys() {
-            let stated = self.catalog.gateways.get(object).and_then(|it| it.waypoint.as_ref());
-            self.draft.waypoints.restate(object, stated, &mut turned);
-        }
-        for object in changes.namespaces.keys() {
-            let labels = self.catalog.namespaces.get(object).map(|it| &it.labels);
-            self.draft.waypoints.relabel(&object.name, labels, &mut turned);
-        }
-        turned
     }
 
     /// The pods a batch touches: its own, and those of its namespaces, nodes and waypoints.
@@ -239,17 +225,6 @@ impl Mesh {
         self.rebuild(&rebuild);
         if is_bound(self) {
             self.look_at(&rebuild, touched, turned);
-        }
-    }
-
-    /// Notes whose services may be others before or after: pods of services that are built anew, touched pods, and who
-    /// comes to be at the address of one.
-    fn look_at(&self, rebuild: &BTreeSet<ObjectName>, touched: &[Touched], turned: &mut Turned) {
-        rebuild.iter().filter_map(|it| self.draft.endpoints.get(it)).for_each(|it| turned.look_at(it));
-        for workload in touched.iter().flat_map(|it| [&it.before, &it.now]).flatten() {
-            turned.look_at_pod(workload);
-            let there = workload.addresses.iter().filter_map(|it| self.draft.by_address.get(it));
-            there.for_each(|it| turned.look_at_pod(it));
         }
     }
 

@@ -19,6 +19,8 @@ use std::sync::{Arc, LazyLock};
 
 use imbl::OrdMap;
 
+use super::catalog::Changes;
+use super::compile::Touched;
 use super::model::{Endpoint, Service, Workload};
 use super::services::Endpoints;
 use super::{Mesh, Snapshot};
@@ -164,7 +166,7 @@ impl Waypoints {
     }
 
     /// Takes up a Gateway as it now stands.
-    pub(super) fn restate(&mut self, gateway: &ObjectName, stated: Option<&Waypoint>, turned: &mut Turned) {
+    fn restate(&mut self, gateway: &ObjectName, stated: Option<&Waypoint>, turned: &mut Turned) {
         let before = match stated {
             Some(now) => self.gateways.insert(gateway.clone(), Arc::new(now.clone())),
             None => self.gateways.remove(gateway),
@@ -176,7 +178,7 @@ impl Waypoints {
     }
 
     /// Takes up the labels of a namespace.
-    pub(super) fn relabel(&mut self, namespace: &Arc<str>, labels: Option<&Labels>, turned: &mut Turned) {
+    fn relabel(&mut self, namespace: &Arc<str>, labels: Option<&Labels>, turned: &mut Turned) {
         match labels {
             Some(labels) => drop(self.namespaces.insert(namespace.clone(), labels.clone())),
             None => drop(self.namespaces.remove(namespace)),
@@ -236,7 +238,7 @@ fn tunnel_to(workload: &Arc<Workload>, address: IpAddr) -> Endpoint {
 
 impl Turned {
     /// That the pods behind these endpoints may be reached by other services than before.
-    pub(super) fn look_at(&mut self, endpoints: &Endpoints) {
+    fn look_at(&mut self, endpoints: &Endpoints) {
         self.dirty.extend(endpoints.iter().filter_map(|it| Some(it.workload.as_ref()?.uid.clone())));
     }
 
@@ -247,6 +249,31 @@ impl Turned {
 }
 
 impl Mesh {
+    /// Takes up Gateways, and the namespaces whose objects they may stand before.
+    pub(super) fn waypoints(&mut self, changes: &Changes) -> Turned {
+        let mut turned = Turned::default();
+        for object in changes.gateways.keys() {
+            let stated = self.catalog.gateways.get(object).and_then(|it| it.waypoint.as_ref());
+            self.draft.waypoints.restate(object, stated, &mut turned);
+        }
+        for object in changes.namespaces.keys() {
+            let labels = self.catalog.namespaces.get(object).map(|it| &it.labels);
+            self.draft.waypoints.relabel(&object.name, labels, &mut turned);
+        }
+        turned
+    }
+
+    /// Notes whose services may be others before or after: pods of services that are built anew, touched pods, and who
+    /// comes to be at the address of one.
+    pub(super) fn look_at(&self, rebuild: &BTreeSet<ObjectName>, touched: &[Touched], turned: &mut Turned) {
+        rebuild.iter().filter_map(|it| self.draft.endpoints.get(it)).for_each(|it| turned.look_at(it));
+        for workload in touched.iter().flat_map(|it| [&it.before, &it.now]).flatten() {
+            turned.look_at_pod(workload);
+            let there = workload.addresses.iter().filter_map(|it| self.draft.by_address.get(it));
+            there.for_each(|it| turned.look_at_pod(it));
+        }
+    }
+
     /// Settles which ports of pods are kept for waypoints, after all else is settled. Costs nothing where no service is
     /// bound to one.
     pub(super) fn reserve(&mut self, turned: &mut Turned) {
