@@ -82,7 +82,14 @@ fn enforced(policies: &[Arc<Policy>]) -> impl Iterator<Item = &Arc<Policy>> {
     policies.iter().filter(|it| !it.dry_run)
 }
 
-fn plaintext(policy: &EffectivePolicy, port: u16) -> Result<(), Refusal> {
+/// Judges whether plaintext is taken on a port of the pod at all (PeerAuthentication), whatever else policy says of it.
+///
+/// # Errors
+/// The [`Refusal`] that names the policy.
+pub fn plaintext(policy: &EffectivePolicy, port: u16) -> Result<(), Refusal> {
+    if let Some(unknown) = policy.unknown.first() {
+        return Err(Refusal::PolicyUnknown(unknown.clone()));
+    }
     let peers = &policy.peer_authentication;
     let own = peers.ports.iter().find(|(it, ..)| *it == port);
     let (mode, decided_by) =

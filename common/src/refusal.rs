@@ -28,8 +28,12 @@ pub enum Refusal {
     NoHealthyUpstream(Arc<str>),
     /// The service does not have that port.
     UnknownServicePort(Arc<str>),
-    /// The destination is behind a waypoint that is not there; `namespace/name` of the Gateway.
+    /// The destination is behind a waypoint that is not there, has no pod that is ready, or may not be used from its
+    /// namespace; `namespace/name` of the Gateway.
     WaypointMissing(Arc<str>),
+    /// The destination is reached through a waypoint alone, and this connection did not come from it; `namespace/name`
+    /// of the Gateway.
+    WaypointBypassed(Arc<str>),
     /// No certificate for the source workload.
     IdentityUnavailable(Arc<str>),
     /// The TCP connection could not be made.
@@ -57,7 +61,8 @@ impl Refusal {
             Self::DeniedByPolicy(_)
             | Self::NoAllowPolicyMatched(_)
             | Self::PlaintextNotAllowed(_)
-            | Self::PolicyUnknown(_) => "DENY",
+            | Self::PolicyUnknown(_)
+            | Self::WaypointBypassed(_) => "DENY",
             Self::TlsFailed(_) => "TLS_FAILURE",
             Self::Http2Failed(_) => "H2_HANDSHAKE_FAILURE",
             Self::TunnelUnreachable(_) => "NETWORK_POLICY",
@@ -97,7 +102,14 @@ impl fmt::Display for Refusal {
             Self::NoHealthyUpstream(service) => write!(f, "no healthy upstream for {service}"),
             Self::UnknownServicePort(port) => write!(f, "{port} is not a port of the service"),
             Self::WaypointMissing(waypoint) => {
-                write!(f, "unknown waypoint: {waypoint}, which the destination demands")
+                // The words up to the colon are those of Istio's ztunnel.
+                write!(
+                    f,
+                    "unknown waypoint: {waypoint}, which the destination demands, has no ready pod to go to"
+                )
+            }
+            Self::WaypointBypassed(waypoint) => {
+                write!(f, "denied: the destination is reached through waypoint {waypoint} only")
             }
             Self::IdentityUnavailable(why) => write!(f, "no certificate: {why}"),
             Self::ConnectFailed(why) => write!(f, "connection failed: {why}"),

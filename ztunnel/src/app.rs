@@ -187,6 +187,7 @@ impl Crew {
                 end: end.clone(),
                 readiness: readiness.clone(),
                 keeps_source: parts.settings.redirect.original_source,
+                plaintext_behind_waypoint: parts.settings.redirect.plaintext_to_waypoint_destinations,
             });
             let (sender, receiver) = mpsc::channel(MAX_QUEUED_COMMANDS);
             commands.push(sender);

@@ -55,6 +55,14 @@ pub struct Entry {
     pub admission: Option<Admission>,
 }
 
+impl Entry {
+    /// Whether it is taken to a server that was chosen among others, and so is part of that one's load.
+    fn leads_on(&self) -> bool {
+        let to_waypoint = self.admission.as_ref().is_some_and(|it| it.by_way_of.is_some());
+        self.direction == Direction::Outbound || to_waypoint
+    }
+}
+
 /// The registry of one worker.
 #[derive(Debug, Default)]
 pub struct Live {
@@ -65,7 +73,7 @@ pub struct Live {
 struct Inner {
     next: u64,
     entries: HashMap<u64, (Entry, Kill)>,
-    /// Open outbound connections by server; never more entries than connections.
+    /// Open connections to servers that were chosen, by server; never more entries than connections.
     load: HashMap<IpAddr, u32>,
 }
 
@@ -88,14 +96,14 @@ impl Drop for Registration {
 
 impl Inner {
     fn load(&mut self, entry: &Entry) {
-        if entry.direction == Direction::Outbound {
+        if entry.leads_on() {
             *self.load.entry(entry.server.ip()).or_insert(0) += 1;
         }
     }
 
     fn unload(&mut self, entry: &Entry) {
         let server = entry.server.ip();
-        if entry.direction == Direction::Outbound
+        if entry.leads_on()
             && let Some(count) = self.load.get_mut(&server)
         {
             *count -= 1;
@@ -154,7 +162,7 @@ impl Live {
         ended.len()
     }
 
-    /// How many outbound connections are open to a server.
+    /// How many connections are open to a server that was chosen for them.
     pub fn load(&self, server: IpAddr) -> u32 {
         self.lock().load.get(&server).copied().unwrap_or(0)
     }

@@ -22,11 +22,22 @@ use tokio::net::TcpStream;
 use crate::flow::Flow;
 use crate::worker::Worker;
 
+/// Whose socket the near side of a connection's relay is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Near {
+    /// The client's.
+    Client,
+    /// The application's that serves it.
+    Server,
+}
+
 /// The ends of a connection, as far as they are known.
 #[derive(Debug, Clone)]
 pub struct Ends {
     /// Which side of the connection this proxy is.
     pub reporter: Reporter,
+    /// The near side of its relay.
+    pub near: Near,
     /// The connecting side's address.
     pub client: SocketAddr,
     /// Where the connection goes on the network.
@@ -99,9 +110,9 @@ impl Record {
 
     /// Closes the record of a connection that was carried.
     pub fn close(self, log: &AccessLog, outcome: &Outcome) {
-        let (request_bytes, response_bytes) = match self.ends.reporter {
-            Reporter::Source => (outcome.sent, outcome.received),
-            Reporter::Destination => (outcome.received, outcome.sent),
+        let (request_bytes, response_bytes) = match self.ends.near {
+            Near::Client => (outcome.sent, outcome.received),
+            Near::Server => (outcome.received, outcome.sent),
         };
         let broken = refusal_of(&outcome.end);
         self.end(log, request_bytes, response_bytes, broken.as_ref());
@@ -124,19 +135,19 @@ impl Record {
     }
 }
 
-/// A relay's near side is always the local application: it sends requests outbound and responses inbound.
+/// What comes from the client is requests, from whichever side of the relay.
 impl Meter for Record {
     fn sent(&self, bytes: u64) {
-        match self.ends.reporter {
-            Reporter::Source => self.edge.request_bytes(bytes),
-            Reporter::Destination => self.edge.response_bytes(bytes),
+        match self.ends.near {
+            Near::Client => self.edge.request_bytes(bytes),
+            Near::Server => self.edge.response_bytes(bytes),
         }
     }
 
     fn received(&self, bytes: u64) {
-        match self.ends.reporter {
-            Reporter::Source => self.edge.response_bytes(bytes),
-            Reporter::Destination => self.edge.request_bytes(bytes),
+        match self.ends.near {
+            Near::Client => self.edge.response_bytes(bytes),
+            Near::Server => self.edge.request_bytes(bytes),
         }
     }
 }
@@ -158,6 +169,7 @@ pub fn refuse_outbound(worker: &Worker, mesh: &Snapshot, flow: &Flow, refusal: &
     let destination = mesh.workload_at(flow.original.ip()).cloned();
     let ends = Ends {
         reporter: Reporter::Source,
+        near: Near::Client,
         client: flow.client,
         server: flow.original,
         tunnelled_to: None,

@@ -55,6 +55,30 @@ metadata: {name: empty, namespace: shop}
 spec: {clusterIP: 10.96.0.12, selector: {app: nobody}, ports: [{port: 80}]}
 ";
 
+/// The waypoint `shop/wp`, which stands for what is put in.
+pub(crate) const GATEWAY: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: wp, namespace: shop, labels: {istio.io/waypoint-for: STANDS_FOR}}
+spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+---
+";
+
+/// Its pod, at 10.0.0.9 and fd00::9.
+pub(crate) const WAYPOINT_POD: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: wp-1, namespace: shop, uid: wp-1, labels: {gateway.networking.k8s.io/gateway-name: wp}}
+spec: {nodeName: n2, serviceAccountName: waypoint}
+status: {phase: Running, podIPs: [{ip: 10.0.0.9}, {ip: 'fd00::9'}], conditions: [{type: Ready, status: 'True'}]}
+---
+";
+
+/// Namespace `shop` uses the waypoint `wp`, which stands for what is said and has no pod.
+pub(crate) fn behind_waypoint(stands_for: &str) -> String {
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  labels: {istio.io/dataplane-mode: \
+                     ambient, istio.io/use-waypoint: wp}\n---\n";
+    namespace.to_owned() + &GATEWAY.replace("STANDS_FOR", stands_for)
+}
+
 /// The mesh above with further manifests.
 pub(crate) fn mesh(more: &str) -> Arc<Snapshot> {
     let text = format!("{MESH}---\n{more}");

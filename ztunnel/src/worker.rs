@@ -11,6 +11,7 @@ use common::hbone::pool::Pool;
 use common::lifecycle::drain::DrainWatch;
 use common::lifecycle::readiness::Readiness;
 use common::refusal::Refusal;
+use common::settings::PlaintextBehindWaypoint;
 use common::snapshot::publish::Reader;
 use common::telemetry::access::AccessLog;
 use common::telemetry::tcp::EdgeCache;
@@ -56,6 +57,8 @@ pub struct Worker {
     pub end: CancellationToken,
     /// Whether applications are to see the client's own address (Istio `ENABLE_ORIG_SRC`).
     pub keeps_source: bool,
+    /// What becomes of plaintext for ports that are reached through a waypoint only.
+    pub plaintext_behind_waypoint: PlaintextBehindWaypoint,
     /// Where it is said that file descriptors have run out.
     pub readiness: Readiness,
 }
@@ -108,7 +111,7 @@ impl Worker {
         self.live.end_where(|entry| Arc::ptr_eq(&entry.pod, pod).then_some(Refusal::PodGone));
     }
 
-    /// Ends the connections that a new policy no longer allows.
+    /// Ends the connections that a new policy no longer allows, or that a waypoint has come between.
     async fn follow_policy(self: Arc<Self>) {
         let mut mesh = self.mesh.clone();
         let mut judged = 0;
@@ -118,7 +121,7 @@ impl Worker {
                 judged = current.policy_generation();
                 let ended = self.live.judge_again(&current);
                 if ended > 0 {
-                    tracing::info!(ended, "connections ended that policy no longer allows");
+                    tracing::info!(ended, "connections ended that policy, or a waypoint, no longer allows");
                 }
             }
             mesh.changed().await;

@@ -69,7 +69,22 @@ pub fn choose(
     if !service.ports.iter().any(|it| it.port == wanted.port) {
         return Err(NoEndpoint::UnknownPort);
     }
-    let judge = Judge { balancing: &service.load_balancing, caller, wanted };
+    choose_among(&service.load_balancing, endpoints, caller, wanted, load, rng)
+}
+
+/// As [`choose`], where the port is known to be served and only the preferences are stated.
+///
+/// # Errors
+/// [`NoEndpoint::NoneUsable`].
+pub fn choose_among(
+    balancing: &LoadBalancing,
+    endpoints: &Endpoints,
+    caller: Caller<'_>,
+    wanted: Wanted,
+    load: impl Fn(&Endpoint) -> u32,
+    rng: &mut impl Rng,
+) -> Result<Choice, NoEndpoint> {
+    let judge = Judge { balancing, caller, wanted };
     let drawn = draw(endpoints, &judge, rng).or_else(|| survey(endpoints, &judge, rng));
     let (one, other) = drawn.ok_or(NoEndpoint::NoneUsable)?;
     let lighter = if load(other) < load(one) { other } else { one };

@@ -67,6 +67,9 @@ pub struct Node {
     pub name: Arc<str>,
     /// `metadata.labels`, of which the topology counts.
     pub labels: Labels,
+    /// From where it connects to its pods: `status.addresses` that are IP addresses, and the first address of each of
+    /// `spec.podCIDRs`, which most CNI plugins give to the node's end of its pods' network.
+    pub addresses: Arc<[IpAddr]>,
 }
 
 /// `v1` ServiceAccount. Stated for completeness: a pod's own `serviceAccountName` is what gives it its identity.
@@ -124,6 +127,8 @@ pub struct Pod {
     pub host_network: bool,
     /// Named TCP ports of its containers.
     pub ports: Arc<[(Arc<str>, u16)]>,
+    /// Ports that its containers' probes and life cycle hooks name, sorted.
+    pub probed: Arc<[u16]>,
     /// `status.phase`.
     pub phase: Phase,
     /// Condition `Ready`, or running when no such condition is stated; never while it is being deleted.

@@ -1,19 +1,55 @@
-//! Waypoints as far as the labels go: which one a service, a pod or a namespace asks for, and what a Gateway stands for.
+//! Waypoints as stated: which Gateways are some, who may use each, and which one a service, a pod or a namespace asks for.
 //!
 //! Knows neither addresses nor routes of a waypoint. Sources: Istio's API labels `istio.io/use-waypoint`,
-//! `istio.io/use-waypoint-namespace` and `istio.io/waypoint-for`.
+//! `istio.io/use-waypoint-namespace` and `istio.io/waypoint-for`; the Gateway API's Gateway.
 
 use std::sync::Arc;
 
 use super::{Labels, ObjectName};
 
-/// `gateway.networking.k8s.io` Gateway, of which only the traffic it asks for matters here.
+/// The label that makes a pod, or a Service, one of the Gateway of that name in its own namespace.
+pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+
+/// The port that a waypoint's pods, and all others of the mesh, take tunnels on.
+pub const HBONE_PORT: u16 = 15008;
+
+/// `spec.gatewayClassName` of the Gateways that are waypoints: Istio's word, and ours for where istiod takes its own.
+const WAYPOINT_CLASSES: [&str; 2] = ["istio-waypoint", "ebb-waypoint"];
+
+/// `gateway.networking.k8s.io` Gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gateway {
     /// Namespace and name.
     pub object: ObjectName,
+    /// What it is as a waypoint; `None` where its class is for something else.
+    pub waypoint: Option<Waypoint>,
+}
+
+/// A Gateway as a waypoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waypoint {
     /// Label `istio.io/waypoint-for`.
     pub stands_for: WaypointFor,
+    /// `allowedRoutes.namespaces` of its listener.
+    pub users: Users,
+}
+
+/// Whose objects a waypoint may stand before (Gateway API `allowedRoutes.namespaces.from`, which Istio reads so).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Users {
+    /// `Same`, and what is meant when nothing is said: those of its own namespace.
+    Same,
+    /// `All`: anybody's.
+    All,
+    /// `Selector`: those of namespaces with these labels, its own among them only if it has them too.
+    Selector(Labels),
+}
+
+impl Waypoint {
+    /// Whether Gateways of this class are waypoints.
+    pub fn is_class(name: &str) -> bool {
+        WAYPOINT_CLASSES.contains(&name)
+    }
 }
 
 /// Which traffic a waypoint is to be in the way of (label `istio.io/waypoint-for`).
@@ -84,5 +120,5 @@ impl UseWaypoint {
 /// Whether an object with these labels belongs to a Gateway itself: its own namespace's word is not meant for it, or a
 /// waypoint would be behind itself.
 pub fn is_of_gateway(labels: &Labels) -> bool {
-    labels.get("gateway.networking.k8s.io/gateway-name").is_some()
+    labels.get(GATEWAY_NAME).is_some()
 }

@@ -148,6 +148,26 @@ pub struct RedirectSettings {
     /// Whether applications see the address of the calling pod instead of the proxy's: true or false.
     #[arg(long, env = "ENABLE_ORIG_SRC", value_name = "BOOL", default_value = "true", action = ArgAction::Set)]
     pub original_source: bool,
+    /// What becomes of plaintext that arrives for a port which is reached through a waypoint only: it is refused, or
+    /// taken to the waypoint, which treats its caller as one that proved nothing.
+    #[arg(
+        long,
+        env = "EBB_PLAINTEXT_TO_WAYPOINT_DESTINATIONS",
+        value_name = "WHAT",
+        default_value = "refuse",
+        value_enum
+    )]
+    pub plaintext_to_waypoint_destinations: PlaintextBehindWaypoint,
+}
+
+/// What becomes of plaintext for a destination behind a waypoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum PlaintextBehindWaypoint {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// It is taken to the waypoint first.
+    Hairpin,
 }
 
 impl RedirectSettings {

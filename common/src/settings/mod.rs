@@ -17,8 +17,8 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 use serde_json::{Value, json};
 
 pub use groups::{
-    CertificateSettings, LogSettings, NodeSettings, RedirectSettings, RuntimeSettings, ServerSettings,
-    TunnelSettings,
+    CertificateSettings, LogSettings, NodeSettings, PlaintextBehindWaypoint, RedirectSettings,
+    RuntimeSettings, ServerSettings, TunnelSettings,
 };
 pub use value::{MAX_WORKERS, Workers};
 
@@ -128,6 +128,7 @@ impl Settings {
             "manifests": self.node.manifests,
             "secretTtl": self.certificates.secret_ttl,
             "enableOriginalSource": self.redirect.original_source,
+            "plaintextToWaypointDestinations": format!("{:?}", self.redirect.plaintext_to_waypoint_destinations),
             "bpffs": self.redirect.bpffs,
             "poolUnusedReleaseTimeout": self.tunnel.pool_unused_release,
             "numWorkerThreads": self.runtime.worker_threads(),

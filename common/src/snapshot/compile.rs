@@ -14,6 +14,7 @@ use super::enforce::Enforcement;
 use super::index::{Index, service_of};
 use super::model::{Endpoint, Locality, Workload};
 use super::services::{self, Endpoints, Moved};
+use super::waypoints::Turned;
 use super::workloads::{Constants, locality};
 use super::{MeshSettings, Snapshot};
 use crate::config::{Batch, EndpointSlice, ObjectName, Pod, Service, SliceEndpoint};
@@ -23,20 +24,22 @@ use crate::config::{Batch, EndpointSlice, ObjectName, Pod, Service, SliceEndpoin
 pub struct Mesh {
     settings: MeshSettings,
     constants: Constants,
-    catalog: Catalog,
-    index: Index,
+    pub(super) catalog: Catalog,
+    pub(super) index: Index,
     localities: std::collections::BTreeMap<Arc<str>, Arc<Locality>>,
     nowhere: Arc<Locality>,
     enforcement: Enforcement,
-    draft: Snapshot,
+    /// Services that ask for a waypoint.
+    pub(super) bound: BTreeSet<ObjectName>,
+    pub(super) draft: Snapshot,
 }
 
 /// A pod whose workload, labels or ports may have changed: as it was and as it is.
-struct Touched {
+pub(super) struct Touched {
     object: ObjectName,
     pod_before: Option<Arc<Pod>>,
-    before: Option<Arc<Workload>>,
-    now: Option<Arc<Workload>>,
+    pub(super) before: Option<Arc<Workload>>,
+    pub(super) now: Option<Arc<Workload>>,
 }
 
 impl Mesh {
@@ -50,6 +53,7 @@ impl Mesh {
             localities: std::collections::BTreeMap::new(),
             nowhere: Arc::default(),
             enforcement: Enforcement::default(),
+            bound: BTreeSet::new(),
             draft: Snapshot::default(),
         }
     }
@@ -57,22 +61,20 @@ impl Mesh {
     /// Applies a batch and returns the snapshot after it.
     pub fn apply(&mut self, batch: Batch) -> Arc<Snapshot> {
         let changes = self.catalog.apply(batch);
-        for object in changes.gateways.keys() {
-            match self.catalog.gateways.get(object) {
-                Some(gateway) => self.draft.gateways.insert(object.clone(), gateway.stands_for),
-                None => self.draft.gateways.remove(object),
-            };
-        }
+        let mut turned = self.waypoints(&changes);
         follow(&mut self.draft.virtual_services, &self.catalog.virtual_services, &changes.virtual_services);
         follow(
             &mut self.draft.destination_rules,
             &self.catalog.destination_rules,
             &changes.destination_rules,
         );
-        let touched = self.workloads(&changes);
-        self.services(&changes, &touched);
+        let touched = self.workloads(&changes, &mut turned);
+        self.services(&changes, &touched, &mut turned);
+        self.reserve(&mut turned);
         let pods = touched.iter().map(|it| (&it.object, it.before.as_ref(), it.now.as_ref()));
-        if self.enforcement.apply(&self.catalog, &changes, &self.constants, pods, &mut self.draft) {
+        let stricter =
+            self.enforcement.apply(&self.catalog, &changes, &self.constants, pods, &mut self.draft);
+        if stricter || turned.closes {
             self.draft.policy_generation += 1;
         }
         if changes.rejected {
@@ -85,10 +87,17 @@ impl Mesh {
         Arc::new(self.draft.clone())
     }
 
-    /// The pods a batch touches: its own, and those of its namespaces and nodes.
-    fn workloads(&mut self, changes: &Changes) -> Vec<Touched> {
+    /// The pods a batch touches: its own, and those of its namespaces, nodes and waypoints.
+    fn workloads(&mut self, changes: &Changes, turned: &mut Turned) -> Vec<Touched> {
         let mut dirty: BTreeSet<ObjectName> = changes.pods.keys().cloned().collect();
+        for gateway in &turned.gateways {
+            dirty.extend(self.index.pods_of.of(gateway).cloned());
+        }
         for node in changes.nodes.keys() {
+            match self.catalog.nodes.get(node) {
+                Some(now) => self.draft.hosts.insert(node.name.clone(), now.addresses.clone()),
+                None => self.draft.hosts.remove(&node.name),
+            };
             let now = self.catalog.nodes.get(node).map(|it| Arc::new(locality(&it.labels)));
             let before = self.localities.get(&node.name);
             if before.unwrap_or(&self.nowhere) != now.as_ref().unwrap_or(&self.nowhere) {
@@ -102,11 +111,11 @@ impl Mesh {
         for namespace in changes.namespaces.keys() {
             dirty.extend(self.catalog.pods.of(&namespace.name).map(|(object, _)| object.clone()));
         }
-        dirty.into_iter().map(|object| self.workload(object, changes)).collect()
+        dirty.into_iter().map(|object| self.workload(object, changes, turned)).collect()
     }
 
     /// Derives one workload anew and files it.
-    fn workload(&mut self, object: ObjectName, changes: &Changes) -> Touched {
+    fn workload(&mut self, object: ObjectName, changes: &Changes, turned: &mut Turned) -> Touched {
         let pod = self.catalog.pods.get(&object).cloned();
         let pod_before = changes.pods.get(&object).cloned().unwrap_or_else(|| pod.clone());
         self.index.move_pod(&object, pod_before.as_deref(), pod.as_deref());
@@ -115,7 +124,8 @@ impl Mesh {
         let derived = pod.as_deref().and_then(|pod| {
             let namespace = self.catalog.namespaces.get(&ObjectName::new("", pod.object.namespace.clone()));
             let locality = self.localities.get(&pod.node).unwrap_or(&self.nowhere);
-            self.constants.workload(pod, namespace.map(AsRef::as_ref), locality)
+            let stands = super::index::gateway_of(pod).is_some_and(|it| self.draft.waypoints.has(&it));
+            self.constants.workload(pod, namespace.map(AsRef::as_ref), locality, stands)
         });
         let now = match (&before, derived) {
             // The same value keeps its allocation: whoever compares pointers sees that nothing changed.
@@ -127,6 +137,16 @@ impl Mesh {
             None => self.draft.workloads.remove(&*uid),
         };
         self.post(before.as_deref(), now.as_ref());
+        self.draft.waypoints.station(before.as_ref(), now.as_ref(), turned);
+        if let (Some(before), Some(now)) = (&before, &now) {
+            turned.closes |= before.waypoint != now.waypoint;
+        }
+        if !self.bound.is_empty() {
+            // Who has its addresses until now may lose them, and with them what slices state of those.
+            let addresses = [&before, &now].into_iter().flatten().flat_map(|it| it.addresses.iter());
+            let holders = addresses.filter_map(|it| self.draft.by_address.get(it));
+            holders.for_each(|it| turned.look_at_pod(it));
+        }
         self.claim(&object, before.as_deref(), now.as_ref());
         Touched { object, pod_before, before, now }
     }
@@ -179,7 +199,7 @@ impl Mesh {
     }
 
     /// Services that changed are built anew; in all others the touched pods are replaced one by one.
-    fn services(&mut self, changes: &Changes, touched: &[Touched]) {
+    fn services(&mut self, changes: &Changes, touched: &[Touched], turned: &mut Turned) {
         let mut rebuild: BTreeSet<ObjectName> = changes.services.keys().cloned().collect();
         for namespace in changes.namespaces.keys() {
             rebuild.extend(self.catalog.services.of(&namespace.name).map(|(object, _)| object.clone()));
@@ -198,7 +218,14 @@ impl Mesh {
             self.patch_selecting(pod, &rebuild);
             self.patch_slices(pod, &rebuild);
         }
+        let is_bound = |it: &Self| !it.bound.is_empty();
+        if is_bound(self) {
+            self.look_at(&rebuild, touched, turned);
+        }
         self.rebuild(&rebuild);
+        if is_bound(self) {
+            self.look_at(&rebuild, touched, turned);
+        }
     }
 
     /// Replaces a pod in the services that select it, now or before.
@@ -324,6 +351,11 @@ impl Mesh {
     fn file_service(&mut self, object: &ObjectName, now: Option<super::model::Service>) {
         let before = self.draft.services.get(object).cloned();
         let now = now.map(Arc::new);
+        if now.as_ref().is_some_and(|it| it.waypoint.is_some()) {
+            self.bound.insert(object.clone());
+        } else {
+            self.bound.remove(object);
+        }
         match &now {
             Some(now) => self.draft.services.insert(object.clone(), now.clone()),
             None => self.draft.services.remove(object),

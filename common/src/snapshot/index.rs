@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::config::waypoint::GATEWAY_NAME;
 use crate::config::{EndpointSlice, Labels, ObjectName, Pod, Service};
 
 /// A many-to-many relation that forgets empty entries.
@@ -109,6 +110,8 @@ impl Selectors {
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     pub(crate) pods_on: Relation<Arc<str>, ObjectName>,
+    /// Gateway to the pods that are labelled as its own.
+    pub(crate) pods_of: Relation<ObjectName, ObjectName>,
     pub(crate) addresses: Claims,
     pub(crate) vips: Claims,
     pub(crate) selectors: Selectors,
@@ -123,14 +126,22 @@ pub(crate) struct Index {
 impl Index {
     pub(crate) fn move_pod(&mut self, object: &ObjectName, before: Option<&Pod>, now: Option<&Pod>) {
         let (from, to) = (before.map(|it| &it.node), now.map(|it| &it.node));
-        if from == to {
-            return;
+        if from != to {
+            if let Some(node) = from {
+                self.pods_on.remove(node, object);
+            }
+            if let Some(node) = to {
+                self.pods_on.add(node.clone(), object.clone());
+            }
         }
-        if let Some(node) = from {
-            self.pods_on.remove(node, object);
-        }
-        if let Some(node) = to {
-            self.pods_on.add(node.clone(), object.clone());
+        let (from, to) = (before.and_then(gateway_of), now.and_then(gateway_of));
+        if from != to {
+            if let Some(gateway) = from {
+                self.pods_of.remove(&gateway, object);
+            }
+            if let Some(gateway) = to {
+                self.pods_of.add(gateway, object.clone());
+            }
         }
     }
 
@@ -159,6 +170,12 @@ impl Index {
             }
         }
     }
+}
+
+/// The Gateway whose pod this one is labelled to be, which is of its own namespace.
+pub(crate) fn gateway_of(pod: &Pod) -> Option<ObjectName> {
+    let name = pod.labels.get(GATEWAY_NAME)?.clone();
+    Some(ObjectName { namespace: pod.object.namespace.clone(), name })
 }
 
 /// The service a slice belongs to, which is of its own namespace.

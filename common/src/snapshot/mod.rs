@@ -14,6 +14,7 @@ pub mod publish;
 mod services;
 #[cfg(test)]
 mod tests;
+mod waypoints;
 mod workloads;
 
 use std::net::IpAddr;
@@ -26,7 +27,7 @@ pub use self::compile::Mesh;
 use self::model::{EffectivePolicy, Service, Workload};
 use self::policies::PolicyEntry;
 pub use self::services::Endpoints;
-use crate::config::waypoint::WaypointFor;
+use self::waypoints::Waypoints;
 use crate::config::{DestinationRule, ObjectName, PeerAuthentication, Rejected, VirtualService};
 
 /// What the meaning of resources depends on besides them; fixed at start.
@@ -78,8 +79,9 @@ pub struct Snapshot {
     policies: OrdMap<ObjectName, Arc<PolicyEntry>>,
     peer_authentications: OrdMap<ObjectName, Arc<PeerAuthentication>>,
     unknown_policies: Arc<[Arc<str>]>,
-    /// What each Gateway stands for.
-    gateways: OrdMap<ObjectName, WaypointFor>,
+    waypoints: Waypoints,
+    /// Addresses of each node's own.
+    hosts: OrdMap<Arc<str>, Arc<[IpAddr]>>,
     virtual_services: OrdMap<ObjectName, Arc<VirtualService>>,
     destination_rules: OrdMap<ObjectName, Arc<DestinationRule>>,
     rejected: Arc<[Arc<Rejected>]>,
@@ -92,8 +94,8 @@ impl Snapshot {
         self.generation
     }
 
-    /// Grows when the policy of a workload that was there before changed or an enrolled workload left, and only then:
-    /// connections need judging anew when it has.
+    /// Grows when the policy of a workload that was there before changed, or the waypoints it is reached through, or an
+    /// enrolled workload left, and hardly ever otherwise: connections need judging anew when it has.
     pub fn policy_generation(&self) -> u64 {
         self.policy_generation
     }
@@ -126,19 +128,11 @@ impl Snapshot {
         self.endpoints.get(&object).unwrap_or(&NONE)
     }
 
-    /// The waypoint that calls to a service have to pass.
-    pub fn waypoint_of_service<'s>(&self, service: &'s Service) -> Option<&'s ObjectName> {
-        service.waypoint.as_ref().filter(|it| self.stands_for(it).services())
-    }
-
-    /// The waypoint that calls to a workload have to pass, by whatever address they come.
-    pub fn waypoint_of_workload<'s>(&self, workload: &'s Workload) -> Option<&'s ObjectName> {
-        workload.waypoint.as_ref().filter(|it| self.stands_for(it).workloads())
-    }
-
-    /// A Gateway that is not there, or could not be read, may stand for anything.
-    fn stands_for(&self, gateway: &ObjectName) -> WaypointFor {
-        self.gateways.get(gateway).copied().unwrap_or(WaypointFor::All)
+    /// Whether an address is of the node itself that a workload runs on, and of no pod: where its kubelet connects from.
+    pub fn is_host_of(&self, workload: &Workload, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.hosts.get(&workload.node).is_some_and(|it| it.contains(&address))
+            && self.workload_at(address).is_none()
     }
 
     /// Everything that decides who may connect to a workload; shared by all workloads with the same policies.

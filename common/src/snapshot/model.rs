@@ -104,8 +104,10 @@ pub struct Workload {
     pub health: Health,
     /// Path of the pod's network namespace, from the annotation `ebb.dev/netns`; `None` when it is not known here.
     pub netns: Option<Arc<str>>,
-    /// How its traffic is captured; `None` when it is not in the mesh.
+    /// How its traffic is captured; `None` when it is not in the mesh, or is a waypoint and so captured by nobody.
     pub enrolment: Option<Enrolment>,
+    /// Ports of its own that the kubelet of its node probes, sorted.
+    pub probed: Arc<[u16]>,
     /// The Gateway that its labels, or its namespace's, name as its waypoint. Whether calls are to pass it is for
     /// [`Snapshot::waypoint_of_workload`](super::Snapshot::waypoint_of_workload) to say.
     pub waypoint: Option<ObjectName>,
@@ -115,6 +117,11 @@ impl Workload {
     /// The Kubernetes namespace.
     pub fn namespace(&self) -> &Arc<str> {
         &self.identity.namespace
+    }
+
+    /// Whether it speaks for itself in the mesh: a pod of a Gateway that is a waypoint.
+    pub fn is_waypoint(&self) -> bool {
+        self.protocol == TunnelProtocol::Hbone && self.enrolment.is_none()
     }
 }
 

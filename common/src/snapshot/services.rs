@@ -60,6 +60,11 @@ impl Endpoints {
         self.0.binary_search_by(|it| key(it).cmp(&(address, uid)))
     }
 
+    /// The one of this address and workload.
+    pub(crate) fn find(&self, address: IpAddr, uid: &str) -> Option<&Arc<Endpoint>> {
+        self.0.get(self.position(address, uid).ok()?)
+    }
+
     /// Puts one in its place, or in the place of the one before it.
     pub(crate) fn insert(&mut self, mut endpoint: Endpoint) {
         // Neighbours mostly serve the same ports; one list is enough for all.

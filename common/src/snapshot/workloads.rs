@@ -35,17 +35,22 @@ impl Constants {
         format!("{}//Pod/{}/{}", self.settings.cluster, object.namespace, object.name).into()
     }
 
-    /// The workload a pod is; `None` for a pod that is over, whose address may be another's by now.
+    /// The workload a pod is; `None` for a pod that is over, whose address may be another's by now. `stands` says that
+    /// it is of a Gateway that is a waypoint.
     pub(crate) fn workload(
         &self,
         pod: &Pod,
         namespace: Option<&Namespace>,
         locality: &Arc<Locality>,
+        stands: bool,
     ) -> Option<Workload> {
         if pod.phase == Phase::Over {
             return None;
         }
-        let enrolment = enrolled(pod, namespace).then_some(Enrolment { bypass_inbound: pod.bypass_inbound });
+        // A waypoint takes tunnels itself, at the very port that capture would take from it.
+        let stands = stands && !pod.host_network && !pod.has_sidecar;
+        let enrolled = !stands && enrolled(pod, namespace);
+        let enrolment = enrolled.then_some(Enrolment { bypass_inbound: pod.bypass_inbound });
         let label = |names: &[&str]| names.iter().find_map(|name| pod.labels.get(name)).cloned();
         let (workload_kind, workload_name) = owner(pod);
         let app = label(&["app"]).unwrap_or_else(|| self.empty.clone());
@@ -61,7 +66,7 @@ impl Constants {
             },
             addresses: pod.addresses.clone(),
             node: pod.node.clone(),
-            protocol: if enrolment.is_some() { TunnelProtocol::Hbone } else { TunnelProtocol::None },
+            protocol: if stands || enrolled { TunnelProtocol::Hbone } else { TunnelProtocol::None },
             host_network: pod.host_network,
             canonical_name: label(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"])
                 .unwrap_or_else(|| workload_name.clone()),
@@ -81,6 +86,7 @@ impl Constants {
             health: if pod.ready { Health::Healthy } else { Health::Unhealthy },
             netns: pod.netns.clone(),
             enrolment,
+            probed: pod.probed.clone(),
             waypoint: waypoint(pod, namespace),
         })
     }

@@ -30,6 +30,7 @@ pub(crate) fn workload(name: &str) -> Workload {
         health: Health::Healthy,
         netns: None,
         enrolment: None,
+        probed: Arc::default(),
         waypoint: None,
     }
 }

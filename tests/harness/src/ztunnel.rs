@@ -3,7 +3,6 @@
 //! Uses only what an operator has: the command line, the admin, metrics and readiness ports, and the log.
 
 use std::{
-    fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitStatus,
@@ -178,8 +177,7 @@ impl Ztunnel {
 }
 
 fn spawn(node: &Arc<Node>, manifests: &Path, settings: &Settings) -> Result<Process> {
-    let ca = node.run().directory().join("ca");
-    fs::create_dir_all(&ca).with_context(|| format!("create {}", ca.display()))?;
+    let ca = node.run().authority()?;
     let (program, object) = match &settings.build {
         Some(build) => (build.join("ztunnel"), build.join("ebb-redirect.o")),
         None => (binaries::find("ztunnel")?, binaries::ebpf_object()?),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-/// A Deployment of one replica whose pod is named by it.
+/// A Deployment whose pods are named by it, of one replica until told otherwise.
 #[derive(Clone, Debug)]
 pub struct App {
     pub(crate) namespace: String,
@@ -10,6 +10,7 @@ pub struct App {
     account: String,
     node: usize,
     image: String,
+    replicas: u32,
     labels: Vec<(String, String)>,
 }
 
@@ -23,6 +24,7 @@ impl App {
             account: name.into(),
             node: 0,
             image: "ebb.dev/sleep".into(),
+            replicas: 1,
             labels: Vec::new(),
         }
     }
@@ -55,6 +57,20 @@ impl App {
         self
     }
 
+    /// The shipped waypoint, as one of the Gateway of that name in its namespace.
+    #[must_use]
+    pub fn waypoint(mut self, gateway: &str) -> Self {
+        self.image = "ebb.dev/waypoint".into();
+        self.label("gateway.networking.k8s.io/gateway-name", gateway)
+    }
+
+    /// So many replicas.
+    #[must_use]
+    pub fn replicas(mut self, count: u32) -> Self {
+        self.replicas = count;
+        self
+    }
+
     /// With a further label on its pods.
     #[must_use]
     pub fn label(mut self, name: &str, value: &str) -> Self {
@@ -65,7 +81,7 @@ impl App {
     /// The Deployment.
     #[must_use]
     pub fn manifest(&self) -> String {
-        let Self { namespace, name, account, node, image, labels } = self;
+        let Self { namespace, name, account, node, image, replicas, labels } = self;
         let mut more = String::new();
         for (label, value) in labels {
             let _ = write!(more, ", {label}: \"{value}\"");
@@ -73,7 +89,7 @@ impl App {
         let node = node + 1;
         format!(
             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  \
-             selector: {{matchLabels: {{app: {name}}}}}\n  template:\n    metadata: {{labels: {{app: {name}{more}}}}}\n    \
+             replicas: {replicas}\n  selector: {{matchLabels: {{app: {name}}}}}\n  template:\n    metadata: {{labels: {{app: {name}{more}}}}}\n    \
              spec:\n      serviceAccountName: {account}\n      nodeName: node-{node}\n      containers:\n        - {{name: \
              app, image: {image}, ports: [{{containerPort: 8080}}]}}\n"
         )
@@ -89,6 +105,16 @@ pub fn service(name: &str, number: u8) -> String {
          10.96.0.{number}\n  clusterIPs: [10.96.0.{number}, \"fd00:10:96::{number:x}\"]\n  ipFamilies: [IPv4, IPv6]\n  \
          ipFamilyPolicy: RequireDualStack\n  selector: {{app: {name}}}\n  ports: [{{name: tcp, port: 80, targetPort: \
          8080}}]\n"
+    )
+}
+
+/// The waypoint `name` in `shop`, for calls to services, workloads, all or none.
+#[must_use]
+pub fn gateway(name: &str, stands_for: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata:\n  name: {name}\n  namespace: shop\n  labels: \
+         {{istio.io/waypoint-for: {stands_for}}}\nspec:\n  gatewayClassName: istio-waypoint\n  listeners: [{{name: mesh, \
+         port: 15008, protocol: HBONE}}]\n"
     )
 }
 

@@ -178,7 +178,9 @@ impl Mesh {
         let text =
             |workload: &serde_json::Value, key: &str| workload[key].as_str().unwrap_or_default().to_owned();
         let known: BTreeSet<_> = shown.iter().map(|w| (text(w, "name"), text(w, "protocol"))).collect();
-        let protocol = |replica| if self.is_enrolled(replica) { "HBONE" } else { "TCP" };
+        // A waypoint is in no proxy's care and speaks for itself.
+        let speaks = |replica: &Replica| self.is_enrolled(replica) || replica.waypoint_process().is_some();
+        let protocol = |replica| if speaks(replica) { "HBONE" } else { "TCP" };
         let wanted: BTreeSet<_> = self
             .kubelet
             .all_replicas()
@@ -201,7 +203,33 @@ impl Mesh {
         let out = self.opted_out.iter().any(|(namespace, name)| {
             namespace == replica.namespace() && replica.name().starts_with(&format!("{name}-"))
         });
-        self.ambient.contains(replica.namespace()) && !out
+        self.ambient.contains(replica.namespace()) && !out && replica.waypoint_process().is_none()
+    }
+
+    /// Waits until every replica of a Deployment, named as for [`Mesh::pod`], is ready and both proxies know it.
+    ///
+    /// # Errors
+    /// They are not in time; the error shows the end of the log of one that is not.
+    pub fn wait_ready(&self, of: &str) -> Result<()> {
+        let (namespace, name) = of.split_once('/').unwrap_or(("shop", of));
+        let replicas = self.kubelet.replicas(namespace, name);
+        let known = eventually(&format!("{of} to be ready"), SETTLED, || {
+            let mut all = replicas.iter().all(Replica::is_ready);
+            for ztunnel in &self.ztunnels {
+                let dump = ztunnel.config_dump()?;
+                let shown = dump["workloads"].as_array().context("the dump has workloads")?;
+                let healthy = |replica: &Replica| {
+                    shown.iter().any(|it| it["name"] == replica.name() && it["status"] == "Healthy")
+                };
+                all &= replicas.iter().all(healthy);
+            }
+            Ok(all)
+        });
+        known.with_context(|| {
+            let unready = replicas.iter().filter(|replica| !replica.is_ready());
+            let tails = unready.filter_map(|replica| Some(replica.waypoint_process()?.tail()));
+            tails.collect::<Vec<_>>().join("\n")
+        })
     }
 
     /// The kubelet.

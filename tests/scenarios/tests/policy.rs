@@ -51,6 +51,7 @@ impl Open {
             target: address("10.0.0.3:8080"),
             client: address("10.0.0.2:40000"),
             identity: account.map(|account| Identity::new("cluster.local", "shop", account)),
+            by_way_of: None,
         };
         judge(&mesh, pod, &admission)?;
         let entry = Entry {

@@ -116,6 +116,7 @@ impl Connector {
             forwarded: Some(Forwarded { client: place.client, host: place.host.clone() }),
             baggage: place.baggage.clone(),
             traceparent: Some(Traceparent::new(rand::random(), rand::random())),
+            unauthenticated: false,
         };
         let certificate = self.certs.get(&self.myself.identity).await?;
         let dialled = || async {

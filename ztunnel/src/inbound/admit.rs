@@ -1,13 +1,17 @@
 //! Whether a connection that arrived for a pod is let in: a pure function of the mesh and the facts.
 //!
-//! The address that is judged is the address that is connected to: both are the [`Admission`]'s.
+//! The address that is judged is the address that is connected to: both are the [`Admission`]'s. What is behind a
+//! waypoint is reached from that waypoint's identity alone, whatever its policies say; from there on policies see the
+//! waypoint as the caller, as they do with Istio.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use common::authz::{self, Connection};
+use common::config::ObjectName;
 use common::hbone::request::Authority;
 use common::refusal::Refusal;
+use common::settings::PlaintextBehindWaypoint;
 use common::snapshot::Snapshot;
 use common::snapshot::model::{Endpoint, Service, Workload};
 use common::spiffe::Identity;
@@ -24,6 +28,8 @@ pub struct Admission {
     pub client: SocketAddr,
     /// The verified caller; `None` for plaintext.
     pub identity: Option<Identity>,
+    /// The waypoint that plaintext is taken to instead of to the application; `None` where it goes straight.
+    pub by_way_of: Option<ObjectName>,
 }
 
 /// Judges a tunnel: `asked` is what the CONNECT names, `flow.original` the address the tunnel came in on.
@@ -37,17 +43,21 @@ pub fn admit_tunnel(
     asked: &Authority,
 ) -> Result<Admission, Refusal> {
     let target = own_target(flow, asked)?;
-    not_round_a_waypoint(mesh, &flow.pod)?;
-    let admission = Admission { target, client: flow.client, identity: Some(peer.clone()) };
+    let identity = Some(peer.clone());
+    let admission = Admission { target, client: flow.client, identity, by_way_of: None };
     judge(mesh, &flow.pod, &admission)?;
     Ok(admission)
 }
 
-/// Judges a plaintext connection.
+/// Judges a plaintext connection. `behind` says what becomes of one that had to come through a waypoint.
 ///
 /// # Errors
 /// The [`Refusal`] that ends it.
-pub fn admit_plaintext(mesh: &Snapshot, flow: &Flow) -> Result<Admission, Refusal> {
+pub fn admit_plaintext(
+    mesh: &Snapshot,
+    flow: &Flow,
+    behind: PlaintextBehindWaypoint,
+) -> Result<Admission, Refusal> {
     let target = flow.original;
     if is_own_port(target.port()) {
         return Err(Refusal::RecursiveCall);
@@ -55,34 +65,53 @@ pub fn admit_plaintext(mesh: &Snapshot, flow: &Flow) -> Result<Admission, Refusa
     if !is_of_pod(&flow.pod, target) {
         return Err(Refusal::DestinationMismatch(target.to_string().into()));
     }
-    not_round_a_waypoint(mesh, &flow.pod)?;
-    let admission = Admission { target, client: flow.client, identity: None };
-    judge(mesh, &flow.pod, &admission)?;
+    let mut admission = Admission { target, client: flow.client, identity: None, by_way_of: None };
+    match judge(mesh, &flow.pod, &admission) {
+        Err(Refusal::WaypointBypassed(_)) if behind == PlaintextBehindWaypoint::Hairpin => {
+            let workload = known(mesh, &flow.pod)?;
+            admission.by_way_of = mesh.waypoints_before(workload, target.port()).next().cloned();
+            judge(mesh, &flow.pod, &admission)?;
+        }
+        judged => judged?,
+    }
     Ok(admission)
 }
 
-/// Judges by policy alone; also used when a policy changes under an open connection.
+/// Judges by waypoints and policy alone; also used when either changes under an open connection.
 ///
 /// # Errors
-/// The [`Refusal`] that names the policy.
+/// The [`Refusal`] that names the waypoint or the policy.
 pub fn judge(mesh: &Snapshot, pod: &Pod, admission: &Admission) -> Result<(), Refusal> {
-    let workload =
-        mesh.workload(&pod.uid).filter(|workload| pod.is(workload)).ok_or(Refusal::UnknownWorkload)?;
+    let workload = known(mesh, pod)?;
+    let policy = mesh.policy_for(workload);
+    if admission.by_way_of.is_some() {
+        // What the waypoint makes of it comes back as the waypoint's own, and is judged then. All that can be said before
+        // is whether plaintext is taken at all.
+        return authz::plaintext(policy, admission.target.port());
+    }
+    through_waypoint(mesh, workload, admission)?;
     let connection = Connection {
         source_identity: admission.identity.as_ref(),
         source: admission.client,
         destination: admission.target,
     };
-    authz::evaluate(mesh.policy_for(workload), &connection)
+    authz::evaluate(policy, &connection)
 }
 
-/// Nobody is a waypoint yet, so whoever calls a pod that is behind one comes round it. Open connections go on when a
-/// pod is bound, as they do with Istio.
-fn not_round_a_waypoint(mesh: &Snapshot, pod: &Pod) -> Result<(), Refusal> {
-    match mesh.workload(&pod.uid).and_then(|workload| mesh.waypoint_of_workload(workload)) {
-        Some(waypoint) => Err(Refusal::WaypointMissing(waypoint.to_string().into())),
-        None => Ok(()),
+fn known<'a>(mesh: &'a Snapshot, pod: &Pod) -> Result<&'a Arc<Workload>, Refusal> {
+    mesh.workload(&pod.uid).filter(|workload| pod.is(workload)).ok_or(Refusal::UnknownWorkload)
+}
+
+/// That nobody walks round a waypoint. The kubelet of the pod's node may, on the ports that the pod has it probe: it is
+/// in no mesh, and a pod that cannot be probed is taken for dead.
+fn through_waypoint(mesh: &Snapshot, workload: &Workload, admission: &Admission) -> Result<(), Refusal> {
+    let port = admission.target.port();
+    let Err(waypoint) = mesh.came_through(workload, port, admission.identity.as_ref()) else { return Ok(()) };
+    let probes = admission.identity.is_none() && workload.probed.contains(&port);
+    if probes && mesh.is_host_of(workload, admission.client.ip()) {
+        return Ok(());
     }
+    Err(Refusal::WaypointBypassed(waypoint.to_string().into()))
 }
 
 /// The pod's own address that a CONNECT names. Anything else would make the proxy a way to other places.

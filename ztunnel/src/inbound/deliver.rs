@@ -17,7 +17,7 @@ use crate::flow::Flow;
 use crate::inbound::admit::{self, Admission};
 use crate::live::{Direction, Entry, Protocol};
 use crate::outbound::route::keeps_source;
-use crate::record::{Ends, Record};
+use crate::record::{Ends, Near, Record};
 use crate::worker::Worker;
 
 /// Serves one CONNECT: judged, answered, carried to its end.
@@ -118,6 +118,7 @@ fn ends(
     };
     Ends {
         reporter: Reporter::Destination,
+        near: Near::Server,
         client: flow.client,
         server: flow.original,
         tunnelled_to: Some(target),

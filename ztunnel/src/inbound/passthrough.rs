@@ -1,8 +1,12 @@
 //! Takes plaintext that arrived for a pod: the same judgement as a tunnel, with a caller that proved nothing.
+//!
+//! The surprising thing: where the operator wants it so, what had to come through a waypoint is taken there from here, and
+//! arrives a second time.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use common::hbone;
 use common::net::relay::relay;
 use common::net::socket;
 use common::refusal::Refusal;
@@ -11,10 +15,13 @@ use common::telemetry::labels::Reporter;
 use tokio::net::TcpStream;
 
 use crate::flow::Flow;
-use crate::inbound::{admit, deliver};
-use crate::live::Protocol;
+use crate::inbound::admit::{self, Admission};
+use crate::inbound::deliver;
+use crate::live::{Entry, Protocol};
+use crate::outbound::forward::{self, TunnelTo};
+use crate::outbound::route::{Bound, waypoint_pod};
 use crate::pods::Pod;
-use crate::record::{Ends, Record};
+use crate::record::{Ends, Near, Record};
 use crate::worker::Worker;
 
 /// Carries one plaintext connection to its end.
@@ -24,24 +31,70 @@ pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, client: TcpStream, addres
     };
     let flow = Flow::new(pod, address, original);
     let mesh = worker.mesh.current();
-    let record = Record::open(&worker.edges, &worker.access, ends(&mesh, &flow));
-    let entered = admit::admit_plaintext(&mesh, &flow).and_then(|admission| {
-        let entry = deliver::entry(&flow, Protocol::Tcp, admission.clone());
-        worker.live.enter(entry).map(|entered| (admission, entered))
-    });
-    let (admission, (_registration, killed)) = match entered {
+    let judged = admit::admit_plaintext(&mesh, &flow, worker.plaintext_behind_waypoint)
+        .and_then(|admission| way(&worker, &mesh, &flow, admission));
+    let record = Record::open(&worker.edges, &worker.access, ends(&mesh, &flow, &judged));
+    let entered = judged.and_then(|way| worker.live.enter(way.entry(&flow)).map(|entered| (way, entered)));
+    let (way, (_registration, killed)) = match entered {
         Ok(entered) => entered,
         Err(refusal) => return refuse(&worker, record, client, &refusal),
     };
-    drop(mesh);
-    match Box::pin(deliver::connect(&worker, &flow, &admission, &killed)).await {
-        Ok(application) => {
-            // The application is the near side, as it is for a tunnel.
-            let outcome = relay(application, client, &record, &killed).await;
-            record.close(&worker.access, &outcome);
+    match way {
+        Way::Straight(admission) => {
+            drop(mesh);
+            match Box::pin(deliver::connect(&worker, &flow, &admission, &killed)).await {
+                Ok(application) => {
+                    // The application is the near side, as it is for a tunnel.
+                    let outcome = relay(application, client, &record, &killed).await;
+                    record.close(&worker.access, &outcome);
+                }
+                Err(refusal) => refuse(&worker, record, client, &refusal),
+            }
         }
-        Err(refusal) => refuse(&worker, record, client, &refusal),
+        Way::Waypoint(_, tunnel) => {
+            let opening = Box::pin(forward::open(&worker, &mesh, &flow, &tunnel));
+            match forward::or_killed(&killed, opening).await {
+                Ok(stream) => {
+                    drop(mesh);
+                    let outcome = hbone::relay::relay(client, stream, &record, &killed).await;
+                    record.close(&worker.access, &outcome);
+                }
+                Err(refusal) => refuse(&worker, record, client, &refusal),
+            }
+        }
     }
+}
+
+/// Where an admitted connection goes.
+enum Way {
+    /// To the application.
+    Straight(Admission),
+    /// To the waypoint that it had to come through, as the pod itself and marked as nobody's: what comes back from there
+    /// is a connection of its own.
+    Waypoint(Admission, TunnelTo),
+}
+
+impl Way {
+    fn entry(&self, flow: &Flow) -> Entry {
+        match self {
+            Self::Straight(admission) => deliver::entry(flow, Protocol::Tcp, admission.clone()),
+            Self::Waypoint(admission, tunnel) => {
+                let entry = deliver::entry(flow, Protocol::Tcp, admission.clone());
+                Entry { server: tunnel.peer, ..entry }
+            }
+        }
+    }
+}
+
+fn way(worker: &Worker, mesh: &Snapshot, flow: &Flow, admission: Admission) -> Result<Way, Refusal> {
+    let Some(gateway) = &admission.by_way_of else { return Ok(Way::Straight(admission)) };
+    let own = mesh.workload(&flow.pod.uid).ok_or(Refusal::UnknownWorkload)?;
+    let bound = Bound { gateway, namespace: own.namespace() };
+    let (load, rng) = (|server| worker.live.load(server), &mut rand::rng());
+    let (peer, destination) = waypoint_pod(mesh, bound, own, admission.target.ip(), load, rng)?;
+    let authority = admission.target;
+    let tunnel = TunnelTo { peer, authority, destination, service: None, unauthenticated: true };
+    Ok(Way::Waypoint(admission, tunnel))
 }
 
 fn refuse(worker: &Worker, record: Record, client: TcpStream, refusal: &Refusal) {
@@ -49,14 +102,21 @@ fn refuse(worker: &Worker, record: Record, client: TcpStream, refusal: &Refusal)
     record.refuse(&worker.access, refusal);
 }
 
-fn ends(mesh: &Snapshot, flow: &Flow) -> Ends {
+/// What is taken to a waypoint is counted as the waypoint's: as this pod's it is counted when it comes back.
+fn ends(mesh: &Snapshot, flow: &Flow, judged: &Result<Way, Refusal>) -> Ends {
+    let tunnel = match judged {
+        Ok(Way::Waypoint(_, tunnel)) => Some(tunnel),
+        Ok(Way::Straight(_)) | Err(_) => None,
+    };
+    let own = mesh.workload(&flow.pod.uid).filter(|workload| flow.pod.is(workload));
     Ends {
         reporter: Reporter::Destination,
+        near: if tunnel.is_some() { Near::Client } else { Near::Server },
         client: flow.client,
-        server: flow.original,
-        tunnelled_to: None,
+        server: tunnel.map_or(flow.original, |it| it.peer),
+        tunnelled_to: tunnel.map(|it| it.authority),
         source: admit::caller(mesh, flow.client.ip(), None).cloned(),
-        destination: mesh.workload(&flow.pod.uid).filter(|workload| flow.pod.is(workload)).cloned(),
+        destination: tunnel.map(|it| &it.destination).or(own).cloned(),
         service: None,
         source_identity: None,
         destination_identity: None,

@@ -21,7 +21,7 @@ use crate::flow::Flow;
 use crate::inbound::admit::{self, Admission};
 use crate::live::{Direction, Entry, Protocol};
 use crate::outbound::route::{self, NextHop, leaves_from};
-use crate::record::{Ends, Record};
+use crate::record::{Ends, Near, Record};
 use crate::worker::Worker;
 
 /// Carries `near` to `hop` and to its end.
@@ -47,7 +47,7 @@ async fn carry(
     near: TcpStream,
 ) -> Result<Outcome, (Refusal, TcpStream)> {
     let protocol = match hop {
-        NextHop::Tunnel { .. } => Protocol::Hbone,
+        NextHop::Tunnel { .. } | NextHop::Waypoint { .. } => Protocol::Hbone,
         NextHop::Plain { .. } | NextHop::Local { .. } => Protocol::Tcp,
     };
     let entry = Entry {
@@ -70,8 +70,9 @@ async fn carry(
         return Err((refusal, near));
     }
     match hop {
-        NextHop::Tunnel { peer, authority, destination, service } => {
-            let tunnel = TunnelTo { peer, authority, destination, service };
+        NextHop::Tunnel { peer, authority, destination, service }
+        | NextHop::Waypoint { peer, authority, waypoint: destination, service } => {
+            let tunnel = TunnelTo { peer, authority, destination, service, unauthenticated: false };
             // Boxed, here and below, so that what opening takes is not held for as long as the connection lasts.
             let opening = Box::pin(open(worker, &mesh, flow, &tunnel));
             match or_killed(&killed, opening).await {
@@ -100,11 +101,12 @@ async fn carry(
 fn own_admission(flow: &Flow, hop: &NextHop) -> Option<Admission> {
     let NextHop::Local { target, .. } = hop else { return None };
     let client = SocketAddr::new(target.ip(), flow.client.port());
-    Some(Admission { target: *target, client, identity: Some(flow.pod.identity.clone()) })
+    let identity = Some(flow.pod.identity.clone());
+    Some(Admission { target: *target, client, identity, by_way_of: None })
 }
 
 /// The work's result, or the reason the connection was ended meanwhile.
-async fn or_killed<T>(
+pub async fn or_killed<T>(
     killed: &Killed,
     work: impl Future<Output = Result<T, Refusal>> + Unpin,
 ) -> Result<T, Refusal> {
@@ -114,14 +116,26 @@ async fn or_killed<T>(
     }
 }
 
-struct TunnelTo {
-    peer: SocketAddr,
-    authority: SocketAddr,
-    destination: Arc<Workload>,
-    service: Option<Arc<Service>>,
+/// A tunnel to open for a pod.
+#[derive(Debug)]
+pub struct TunnelTo {
+    /// The peer's HBONE address.
+    pub peer: SocketAddr,
+    /// What it is asked for.
+    pub authority: SocketAddr,
+    /// Whose identity the peer must prove.
+    pub destination: Arc<Workload>,
+    /// The service that was called.
+    pub service: Option<Arc<Service>>,
+    /// It is for a client that proved nothing, and not for the pod.
+    pub unauthenticated: bool,
 }
 
-async fn open(worker: &Worker, mesh: &Snapshot, flow: &Flow, to: &TunnelTo) -> Result<Stream, Refusal> {
+/// Opens a tunnel as the flow's pod.
+///
+/// # Errors
+/// Why there is none.
+pub async fn open(worker: &Worker, mesh: &Snapshot, flow: &Flow, to: &TunnelTo) -> Result<Stream, Refusal> {
     let certificate = worker.certs.get(&flow.pod.identity).await?;
     let from = leaves_from(&flow.pod.addresses, flow.client.ip(), to.peer.ip());
     let key = Arc::new(Key {
@@ -150,17 +164,21 @@ fn request(mesh: &Snapshot, flow: &Flow, to: &TunnelTo) -> Result<Connect, Refus
     let authority = Authority::address(to.authority)
         .map_err(|error| Refusal::DestinationMismatch(format!("{}: {error}", to.authority).into()))?;
     let host = to.service.as_ref().map(|service| service.hostname.clone());
+    // The pod's own baggage is not that of a client it carries on.
+    let source = route::source(mesh, flow).filter(|_| !to.unauthenticated);
     Ok(Connect {
         authority,
         forwarded: Some(Forwarded { client: flow.client, host }),
-        baggage: route::source(mesh, flow).map(|source| Baggage::of(source)),
+        baggage: source.map(|source| Baggage::of(source)),
+        unauthenticated: to.unauthenticated,
         traceparent: Some(Traceparent::new(rand::random(), rand::random())),
     })
 }
 
 fn ends(mesh: &Snapshot, flow: &Flow, hop: &NextHop) -> Ends {
     let (server, tunnelled_to, destination, service) = match hop {
-        NextHop::Tunnel { peer, authority, destination, service } => {
+        NextHop::Tunnel { peer, authority, destination, service }
+        | NextHop::Waypoint { peer, authority, waypoint: destination, service } => {
             (*peer, Some(*authority), Some(destination.clone()), service.clone())
         }
         NextHop::Local { target, destination, service } => {
@@ -172,13 +190,14 @@ fn ends(mesh: &Snapshot, flow: &Flow, hop: &NextHop) -> Ends {
     };
     let identities = match (hop, &destination) {
         // The handshake proves both before a byte is carried.
-        (NextHop::Tunnel { .. }, Some(destination)) => {
+        (NextHop::Tunnel { .. } | NextHop::Waypoint { .. }, Some(destination)) => {
             (Some(flow.pod.identity.clone()), Some(destination.identity.clone()))
         }
         _ => (None, None),
     };
     Ends {
         reporter: Reporter::Source,
+        near: Near::Client,
         client: flow.client,
         server,
         tunnelled_to,

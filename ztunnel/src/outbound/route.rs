@@ -1,16 +1,17 @@
 //! Where a pod's connection goes: a pure function of the mesh and the flow.
 //!
 //! Decides only; `forward` carries it out. A destination that is a service of the mesh is never passed through in
-//! plaintext for want of an endpoint, and none that is bound to a waypoint is reached round it: there are no waypoints
-//! yet, so it is refused.
+//! plaintext for want of an endpoint, and none that is bound to a waypoint is reached round it: where the waypoint cannot
+//! be reached, neither can the destination.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use common::balance::{self, Caller, Choice, NoEndpoint, Wanted};
+use common::config::ObjectName;
 use common::refusal::Refusal;
 use common::snapshot::Snapshot;
-use common::snapshot::model::{Endpoint, Service, TunnelProtocol, Workload};
+use common::snapshot::model::{Endpoint, LoadBalancing, Service, TunnelProtocol, Workload};
 use rand::Rng;
 
 use crate::flow::{Flow, HBONE_PORT, is_own_port};
@@ -26,6 +27,17 @@ pub enum NextHop {
         authority: SocketAddr,
         /// The pod at the end, whose identity the peer must prove.
         destination: Arc<Workload>,
+        /// The service that was called, if it was one.
+        service: Option<Arc<Service>>,
+    },
+    /// Through a tunnel to a pod of the waypoint that the destination is behind, which takes it on from there.
+    Waypoint {
+        /// The HBONE address of the waypoint's pod.
+        peer: SocketAddr,
+        /// What the tunnel is asked for: what was called, a service's own address and port or a pod's.
+        authority: SocketAddr,
+        /// The pod of the waypoint, whose identity the peer must prove.
+        waypoint: Arc<Workload>,
         /// The service that was called, if it was one.
         service: Option<Arc<Service>>,
     },
@@ -50,10 +62,11 @@ pub enum NextHop {
 }
 
 impl NextHop {
-    /// The address of whoever serves the connection in the end.
+    /// The address of whoever serves the connection in the end, as far as it is decided here: by it, load is counted.
     pub fn server(&self) -> SocketAddr {
         match self {
             Self::Tunnel { authority: server, .. }
+            | Self::Waypoint { peer: server, .. }
             | Self::Local { target: server, .. }
             | Self::Plain { target: server, .. } => *server,
         }
@@ -83,69 +96,138 @@ pub fn route(
     {
         return Err(Refusal::RecursiveCall);
     }
+    let routing = Routing { mesh, source, original, load };
     if let Some(service) = mesh.service_at(original.ip()) {
-        if let Some(waypoint) = mesh.waypoint_of_service(service) {
-            return Err(Refusal::WaypointMissing(waypoint.to_string().into()));
-        }
-        return to_service(mesh, source, service, (original, load), rng);
+        return routing.to_service(service, rng);
     }
     match mesh.workload_at(original.ip()) {
-        Some(workload) => to_workload(mesh, source, workload, original, None),
+        Some(workload) => routing.to_workload(workload, original, None, rng),
         None => Ok(NextHop::Plain { target: original, destination: None, service: None }),
     }
 }
 
-fn to_service(
-    mesh: &Snapshot,
-    source: &Workload,
-    service: &Arc<Service>,
-    (original, load): (SocketAddr, impl Fn(IpAddr) -> u32),
-    rng: &mut impl Rng,
-) -> Result<NextHop, Refusal> {
-    let caller = Caller { node: &source.node, locality: &source.locality, cluster: &source.cluster };
-    let wanted = Wanted { port: original.port(), original: original.ip() };
-    let load = |endpoint: &Endpoint| load(endpoint.address);
-    let chosen = balance::choose(service, mesh.endpoints(service), caller, wanted, load, rng);
-    let Choice { endpoint, port } = chosen.map_err(|none| match none {
-        NoEndpoint::UnknownPort => {
-            Refusal::UnknownServicePort(format!("{}:{}", service.hostname, original.port()).into())
+/// What a decision is made of.
+struct Routing<'a, L> {
+    mesh: &'a Snapshot,
+    source: &'a Arc<Workload>,
+    original: SocketAddr,
+    load: L,
+}
+
+impl<L: Fn(IpAddr) -> u32> Routing<'_, L> {
+    fn to_service(&self, service: &Arc<Service>, rng: &mut impl Rng) -> Result<NextHop, Refusal> {
+        let (source, original) = (self.source, self.original);
+        if let Some(gateway) = self.mesh.waypoint_of_service(service)
+            && !self.is_sent_by(gateway)
+        {
+            let bound = Bound { gateway, namespace: &service.namespace };
+            return self.to_waypoint(bound, original, Some(service.clone()), rng);
         }
-        NoEndpoint::NoneUsable => Refusal::NoHealthyUpstream(service.hostname.clone()),
-    })?;
-    let target = SocketAddr::new(endpoint.address, port);
-    match &endpoint.workload {
-        Some(workload) => to_workload(mesh, source, workload, target, Some(service.clone())),
-        None => Ok(NextHop::Plain { target, destination: None, service: Some(service.clone()) }),
+        let caller = Caller { node: &source.node, locality: &source.locality, cluster: &source.cluster };
+        let wanted = Wanted { port: original.port(), original: original.ip() };
+        let load = |endpoint: &Endpoint| (self.load)(endpoint.address);
+        let chosen = balance::choose(service, self.mesh.endpoints(service), caller, wanted, load, rng);
+        let Choice { endpoint, port } = chosen.map_err(|none| match none {
+            NoEndpoint::UnknownPort => {
+                Refusal::UnknownServicePort(format!("{}:{}", service.hostname, original.port()).into())
+            }
+            NoEndpoint::NoneUsable => Refusal::NoHealthyUpstream(service.hostname.clone()),
+        })?;
+        let target = SocketAddr::new(endpoint.address, port);
+        match &endpoint.workload {
+            Some(workload) => self.to_workload(workload, target, Some(service.clone()), rng),
+            None => Ok(NextHop::Plain { target, destination: None, service: Some(service.clone()) }),
+        }
+    }
+
+    fn to_workload(
+        &self,
+        workload: &Arc<Workload>,
+        target: SocketAddr,
+        service: Option<Arc<Service>>,
+        rng: &mut impl Rng,
+    ) -> Result<NextHop, Refusal> {
+        if is_own_port(target.port()) && workload.protocol == TunnelProtocol::Hbone {
+            return Err(Refusal::RecursiveCall);
+        }
+        // A pod that calls itself is no exception: its rules for others are its own rules too. Nor is one that was
+        // called through a service without a waypoint, because its own node would turn such a connection away.
+        if let Some(gateway) = self.mesh.waypoint_of_workload(workload)
+            && !self.is_sent_by(gateway)
+        {
+            let bound = Bound { gateway, namespace: workload.namespace() };
+            return self.to_waypoint(bound, target, service, rng);
+        }
+        let destination = workload.clone();
+        Ok(match workload.protocol {
+            // What a waypoint's tunnels carry is for what it stands before; what is called of itself, its metrics or its
+            // probes, it serves as plain TCP.
+            TunnelProtocol::Hbone if workload.is_waypoint() => {
+                NextHop::Plain { target, destination: Some(destination), service }
+            }
+            TunnelProtocol::Hbone if workload.uid == self.source.uid => {
+                NextHop::Local { target, destination, service }
+            }
+            TunnelProtocol::Hbone => NextHop::Tunnel {
+                peer: SocketAddr::new(target.ip(), HBONE_PORT),
+                authority: target,
+                destination,
+                service,
+            },
+            TunnelProtocol::None => NextHop::Plain { target, destination: Some(destination), service },
+        })
+    }
+
+    /// Whether the caller is that waypoint, as everybody takes it to be: by its identity.
+    fn is_sent_by(&self, gateway: &ObjectName) -> bool {
+        self.mesh.is_waypoint(gateway, &self.source.identity)
+    }
+
+    fn to_waypoint(
+        &self,
+        bound: Bound<'_>,
+        authority: SocketAddr,
+        service: Option<Arc<Service>>,
+        rng: &mut impl Rng,
+    ) -> Result<NextHop, Refusal> {
+        let (peer, waypoint) = waypoint_pod(self.mesh, bound, self.source, authority.ip(), &self.load, rng)?;
+        Ok(NextHop::Waypoint { peer, authority, waypoint, service })
     }
 }
 
-fn to_workload(
+/// What asks for a waypoint: which one, and of which namespace the asking service or pod is.
+#[derive(Debug, Clone, Copy)]
+pub struct Bound<'a> {
+    /// The Gateway.
+    pub gateway: &'a ObjectName,
+    /// The namespace.
+    pub namespace: &'a str,
+}
+
+/// A pod of the waypoint that something is bound to, and its HBONE address: of two ready ones the lighter, of the same
+/// address family as what was `called` where it has one.
+///
+/// # Errors
+/// [`Refusal::WaypointMissing`] when there is none that may be used.
+pub fn waypoint_pod(
     mesh: &Snapshot,
-    source: &Workload,
-    workload: &Arc<Workload>,
-    target: SocketAddr,
-    service: Option<Arc<Service>>,
-) -> Result<NextHop, Refusal> {
-    if is_own_port(target.port()) && workload.protocol == TunnelProtocol::Hbone {
-        return Err(Refusal::RecursiveCall);
+    bound: Bound<'_>,
+    caller: &Workload,
+    called: IpAddr,
+    load: impl Fn(IpAddr) -> u32,
+    rng: &mut impl Rng,
+) -> Result<(SocketAddr, Arc<Workload>), Refusal> {
+    let missing = || Refusal::WaypointMissing(bound.gateway.to_string().into());
+    if !mesh.may_use_waypoint(bound.namespace, bound.gateway) {
+        return Err(missing());
     }
-    // A pod that calls itself is no exception: its rules for others are its own rules too.
-    if let Some(waypoint) = mesh.waypoint_of_workload(workload) {
-        return Err(Refusal::WaypointMissing(waypoint.to_string().into()));
-    }
-    let destination = workload.clone();
-    Ok(match workload.protocol {
-        TunnelProtocol::Hbone if workload.uid == source.uid => {
-            NextHop::Local { target, destination, service }
-        }
-        TunnelProtocol::Hbone => NextHop::Tunnel {
-            peer: SocketAddr::new(target.ip(), HBONE_PORT),
-            authority: target,
-            destination,
-            service,
-        },
-        TunnelProtocol::None => NextHop::Plain { target, destination: Some(destination), service },
-    })
+    let caller = Caller { node: &caller.node, locality: &caller.locality, cluster: &caller.cluster };
+    let wanted = Wanted { port: HBONE_PORT, original: called };
+    let (pods, anywhere) = (mesh.waypoint_pods(bound.gateway), LoadBalancing::default());
+    let load = |endpoint: &Endpoint| load(endpoint.address);
+    let chosen = balance::choose_among(&anywhere, pods, caller, wanted, load, rng).map_err(|_| missing())?;
+    let waypoint = chosen.endpoint.workload.clone().ok_or_else(missing)?;
+    Ok((SocketAddr::new(chosen.endpoint.address, chosen.port), waypoint))
 }
 
 /// The address from which a pod with `addresses` connects to `peer` on behalf of its socket at `client`: the socket's own,

@@ -2,7 +2,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use super::*;
-use crate::testing::{flow, mesh, pod};
+use crate::testing::{GATEWAY, WAYPOINT_POD, behind_waypoint, flow, mesh, pod};
 
 fn routed(original: &str) -> Result<NextHop, Refusal> {
     routed_in("", original)
@@ -97,34 +97,105 @@ fn a_pod_that_was_replaced_has_no_way_out() {
     assert_eq!(hop, Err(Refusal::UnknownWorkload));
 }
 
-/// Namespace `shop` uses the waypoint `wp`, which stands for what is said.
-fn behind_waypoint(stands_for: &str) -> String {
-    format!(
-        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  labels: {{istio.io/dataplane-mode: ambient, \
-         istio.io/use-waypoint: wp}}\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: wp, \
-         namespace: shop, labels: {{istio.io/waypoint-for: {stands_for}}}}}\n"
-    )
+#[test]
+fn what_is_bound_to_a_waypoint_goes_there_and_asks_for_what_was_called() {
+    let (vip, vip6, pod) = ("10.96.0.10:80", "[fd00:96::10]:80", "10.0.0.3:9090");
+    for (stands_for, original, authority) in [
+        ("service", vip, Some(vip)),
+        ("service", vip6, Some(vip6)),
+        ("service", "10.96.0.12:80", Some("10.96.0.12:80")),
+        ("service", pod, None),
+        ("workload", pod, Some(pod)),
+        ("workload", "[fd00::3]:9090", Some("[fd00::3]:9090")),
+        ("workload", vip, Some("10.0.0.3:8080")),
+        ("all", vip, Some(vip)),
+        ("all", pod, Some(pod)),
+        ("all", "10.0.0.4:80", None),
+        ("none", vip, None),
+        ("none", pod, None),
+    ] {
+        let mesh = behind_waypoint(stands_for) + WAYPOINT_POD;
+        let hop = routed_in(&mesh, original).unwrap();
+        let NextHop::Waypoint { peer, authority: asked, waypoint, service } = &hop else {
+            assert_eq!(authority, None, "{stands_for} {original}: {hop:?}");
+            continue;
+        };
+        assert_eq!(Some(asked.to_string().as_str()), authority, "{stands_for} {original}");
+        let expected = if asked.is_ipv4() { "10.0.0.9:15008" } else { "[fd00::9]:15008" };
+        assert_eq!(peer.to_string(), expected, "{stands_for} {original}");
+        assert_eq!(waypoint.identity.to_string(), "spiffe://cluster.local/ns/shop/sa/waypoint");
+        assert_eq!(
+            service.is_some(),
+            original.contains(":96::") || original.starts_with("10.96."),
+            "{original}"
+        );
+        assert_eq!(hop.server(), *peer, "load is the waypoint's");
+    }
 }
 
 #[test]
-fn what_is_bound_to_a_waypoint_is_refused_and_never_reached_round_it() {
+fn a_waypoint_that_cannot_be_reached_is_never_gone_round() {
     let missing = || Err(Refusal::WaypointMissing("shop/wp".into()));
-    let (service, pod, outside) = ("10.96.0.10:80", "10.0.0.3:8080", "10.0.0.4:80");
-    assert_eq!(routed_in(&behind_waypoint("service"), service), missing());
-    assert!(routed_in(&behind_waypoint("service"), pod).is_ok(), "a pod is not a service");
-    assert_eq!(routed_in(&behind_waypoint("workload"), pod), missing());
-    assert_eq!(routed_in(&behind_waypoint("workload"), service), missing(), "its pods are bound");
-    assert_eq!(routed_in(&behind_waypoint("all"), service), missing());
-    assert!(routed_in(&behind_waypoint("none"), service).is_ok());
-    assert!(routed_in(&behind_waypoint("all"), outside).is_ok(), "another namespace");
-    // Without an endpoint, it is still the waypoint that is missing first.
-    assert_eq!(routed_in(&behind_waypoint("service"), "10.96.0.12:80"), missing());
-    // A destination that is not in the mesh can be behind a waypoint as well.
-    let plain =
-        "apiVersion: v1\nkind: Namespace\nmetadata: {name: outside, labels: {istio.io/use-waypoint: wp}}\n";
-    let missing = Err(Refusal::WaypointMissing("outside/wp".into()));
-    assert_eq!(routed_in(plain, "10.96.0.11:80"), missing);
-    assert_eq!(routed_in(plain, outside), missing);
+    let (service, pod) = ("10.96.0.10:80", "10.0.0.3:8080");
+    let unready = WAYPOINT_POD.replace("status: 'True'", "status: 'False'");
+    let elsewhere = WAYPOINT_POD.replace("namespace: shop", "namespace: outside");
+    let other_class = behind_waypoint("all").replace("istio-waypoint", "istio");
+    let rejected = behind_waypoint("all").replace("port: 15008", "port: 80");
+    for mesh in [
+        behind_waypoint("all"),
+        behind_waypoint("all") + &unready,
+        behind_waypoint("all") + &elsewhere,
+        other_class + WAYPOINT_POD,
+        rejected + WAYPOINT_POD,
+    ] {
+        assert_eq!(routed_in(&mesh, service), missing(), "{mesh}");
+        assert_eq!(routed_in(&mesh, pod), missing(), "{mesh}");
+    }
+    // A destination that is not in the mesh can be behind a waypoint as well; and one of another namespace stands before
+    // it only where that lets it.
+    let plain = "apiVersion: v1\nkind: Namespace\nmetadata: {name: outside, labels: {istio.io/use-waypoint: wp, \
+                 istio.io/use-waypoint-namespace: shop}}\n---\n";
+    let open =
+        GATEWAY.replace("protocol: HBONE", "protocol: HBONE, allowedRoutes: {namespaces: {from: All}}");
+    for (gateway, goes) in [("", false), (GATEWAY, false), (&open, true)] {
+        let gateway = gateway.replace("STANDS_FOR", "all");
+        let mesh = format!("{plain}{gateway}{WAYPOINT_POD}");
+        for original in ["10.96.0.11:80", "10.0.0.4:80"] {
+            let hop = routed_in(&mesh, original);
+            assert_eq!(matches!(hop, Ok(NextHop::Waypoint { .. })), goes, "{gateway}: {hop:?}");
+            assert!(goes || hop == missing(), "{gateway}: {hop:?}");
+        }
+    }
+}
+
+#[test]
+fn the_lighter_of_a_waypoints_pods_is_taken_and_all_get_their_turn() {
+    let second =
+        WAYPOINT_POD.replace("wp-1", "wp-2").replace("10.0.0.9", "10.0.0.10").replace("fd00::9", "fd00::a");
+    let mesh = mesh(&(behind_waypoint("all") + WAYPOINT_POD + &second));
+    let (pod, mut rng) = (pod(&mesh, "client"), SmallRng::seed_from_u64(1));
+    let mut peers = |load: fn(IpAddr) -> u32| -> std::collections::BTreeSet<String> {
+        let one = |_| match route(&mesh, &flow(&pod, "10.0.0.2:1", "10.96.0.10:80"), load, &mut rng) {
+            Ok(NextHop::Waypoint { peer, .. }) => peer.to_string(),
+            other => panic!("no waypoint: {other:?}"),
+        };
+        (0..50).map(one).collect()
+    };
+    assert_eq!(peers(|_| 0).len(), 2);
+    let busy = peers(|ip| u32::from(ip == IpAddr::from([10, 0, 0, 9])));
+    assert_eq!(busy.into_iter().collect::<Vec<_>>(), ["10.0.0.10:15008"]);
+}
+
+#[test]
+fn whoever_has_the_waypoints_identity_goes_straight_and_a_waypoint_itself_is_called_in_plain() {
+    let own = WAYPOINT_POD.replace("serviceAccountName: waypoint", "serviceAccountName: client");
+    let all = behind_waypoint("all");
+    assert!(matches!(routed_in(&(all.clone() + &own), "10.96.0.10:80"), Ok(NextHop::Tunnel { .. })));
+    let mesh = all + WAYPOINT_POD;
+    for (original, plain) in [("10.0.0.9:15021", true), ("10.0.0.9:15008", false)] {
+        let hop = routed_in(&mesh, original);
+        assert_eq!(matches!(hop, Ok(NextHop::Plain { .. })), plain, "{original}: {hop:?}");
+    }
 }
 
 #[test]

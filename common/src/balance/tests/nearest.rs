@@ -40,6 +40,7 @@ fn endpoint(address: &str, node: &str, zone: &str, health: Health) -> Endpoint {
         health,
         netns: None,
         enrolment: None,
+        probed: Arc::default(),
         waypoint: None,
     };
     let address = address.parse().unwrap();

@@ -1,7 +1,8 @@
 //! What a CONNECT says: where to, and what the sender claims about itself. Pure encoding and parsing.
 //!
 //! Refuses to know whether the claims are true. Everything but the authority is telemetry: a malformed or doubled
-//! header is treated as absent and never decides anything, while a malformed authority ends the request.
+//! header is treated as absent and never decides anything, while a malformed authority ends the request. One more
+//! exception is `x-ebb-unauthenticated`, which only takes rights away, so that it counts however it is spelled.
 
 mod authority;
 mod baggage;
@@ -23,6 +24,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 const FORWARDED: HeaderName = http::header::FORWARDED;
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// Ebb's own.
+const UNAUTHENTICATED: HeaderName = HeaderName::from_static("x-ebb-unauthenticated");
 
 /// A CONNECT of HBONE.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +38,9 @@ pub struct Connect {
     pub baggage: Option<Baggage>,
     /// The trace this connection belongs to.
     pub traceparent: Option<Traceparent>,
+    /// Header `x-ebb-unauthenticated`: the sender carries the connection of somebody who proved nothing, so its own
+    /// certificate says nothing about the caller. Whoever receives it grants what plaintext is granted, and no more.
+    pub unauthenticated: bool,
 }
 
 /// Why a request is not a CONNECT of HBONE. Answered with 400.
@@ -54,7 +60,7 @@ pub enum InvalidRequest {
 impl Connect {
     /// A CONNECT that says nothing but where to.
     pub fn to(authority: Authority) -> Self {
-        Self { authority, forwarded: None, baggage: None, traceparent: None }
+        Self { authority, forwarded: None, baggage: None, traceparent: None, unauthenticated: false }
     }
 
     /// The request as `h2` sends it.
@@ -73,6 +79,9 @@ impl Connect {
         }
         if let Some(traceparent) = &self.traceparent {
             headers.insert(TRACEPARENT, HeaderValue::try_from(traceparent.to_string())?);
+        }
+        if self.unauthenticated {
+            headers.insert(UNAUTHENTICATED, HeaderValue::from_static("true"));
         }
         Ok(request)
     }
@@ -96,6 +105,7 @@ impl Connect {
             forwarded: single(&parts.headers, &FORWARDED).and_then(Forwarded::parse),
             baggage: single(&parts.headers, &BAGGAGE).and_then(Baggage::parse),
             traceparent: single(&parts.headers, &TRACEPARENT).and_then(Traceparent::parse),
+            unauthenticated: parts.headers.contains_key(UNAUTHENTICATED),
         })
     }
 }

@@ -198,6 +198,7 @@ fn a_connect_is_read_as_it_was_written() {
         forwarded: Forwarded::parse(r#"for="10.0.0.1:5000";host=web.shop.svc.cluster.local"#),
         baggage: Baggage::parse("service.name=web"),
         traceparent: Some(Traceparent::new(1, 2)),
+        unauthenticated: true,
     };
     let (parts, ()) = connect.encode().unwrap().into_parts();
     assert_eq!(Connect::decode(&parts), Ok(connect));
@@ -211,6 +212,20 @@ fn a_doubled_header_is_absent() {
         parts.headers.append(FORWARDED, HeaderValue::from_static(value));
     }
     assert_eq!(Connect::decode(&parts).unwrap().forwarded, None);
+}
+
+#[test]
+fn whoever_claims_to_be_unauthenticated_is_however_it_is_spelled_and_nobody_else() {
+    let plain = Connect::to(Authority::parse("10.0.0.7:80").unwrap());
+    let (parts, ()) = plain.encode().unwrap().into_parts();
+    assert!(!Connect::decode(&parts).unwrap().unauthenticated);
+    for values in [&["true"][..], &["false"], &[""], &["true", "false"]] {
+        let mut parts = parts.clone();
+        for value in values {
+            parts.headers.append(UNAUTHENTICATED, HeaderValue::from_static(value));
+        }
+        assert!(Connect::decode(&parts).unwrap().unauthenticated, "{values:?}");
+    }
 }
 
 proptest! {

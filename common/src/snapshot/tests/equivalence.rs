@@ -15,7 +15,8 @@ fn document() -> impl Strategy<Value = String> {
         2 => slice(),
         2 => policy(),
         1 => peers(),
-        1 => (ns(), prop::sample::select(vec!["ambient", "none"])).prop_map(|(ns, mode)| namespace(ns, mode)),
+        1 => (ns(), prop::sample::select(vec!["ambient", "none"]), bound()).prop_map(|(ns, mode, bound)| namespace(ns, mode) + bound),
+        1 => gateway(),
         1 => (1..4u8).prop_map(|zone| format!(
             "---\napiVersion: v1\nkind: Node\nmetadata:\n  name: n1\n  labels:\n    topology.kubernetes.io/zone: z{zone}\n"
         )),
@@ -27,17 +28,36 @@ fn ns() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["a", "b", "istio-system"])
 }
 
+/// One more label, or none.
+fn bound() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["", "", "    istio.io/use-waypoint: w1\n", "    istio.io/use-waypoint: none\n"])
+}
+
+fn gateway() -> impl Strategy<Value = String> {
+    let class = prop::sample::select(vec!["istio-waypoint", "istio-waypoint", "istio"]);
+    let stands_for = prop::sample::select(vec!["service", "workload", "all", "none"]);
+    (ns(), class, stands_for).prop_map(|(ns, class, stands_for)| {
+        format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata:\n  name: w1\n  namespace: {ns}\n  \
+             labels:\n    istio.io/waypoint-for: {stands_for}\nspec:\n  gatewayClassName: {class}\n  listeners:\n  - \
+             {{name: mesh, port: 15008, protocol: HBONE}}\n"
+        )
+    })
+}
+
 fn app() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["x", "z"])
 }
 
 fn pod() -> impl Strategy<Value = String> {
     let phase = prop::sample::select(vec!["Running", "Running", "Running", "Succeeded", "Pending"]);
-    (ns(), 1..5u8, 1..5u8, app(), phase, 1..3u8, 2024..2027u16, prop::bool::weighted(0.2)).prop_map(
-        |(ns, name, address, app, phase, node, year, host)| {
+    let of = prop::sample::select(vec!["", "", "    gateway.networking.k8s.io/gateway-name: w1\n"]);
+    let host = prop::bool::weighted(0.2);
+    (ns(), 1..5u8, 1..5u8, app(), phase, 1..3u8, 2024..2027u16, host, of).prop_map(
+        |(ns, name, address, app, phase, node, year, host, of)| {
             format!(
                 "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: p{name}\n  namespace: {ns}\n  creationTimestamp: \
-                 \"{year}-01-01T00:00:00Z\"\n  labels:\n    app: {app}\nspec:\n  nodeName: n{node}\n  hostNetwork: \
+                 \"{year}-01-01T00:00:00Z\"\n  labels:\n    app: {app}\n{of}spec:\n  nodeName: n{node}\n  hostNetwork: \
                  {host}\nstatus:\n  phase: {phase}\n  podIP: 10.0.0.{address}\n"
             )
         },
@@ -45,9 +65,9 @@ fn pod() -> impl Strategy<Value = String> {
 }
 
 fn service() -> impl Strategy<Value = String> {
-    (ns(), 1..3u8, 1..3u8, app()).prop_map(|(ns, name, vip, app)| {
+    (ns(), 1..3u8, 1..3u8, app(), bound()).prop_map(|(ns, name, vip, app, bound)| {
         format!(
-            "---\napiVersion: v1\nkind: Service\nmetadata:\n  name: s{name}\n  namespace: {ns}\nspec:\n  clusterIP: \
+            "---\napiVersion: v1\nkind: Service\nmetadata:\n  name: s{name}\n  namespace: {ns}\n  labels:\n    x: x\n{bound}spec:\n  clusterIP: \
              10.96.0.{vip}\n  selector:\n    app: {app}\n  ports:\n  - port: 80\n"
         )
     })
@@ -101,6 +121,8 @@ fn assert_same(one: &Snapshot, other: &Snapshot) -> Result<(), TestCaseError> {
     prop_assert_eq!(&one.workloads, &other.workloads);
     prop_assert_eq!(&one.by_address, &other.by_address);
     prop_assert_eq!(&one.by_node, &other.by_node);
+    prop_assert_eq!(&one.waypoints, &other.waypoints);
+    prop_assert_eq!(&one.hosts, &other.hosts);
     prop_assert_eq!(&one.services, &other.services);
     prop_assert_eq!(&one.by_vip, &other.by_vip);
     prop_assert_eq!(&one.endpoints, &other.endpoints);
@@ -113,6 +135,20 @@ fn assert_same(one: &Snapshot, other: &Snapshot) -> Result<(), TestCaseError> {
     prop_assert_eq!(&one.rejected, &other.rejected);
     prop_assert_eq!(&one.conflicts, &other.conflicts);
     Ok(())
+}
+
+/// Whether somebody who could reach a port of an enrolled pod without coming through a waypoint now cannot.
+fn closes(before: &Snapshot, now: &Snapshot) -> bool {
+    let accounts: Vec<_> = before.workloads().map(|it| Some(it.identity.clone())).chain([None]).collect();
+    let enrolled = before.workloads().filter(|it| it.enrolment.is_some());
+    let mut pairs = enrolled.filter_map(|it| Some((it, now.workload(&it.uid)?)));
+    pairs.any(|(earlier, later)| {
+        accounts.iter().any(|account| {
+            let open =
+                |mesh: &Snapshot, workload, port| mesh.came_through(workload, port, account.as_ref()).is_ok();
+            [80, 8001, 8002].into_iter().any(|port| open(before, earlier, port) && !open(now, later, port))
+        })
+    })
 }
 
 proptest! {
@@ -130,10 +166,13 @@ proptest! {
                 desk.now.workloads().map(|it| (it.uid.clone(), desk.now.policy_for(it).clone())).collect()
             };
             let (before, generation) = (verdicts(&desk), desk.now.policy_generation());
+            let earlier = desk.now.clone();
             desk.write(&file, &text);
             let after = verdicts(&desk);
             let differs = before.iter().any(|(uid, policy)| after.get(uid).is_some_and(|it| it != policy));
             prop_assert!(!differs || desk.now.policy_generation() > generation, "a verdict changed unnoticed");
+            let closed = closes(&earlier, &desk.now);
+            prop_assert!(!closed || desk.now.policy_generation() > generation, "a waypoint came between unnoticed");
             files.insert(file, text);
             let mut fresh = Desk::new();
             for (file, text) in files.iter().rev() {

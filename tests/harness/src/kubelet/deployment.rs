@@ -1,16 +1,21 @@
 //! What a Deployment asks for, as far as a kubelet made of namespaces can give it. Pure.
 //!
-//! Images are names for programs of `ebb-app`; nothing is pulled. What cannot be honoured is refused rather than ignored.
+//! Images are names for programs of `ebb-app`, or for the shipped waypoint; nothing is pulled. What cannot be honoured is
+//! refused rather than ignored.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::manifest::Object;
 
 /// Replicas a Deployment may have, so that a typing error does not fill the machine.
 const REPLICAS_MAX: u32 = 500;
+
+/// The label that says of which Gateway a waypoint is.
+pub(super) const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
 /// A Deployment with its template read.
 #[derive(Clone, Debug)]
@@ -49,8 +54,9 @@ pub(super) struct PodSpec {
     pub(super) containers: Vec<Container>,
 }
 
-/// One container: a program of `ebb-app` by its image.
+/// One container: a program by its image.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Container {
     pub(super) name: String,
     pub(super) image: String,
@@ -61,7 +67,18 @@ pub(super) struct Container {
     #[serde(default)]
     env: Vec<Variable>,
     #[serde(default)]
-    pub(super) ports: Vec<serde_json::Value>,
+    pub(super) ports: Vec<Value>,
+    liveness_probe: Option<Value>,
+    readiness_probe: Option<Value>,
+}
+
+/// What a container runs.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Program {
+    /// `ebb-app`, with these arguments.
+    App(Vec<String>),
+    /// The waypoint, with these arguments beyond those that say which one it is.
+    Waypoint(Vec<String>),
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -82,7 +99,12 @@ impl Deployment {
             object.0.pointer("/spec/template").with_context(|| format!("{} has no template", what()))?;
         let template: Template = serde_json::from_value(raw.clone()).with_context(what)?;
         for container in &template.spec.containers {
-            container.program().with_context(what)?;
+            if let Program::Waypoint(_) = container.program().with_context(what)? {
+                let alone = template.spec.containers.len() == 1;
+                ensure!(alone, "{} has a container beside its waypoint", what());
+                let gateway = template.metadata.labels.get(GATEWAY_NAME);
+                gateway.with_context(|| format!("{} has a waypoint without {GATEWAY_NAME}", what()))?;
+            }
         }
         let replicas = match object.0.pointer("/spec/replicas") {
             None => 1,
@@ -94,8 +116,8 @@ impl Deployment {
 }
 
 impl Container {
-    /// The arguments for `ebb-app` that make it this container's program.
-    pub(super) fn program(&self) -> Result<Vec<String>> {
+    /// What to run.
+    pub(super) fn program(&self) -> Result<Program> {
         ensure!(
             self.command.is_empty(),
             "container {} has a command; only images and args are known",
@@ -103,17 +125,32 @@ impl Container {
         );
         let image = self.image.split(':').next().unwrap_or_default();
         let program = match image {
+            "ebb.dev/waypoint" => return Ok(Program::Waypoint(self.args.clone())),
             "ebb.dev/http-echo" => "http",
             "ebb.dev/tcp-echo" => "tcp-echo",
             "ebb.dev/tcp-sink" => "tcp-sink",
             "ebb.dev/tcp-source" => "tcp-source",
             "ebb.dev/sleep" => "sleep",
-            _ => bail!("image {image} is none of ebb.dev/{{http-echo,tcp-echo,tcp-sink,tcp-source,sleep}}"),
+            _ => bail!(
+                "image {image} is none of ebb.dev/{{http-echo,tcp-echo,tcp-sink,tcp-source,sleep,waypoint}}"
+            ),
         };
         let port = self.ports.first().and_then(|port| port.get("containerPort")).map(ToString::to_string);
         let listens = port.filter(|_| program != "sleep").map(|port| ["--port".to_owned(), port]);
         let words = [program.to_owned()].into_iter().chain(listens.into_iter().flatten());
-        Ok(words.chain(self.args.iter().cloned()).collect())
+        Ok(Program::App(words.chain(self.args.iter().cloned()).collect()))
+    }
+
+    /// The container as its Pod shows it. Probes are shown and not made.
+    pub(super) fn shown(&self) -> Value {
+        let mut shown = json!({"name": self.name, "image": self.image, "ports": self.ports});
+        let probes = [("livenessProbe", &self.liveness_probe), ("readinessProbe", &self.readiness_probe)];
+        for (name, probe) in probes {
+            if let Some(probe) = probe {
+                shown[name] = probe.clone();
+            }
+        }
+        shown
     }
 
     pub(super) fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -164,7 +201,25 @@ mod tests {
         let web = read(spec).unwrap();
         assert_eq!((web.replicas, web.template.spec.service_account_name.as_str()), (1, "default"));
         let program = web.template.spec.containers[0].program().unwrap();
-        assert_eq!(program, ["http", "--port", "81", "--name", "x"]);
+        let words = ["http", "--port", "81", "--name", "x"].map(str::to_owned).to_vec();
+        assert_eq!(program, Program::App(words));
+    }
+
+    #[test]
+    fn a_waypoint_says_of_which_gateway_it_is_and_is_alone() {
+        let labelled = |spec: &str| {
+            let yaml = format!(
+                "kind: Deployment\nmetadata: {{name: wp, namespace: shop}}\nspec: {{template: {{metadata: {{labels: \
+                 {{{GATEWAY_NAME}: wp}}}}, spec: {spec}}}}}\n"
+            );
+            Deployment::read(&manifest::parse("wp.yaml", &yaml)?[0])
+        };
+        let spec = "{containers: [{name: a, image: ebb.dev/waypoint, args: [--workers, '1']}]}";
+        let program = labelled(spec).unwrap().template.spec.containers[0].program().unwrap();
+        assert_eq!(program, Program::Waypoint(vec!["--workers".into(), "1".into()]));
+        assert!(read(spec).is_err(), "no label");
+        let two = "{containers: [{name: a, image: ebb.dev/waypoint}, {name: b, image: ebb.dev/sleep}]}";
+        assert!(labelled(two).is_err(), "two containers");
     }
 
     #[test]

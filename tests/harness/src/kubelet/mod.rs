@@ -4,6 +4,7 @@
 //! more file with its Pod object. Services are nobody's business here: without a mesh their addresses lead nowhere.
 
 mod deployment;
+mod keeper;
 mod manifest;
 mod replica;
 
@@ -17,8 +18,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
-pub use self::replica::{NETNS_ANNOTATION, Replica};
-use self::{deployment::Deployment, manifest::Object};
+pub use self::replica::{NETNS_ANNOTATION, Replica, WAYPOINT_ROLE};
+use self::{deployment::Deployment, manifest::Object, replica::Host};
 use crate::{
     cluster::{Addresses, Cluster, Node},
     run::Run,
@@ -263,8 +264,7 @@ impl Kubelet {
         }
         // All have been started, so all start at once, and only then is each waited for.
         for (key, replica) in started {
-            replica.wait_until_serving()?;
-            manifest::write(&self.directory, &replica.file(), &[replica.manifest()])?;
+            replica.publish(&self.directory)?;
             self.replicas.entry(key).or_default().push(replica);
         }
         Ok(())
@@ -280,7 +280,9 @@ impl Kubelet {
             Some((_, addresses)) => self.node_of(addresses)?.add_pod_at(&sandbox, addresses),
             None => self.place_for(deployment)?.add_pod(&sandbox),
         };
-        Replica::start(deployment, name, pod?)
+        let authority = self.run.authority()?;
+        let host = Host { manifests: &self.directory, authority: &authority };
+        Replica::start(deployment, name, pod?, host)
     }
 
     fn node_of(&self, addresses: Addresses) -> Result<Arc<Node>> {
@@ -301,7 +303,8 @@ impl Kubelet {
     }
 
     /// As in Kubernetes the Pod object outlives the pod: programs and namespace go first.
-    fn remove(&self, replica: Replica) -> Result<()> {
+    fn remove(&self, mut replica: Replica) -> Result<()> {
+        replica.retire()?;
         let file = self.directory.join(replica.file());
         drop(replica);
         if file.exists() {

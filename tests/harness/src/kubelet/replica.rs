@@ -1,12 +1,16 @@
 //! One replica of a Deployment: a pod with its programs running, and the Pod object that tells the mesh of it.
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::deployment::Deployment;
+use super::{
+    deployment::{Container, Deployment, GATEWAY_NAME, Program},
+    keeper::{Keeper, Objects},
+    manifest,
+};
 use crate::{
     binaries,
     cluster::Pod,
@@ -16,15 +20,28 @@ use crate::{
 /// Names the network namespace of a pod to a node proxy that has no container runtime to ask.
 pub const NETNS_ANNOTATION: &str = "ebb.dev/netns";
 
+/// The role under which the CPU time of waypoints is accounted.
+pub const WAYPOINT_ROLE: &str = "waypoint";
+
 /// How long a program may take until it serves.
 const START: Duration = Duration::from_secs(10);
+
+/// What a node gives its pods beside a namespace.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Host<'a> {
+    /// The manifests, where Pods are written and waypoints read.
+    pub(super) manifests: &'a Path,
+    /// The cluster's certificate authority, which the node proxies use as well.
+    pub(super) authority: &'a Path,
+}
 
 /// A running replica. Dropping it ends its programs and removes its namespace.
 #[derive(Debug)]
 pub struct Replica {
     // Declared before the pod, so that the programs end before the namespace goes.
     processes: Vec<Process>,
-    pod: Pod,
+    keeper: Option<Keeper>,
+    pod: Arc<Pod>,
     namespace: String,
     name: String,
     uid: String,
@@ -32,35 +49,104 @@ pub struct Replica {
     deployment: Deployment,
 }
 
+/// What a Pod's object says of the pod's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Ready,
+    Unready,
+    Terminating,
+}
+
 impl Replica {
-    /// Starts the programs; [`Replica::wait_until_serving`] sees them through.
-    pub(super) fn start(deployment: &Deployment, name: String, pod: Pod) -> Result<Self> {
+    /// Starts the programs; [`Replica::publish`] sees them through.
+    pub(super) fn start(deployment: &Deployment, name: String, pod: Pod, host: Host<'_>) -> Result<Self> {
         let namespace = deployment.namespace.clone();
         let (uid, created) = (new_uid()?, timestamp(OffsetDateTime::now_utc()));
-        let deployment = deployment.clone();
-        let mut replica = Self { processes: Vec::new(), pod, namespace, name, uid, created, deployment };
-        let program = binaries::find("ebb-app")?;
+        let (deployment, pod) = (deployment.clone(), Arc::new(pod));
+        let (processes, keeper) = (Vec::new(), None);
+        let mut replica = Self { processes, keeper, pod, namespace, name, uid, created, deployment };
         for container in &replica.deployment.template.spec.containers {
-            let labels = &replica.deployment.template.metadata.labels;
-            let tag = container.image.split_once(':').map_or("", |(_, tag)| tag);
-            let mut spawn = Spawn::new(format!("{}.{}", replica.name, container.name), &program)
-                .args(container.program()?)
-                .env("POD_NAME", &replica.name)
-                .env("POD_VERSION", labels.get("version").map_or(tag, String::as_str));
-            for (name, value) in container.environment() {
-                spawn = spawn.env(name, value);
+            let name = format!("{}.{}", replica.name, container.name);
+            match container.program()? {
+                Program::App(arguments) => {
+                    let spawn = Spawn::new(name, binaries::find("ebb-app")?).args(arguments);
+                    let spawn = replica.with_environment(container, spawn);
+                    replica.processes.push(replica.pod.spawn(spawn)?);
+                }
+                Program::Waypoint(arguments) => {
+                    let spawn = replica.waypoint(name, host)?.args(arguments);
+                    let spawn = replica.with_environment(container, spawn);
+                    replica.keeper = Some(replica.kept(spawn, host)?);
+                }
             }
-            replica.processes.push(replica.pod.spawn(spawn)?);
         }
         Ok(replica)
     }
 
-    pub(super) fn wait_until_serving(&self) -> Result<()> {
+    fn with_environment(&self, container: &Container, spawn: Spawn) -> Spawn {
+        let labels = &self.deployment.template.metadata.labels;
+        let tag = container.image.split_once(':').map_or("", |(_, tag)| tag);
+        let spawn = spawn
+            .env("POD_NAME", &self.name)
+            .env("POD_VERSION", labels.get("version").map_or(tag, String::as_str));
+        container.environment().fold(spawn, |spawn, (name, value)| spawn.env(name, value))
+    }
+
+    /// The shipped waypoint, as its Deployment would run it.
+    fn waypoint(&self, name: String, host: Host<'_>) -> Result<Spawn> {
+        let template = &self.deployment.template;
+        let gateway = template.metadata.labels.get(GATEWAY_NAME).context("a waypoint is of a Gateway")?;
+        let spawn = Spawn::new(name, binaries::find("waypoint")?)
+            .role(WAYPOINT_ROLE)
+            .args(["--manifests".as_ref(), host.manifests.as_os_str()])
+            .args(["--gateway".to_owned(), format!("{}/{gateway}", self.namespace)])
+            .args(["--ca-dir".as_ref(), host.authority.as_os_str()])
+            .env("POD_NAMESPACE", &self.namespace)
+            .env("POD_IP", self.pod.addresses().v4.to_string())
+            .env("SERVICE_ACCOUNT", &template.spec.service_account_name)
+            .env("NODE_NAME", self.pod.node().name())
+            .env("RUST_LOG", std::env::var_os("RUST_LOG").unwrap_or_else(|| "info".into()));
+        Ok(spawn)
+    }
+
+    fn kept(&self, spawn: Spawn, host: Host<'_>) -> Result<Keeper> {
+        let objects = Objects {
+            ready: self.object(State::Ready),
+            unready: self.object(State::Unready),
+            terminating: self.object(State::Terminating),
+        };
+        Keeper::start(Arc::clone(&self.pod), spawn, host.manifests.join(self.file()), objects)
+    }
+
+    /// Waits until it serves, and tells of it. A waypoint is not waited for: its Pod says when it is ready.
+    pub(super) fn publish(&self, directory: &Path) -> Result<()> {
+        if self.keeper.is_some() {
+            return Ok(());
+        }
         let serving = |process: &Process| process.wait_for_log("ready:", START).map(drop);
         self.processes
             .iter()
             .try_for_each(serving)
-            .with_context(|| format!("start pod {}/{}", self.namespace, self.name))
+            .with_context(|| format!("start pod {}/{}", self.namespace, self.name))?;
+        manifest::write(directory, &self.file(), &[self.object(State::Ready)])
+    }
+
+    /// Ends it in good order, where it is a waypoint.
+    pub(super) fn retire(&mut self) -> Result<()> {
+        self.keeper.as_mut().map_or(Ok(()), Keeper::retire)
+    }
+
+    /// Whether its Pod says that it is ready.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.keeper.as_ref().is_none_or(Keeper::is_ready)
+    }
+
+    /// The program of a waypoint that runs now, or ended last; `None` for other pods. When it ends, another is started
+    /// in its place.
+    #[must_use]
+    pub fn waypoint_process(&self) -> Option<Arc<Process>> {
+        self.keeper.as_ref().map(Keeper::process)
     }
 
     /// The pod's name.
@@ -102,7 +188,7 @@ impl Replica {
     }
 
     /// The Pod as the API server would give it.
-    pub(super) fn manifest(&self) -> Value {
+    fn object(&self, state: State) -> Value {
         let Deployment { name: deployment, hash, template, .. } = &self.deployment;
         let (addresses, host) = (self.pod.addresses(), self.pod.node().addresses());
         let ips = |ips: [std::net::IpAddr; 2]| ips.map(|ip| json!({"ip": ip}));
@@ -110,13 +196,13 @@ impl Replica {
         labels.insert("pod-template-hash".into(), hash.clone());
         let mut annotations = template.metadata.annotations.clone();
         annotations.insert(NETNS_ANNOTATION.into(), self.pod.namespace().path().display().to_string());
-        let containers = template.spec.containers.iter();
-        let containers: Vec<_> = containers
-            .map(|container| json!({"name": container.name, "image": container.image, "ports": container.ports}))
-            .collect();
-        let condition = |kind| json!({"type": kind, "status": "True", "lastTransitionTime": self.created});
-        let conditions = ["Initialized", "PodScheduled", "ContainersReady", "Ready"].map(condition);
-        json!({
+        let containers: Vec<_> = template.spec.containers.iter().map(Container::shown).collect();
+        let ready = if state == State::Ready { "True" } else { "False" };
+        let condition =
+            |(kind, status)| json!({"type": kind, "status": status, "lastTransitionTime": self.created});
+        let conditions =
+            [("Initialized", "True"), ("PodScheduled", "True"), ("ContainersReady", ready), ("Ready", ready)];
+        let mut object = json!({
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {
@@ -143,9 +229,13 @@ impl Replica {
                 "hostIP": host.v4,
                 "hostIPs": ips(host.both()),
                 "startTime": self.created,
-                "conditions": conditions,
+                "conditions": conditions.map(condition),
             },
-        })
+        });
+        if state == State::Terminating {
+            object["metadata"]["deletionTimestamp"] = self.created.as_str().into();
+        }
+        object
     }
 }
 

@@ -79,6 +79,16 @@ impl Run {
         &self.directory
     }
 
+    /// The directory of the mesh's own certificate authority, which all proxies of a cluster share.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn authority(&self) -> Result<PathBuf> {
+        let directory = self.directory.join("ca");
+        fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
+        Ok(directory)
+    }
+
     /// The CPU account of a role in this run.
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 //!
 //! Lists and mappings may be `null`, as the API server allows; the typed resource then has an empty one.
 
+mod gateway;
+mod node;
 mod pod;
 mod service;
 
@@ -11,13 +13,14 @@ use std::sync::Arc;
 use serde::Deserialize;
 use time::format_description::well_known::Rfc3339;
 
+pub(crate) use self::gateway::GatewayManifest;
+pub(crate) use self::node::NodeManifest;
 pub(crate) use self::pod::PodManifest;
 pub(crate) use self::service::{EndpointSliceManifest, ServiceManifest};
 use super::text::{Annotations, Pairs, Text};
 use super::{Fault, check};
-use crate::config::core::{Labels, Namespace, Node, Owner, ServiceAccount};
+use crate::config::core::{Labels, Namespace, Owner, ServiceAccount};
 use crate::config::names::Names;
-use crate::config::waypoint::{Gateway, WaypointFor};
 use crate::config::{ObjectName, Resource};
 
 type List<T> = Option<Vec<T>>;
@@ -161,21 +164,6 @@ impl Manifest for NamespaceManifest<'_> {
 
 #[derive(Debug, Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
-pub(crate) struct NodeManifest<'a> {
-    #[serde(default)]
-    metadata: Metadata<'a>,
-}
-
-impl Manifest for NodeManifest<'_> {
-    fn read(mut self, names: &mut Names) -> Result<Resource, Fault> {
-        let named = self.metadata.named(NameRule::ClusterName, names)?;
-        let labels = self.metadata.labels(names)?;
-        Ok(Resource::Node(Arc::new(Node { name: named.object.name, labels })))
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
 pub(crate) struct ServiceAccountManifest<'a> {
     #[serde(default)]
     metadata: Metadata<'a>,
@@ -185,20 +173,5 @@ impl Manifest for ServiceAccountManifest<'_> {
     fn read(mut self, names: &mut Names) -> Result<Resource, Fault> {
         let object = self.metadata.named(NameRule::Name, names)?.object;
         Ok(Resource::ServiceAccount(Arc::new(ServiceAccount { object })))
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-pub(crate) struct GatewayManifest<'a> {
-    #[serde(default)]
-    metadata: Metadata<'a>,
-}
-
-impl Manifest for GatewayManifest<'_> {
-    fn read(mut self, names: &mut Names) -> Result<Resource, Fault> {
-        let object = self.metadata.named(NameRule::Name, names)?.object;
-        let stands_for = WaypointFor::of(&self.metadata.labels(names)?);
-        Ok(Resource::Gateway(Arc::new(Gateway { object, stands_for })))
     }
 }

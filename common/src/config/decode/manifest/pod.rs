@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{List, Manifest, Metadata, NameRule, addresses, is_tcp};
 use crate::config::Resource;
 use crate::config::core::{Phase, Pod};
-use crate::config::decode::text::{Number, Text};
+use crate::config::decode::text::{Number, NumberOrText, Text};
 use crate::config::decode::{Fault, check};
 use crate::config::names::Names;
 
@@ -32,12 +32,39 @@ struct PodSpec<'a> {
     service_account_name: Option<Text<'a>>,
     host_network: Option<bool>,
     containers: List<Container<'a>>,
+    init_containers: List<Container<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
+struct Container<'a> {
+    ports: List<ContainerPort<'a>>,
+    liveness_probe: Option<Handler<'a>>,
+    readiness_probe: Option<Handler<'a>>,
+    startup_probe: Option<Handler<'a>>,
+    lifecycle: Option<Lifecycle<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
+struct Lifecycle<'a> {
+    post_start: Option<Handler<'a>>,
+    pre_stop: Option<Handler<'a>>,
+}
+
+/// What a kubelet does to a container now and then; what it does inside the container is no business of ours.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
+struct Handler<'a> {
+    http_get: Option<Target<'a>>,
+    tcp_socket: Option<Target<'a>>,
+    grpc: Option<Target<'a>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
-struct Container<'a> {
-    ports: List<ContainerPort<'a>>,
+struct Target<'a> {
+    port: Option<NumberOrText<'a>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -79,6 +106,7 @@ impl Manifest for PodManifest<'_> {
         let labels = self.metadata.labels(names)?;
         let spec = self.spec.unwrap_or_default();
         let status = self.status.unwrap_or_default();
+        let ports = spec.named_ports(names)?;
         let phase = status.phase();
         let deleting = self.metadata.deletion_timestamp.is_some();
         let node = spec.node_name.as_deref().unwrap_or_default();
@@ -102,7 +130,8 @@ impl Manifest for PodManifest<'_> {
             node: names.share(node),
             service_account: names.share(account),
             host_network: spec.host_network.unwrap_or_default(),
-            ports: spec.named_ports(names)?,
+            probed: spec.probed(&ports),
+            ports,
             phase,
             ready: !deleting && status.ready(phase),
             addresses: status.addresses()?,
@@ -132,6 +161,32 @@ impl PodSpec<'_> {
             }
         }
         Ok(named.into())
+    }
+
+    /// The ports that probes and hooks name; one that makes no sense is the kubelet's to complain of.
+    fn probed(&self, named: &NamedPorts) -> Arc<[u16]> {
+        let containers = self.containers.iter().chain(&self.init_containers).flatten();
+        let mut ports: Vec<u16> = containers
+            .flat_map(Container::targets)
+            .filter_map(|target| match target.port.as_ref()? {
+                NumberOrText::Number(number) => check::port(*number).ok(),
+                NumberOrText::Text(name) => {
+                    named.iter().find(|(it, _)| **it == **name).map(|(_, port)| *port)
+                }
+            })
+            .collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports.into()
+    }
+}
+
+impl<'a> Container<'a> {
+    fn targets(&self) -> impl Iterator<Item = &Target<'a>> {
+        let hooks = self.lifecycle.iter().flat_map(|it| [&it.post_start, &it.pre_stop]);
+        let probes = [&self.liveness_probe, &self.readiness_probe, &self.startup_probe];
+        let handlers = probes.into_iter().chain(hooks).flatten();
+        handlers.flat_map(|it| [&it.http_get, &it.tcp_socket, &it.grpc]).flatten()
     }
 }
 
