@@ -58,7 +58,7 @@ impl Ends {
     fn labels(&self) -> EdgeLabels<'_> {
         let security = match (&self.source_identity, self.reporter) {
             (Some(_), _) => Security::MutualTls,
-            (None, Reporter::Destination) => Security::None,
+            (None, Reporter::Destination | Reporter::Waypoint) => Security::None,
             (None, Reporter::Source) => Security::Unknown,
         };
         EdgeLabels {
@@ -101,7 +101,7 @@ impl Record {
     pub fn close(self, log: &AccessLog, outcome: &Outcome) {
         let (request_bytes, response_bytes) = match self.ends.reporter {
             Reporter::Source => (outcome.sent, outcome.received),
-            Reporter::Destination => (outcome.received, outcome.sent),
+            Reporter::Destination | Reporter::Waypoint => (outcome.received, outcome.sent),
         };
         let broken = refusal_of(&outcome.end);
         self.end(log, request_bytes, response_bytes, broken.as_ref());
@@ -129,14 +129,14 @@ impl Meter for Record {
     fn sent(&self, bytes: u64) {
         match self.ends.reporter {
             Reporter::Source => self.edge.request_bytes(bytes),
-            Reporter::Destination => self.edge.response_bytes(bytes),
+            Reporter::Destination | Reporter::Waypoint => self.edge.response_bytes(bytes),
         }
     }
 
     fn received(&self, bytes: u64) {
         match self.ends.reporter {
             Reporter::Source => self.edge.response_bytes(bytes),
-            Reporter::Destination => self.edge.request_bytes(bytes),
+            Reporter::Destination | Reporter::Waypoint => self.edge.request_bytes(bytes),
         }
     }
 }
