@@ -244,7 +244,9 @@ fn x_b3(headers: &HeaderMap) -> Option<Stated> {
     let is_sampled = debug.or(sampled);
     match (of(&X_B3_TRACEID), of(&X_B3_SPANID)) {
         (Some(trace), Some(span)) => Some(Stated { ids: Some(ids(trace, span)?), is_sampled }),
-        (None, None) if of(&X_B3_PARENTSPANID).is_none() => is_sampled.map(|_| Stated { ids: None, is_sampled }),
+        (None, None) if of(&X_B3_PARENTSPANID).is_none() => {
+            is_sampled.map(|_| Stated { ids: None, is_sampled })
+        }
         _ => None,
     }
 }
@@ -299,4 +301,5 @@ fn visible(text: &[u8]) -> HeaderValue {
 }
 
 #[cfg(test)]
+#[path = "trace_headers_tests.rs"]
 mod tests;

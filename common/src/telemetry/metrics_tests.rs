@@ -55,7 +55,8 @@ fn parse(text: &str, format: Format) -> BTreeMap<String, f64> {
         let name = id.split('{').next().unwrap();
         assert!(is_name(name), "metric {name:?}");
         let of_histogram = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| {
-            name.strip_suffix(suffix).filter(|family| kinds.get(*family).is_some_and(|kind| kind == "histogram"))
+            name.strip_suffix(suffix)
+                .filter(|family| kinds.get(*family).is_some_and(|kind| kind == "histogram"))
         });
         let family = match format {
             _ if of_histogram.is_some() => of_histogram.unwrap(),
@@ -121,7 +122,8 @@ fn filled() -> Metrics {
 
 /// The labels of the first sample of `metric`, in order.
 fn label_names(text: &str, metric: &str) -> Vec<String> {
-    let line = text.lines().find(|line| line.strip_prefix(metric).is_some_and(|l| l.starts_with('{'))).unwrap();
+    let line =
+        text.lines().find(|line| line.strip_prefix(metric).is_some_and(|l| l.starts_with('{'))).unwrap();
     let labels = line.split_once('{').unwrap().1.rsplit_once('}').unwrap().0;
     let mut names: Vec<_> = parse_labels(labels).into_iter().map(|(name, _)| name).collect();
     names.sort();
@@ -177,9 +179,7 @@ fn the_labels_are_exactly_the_contract() {
     expected.extend(["response_code".to_owned(), "grpc_response_status".to_owned()]);
     expected.sort();
     assert_eq!(label_names(&text, "istio_requests_total"), expected);
-    for histogram in
-        ["istio_request_duration_milliseconds", "istio_request_bytes", "istio_response_bytes"]
-    {
+    for histogram in ["istio_request_duration_milliseconds", "istio_request_bytes", "istio_response_bytes"] {
         assert_eq!(label_names(&text, &format!("{histogram}_count")), expected);
         let mut with_bound = expected.clone();
         with_bound.push("le".into());

@@ -181,7 +181,11 @@ fn details_are_one_word() {
         ..served()
     };
     let text = line(LogFormat::Plain, &policy);
-    assert!(text.contains(" rbac_access_denied_matched_policy[ns[a_b_]-policy[\"p\"]] the_tunnel_was_lost \"-\" "));
+    assert!(
+        text.contains(
+            " rbac_access_denied_matched_policy[ns[a_b_]-policy[\"p\"]] the_tunnel_was_lost \"-\" "
+        )
+    );
 }
 
 #[test]

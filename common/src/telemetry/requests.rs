@@ -70,11 +70,7 @@ impl Ending {
     fn key(self) -> u64 {
         let protocol = u64::from(self.protocol == RequestProtocol::Grpc);
         let grpc = self.grpc_status.map_or(0, |status| u64::from(status) + 1);
-        1 << 63
-            | protocol << 62
-            | grpc << 48
-            | u64::from(self.status) << 32
-            | u64::from(self.flags.bits())
+        1 << 63 | protocol << 62 | grpc << 48 | u64::from(self.status) << 32 | u64::from(self.flags.bits())
     }
 }
 

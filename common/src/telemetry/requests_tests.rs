@@ -46,8 +46,7 @@ fn scraped(metrics: &RequestMetrics) -> String {
 /// The value of the one sample of `name` with all of `labels`.
 fn value(text: &str, name: &str, labels: &[&str]) -> u64 {
     let of_metric = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|l| l.starts_with('{')));
-    let found: Vec<_> =
-        of_metric.filter(|line| labels.iter().all(|label| line.contains(label))).collect();
+    let found: Vec<_> = of_metric.filter(|line| labels.iter().all(|label| line.contains(label))).collect();
     assert_eq!(found.len(), 1, "{name} {labels:?} in {text}");
     found[0].rsplit_once(' ').unwrap().1.parse().unwrap()
 }
@@ -230,9 +229,9 @@ fn strangers_are_told_apart_by_what_they_proved() {
     let (metrics, cache) = cache();
     let mesh = mesh();
     let strangers = ["a", "b", "a"].map(|name| Identity::new("other.mesh", "far", name));
-    let edges = strangers.each_ref().map(|identity| {
-        cache.edge(&RequestEnds { source: None, source_identity: identity, ..mesh.ends() })
-    });
+    let edges = strangers
+        .each_ref()
+        .map(|identity| cache.edge(&RequestEnds { source: None, source_identity: identity, ..mesh.ends() }));
     assert!(Arc::ptr_eq(&edges[0], &edges[2]) && !Arc::ptr_eq(&edges[0], &edges[1]));
     edges[1].ended(OK, &Took::default());
     let text = scraped(&metrics);

@@ -77,13 +77,13 @@ impl Carried {
         cluster: &Arc<str>,
         address: SocketAddr,
         workload: Option<&Arc<Workload>>,
-        service: Option<&Arc<Service>>,
+        service: &Arc<Service>,
     ) {
         self.sent_to = SentTo {
             cluster: Some(cluster.clone()),
             address: Some(address),
             workload: workload.cloned(),
-            service: service.cloned(),
+            service: Some(service.clone()),
         };
         self.edge();
     }
@@ -138,7 +138,7 @@ impl Drop for Carried {
             duration: self.began.elapsed(),
             upstream_host: self.sent_to.address,
             upstream_cluster: self.sent_to.cluster.as_deref(),
-            downstream_local: self.parties.called,
+            downstream_local: Some(self.parties.called),
             downstream_remote: Some(self.parties.client),
             ..RequestLine::default()
         };

@@ -25,7 +25,7 @@ impl Facts {
             upstream_host: self.sent_to.address,
             upstream_cluster: self.sent_to.cluster.as_deref(),
             upstream_local: None,
-            downstream_local: self.parties.called,
+            downstream_local: Some(self.parties.called),
             downstream_remote: Some(self.parties.client),
             server_name: None,
             route: self.route.as_deref(),

@@ -188,20 +188,15 @@ impl Record {
         self.facts.status = status.as_u16();
         self.facts.grpc_status = headers.get(GRPC_STATUS).map(grpc_status);
     }
+}
 
-    /// A piece of the answer's body was handed on. As [`Observer::sent`], and messages of gRPC are counted as well.
-    pub fn sent_data(&mut self, data: &[u8]) {
+impl Observer for Record {
+    fn sent(&mut self, data: &[u8]) {
         let facts = &mut *self.facts;
         facts.took.response_bytes += data.len() as u64;
         if facts.protocol == RequestProtocol::Grpc {
             facts.took.response_messages += facts.messages.read(data);
         }
-    }
-}
-
-impl Observer for Record {
-    fn sent(&mut self, bytes: u64) {
-        self.facts.took.response_bytes += bytes;
     }
 
     fn trailers(&mut self, trailers: &HeaderMap) {

@@ -21,8 +21,8 @@ pub struct Parties {
     pub caller: Option<Arc<Workload>>,
     /// The client's own address.
     pub client: SocketAddr,
-    /// The address that was called, as far as it has one.
-    pub called: Option<SocketAddr>,
+    /// The address that was called.
+    pub called: SocketAddr,
     /// The service that was called.
     pub service: Option<Arc<Service>>,
     /// The workload that was called by its own address.
@@ -32,19 +32,16 @@ pub struct Parties {
 impl Parties {
     /// Those of a conversation.
     pub fn of(conversation: &Conversation) -> Self {
-        let port = conversation.destination.port();
-        let (addresses, service, workload) = match &conversation.destination {
-            Destination::Service { service, .. } => (&service.vips, Some(service.clone()), None),
-            Destination::Workload { workload, .. } => (&workload.addresses, None, Some(workload.clone())),
+        let (service, workload) = match &conversation.destination {
+            Destination::Service { service, .. } => (Some(service.clone()), None),
+            Destination::Workload { workload, .. } => (None, Some(workload.clone())),
         };
-        // Of a service with two families the client has called the one that it has itself.
-        let same_family = addresses.iter().find(|address| address.is_ipv4() == conversation.client.is_ipv4());
         Self {
             ledger: conversation.worker.ledger.clone(),
             peer: conversation.peer.clone(),
             caller: conversation.caller.clone(),
             client: conversation.client,
-            called: same_family.or(addresses.first()).map(|address| SocketAddr::new(*address, port)),
+            called: conversation.original,
             service,
             workload,
         }

@@ -89,7 +89,7 @@ fn seen() -> Seen {
         }),
         caller: Some(caller),
         client: "10.0.0.7:41000".parse().unwrap(),
-        called: Some("10.96.0.1:80".parse().unwrap()),
+        called: "10.96.0.1:80".parse().unwrap(),
         service: Some(service("cart")),
         workload: None,
     };
@@ -164,8 +164,8 @@ fn a_request_that_was_served_is_told_once_with_all_there_is_to_tell() {
     record.service_time(Duration::from_millis(4));
     record.received(10);
     record.head(StatusCode::OK, &HeaderMap::new());
-    record.sent(100);
-    record.sent_data(b"0123456789");
+    record.sent(&[b'x'; 100]);
+    record.sent(b"0123456789");
     record.ended(Ok(()));
     drop(record);
     assert_eq!(
@@ -210,7 +210,7 @@ fn a_client_that_leaves_during_the_answer_is_told_with_the_status_it_got() {
     let mut record = seen.begin(&request());
     sent_upstream(&mut record);
     record.head(StatusCode::OK, &HeaderMap::new());
-    record.sent(5);
+    record.sent(b"begin");
     drop(record);
     assert_eq!(verdict(&seen.line()), "200 DC downstream_remote_disconnect -");
 }
@@ -287,7 +287,7 @@ async fn a_call_of_grpc_has_the_status_of_its_trailers_and_its_messages() {
     let body = Full::new(Bytes::from([message(3), message(0)].concat()));
     Counted::new(body, record.receiver()).collect().await.unwrap();
     record.head(StatusCode::OK, &HeaderMap::new());
-    record.sent_data(&message(200));
+    record.sent(&message(200));
     let trailers = HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from_static("5"))]);
     record.trailers(&trailers);
     record.ended(Ok(()));
@@ -328,7 +328,10 @@ fn the_status_of_a_call_is_known_wherever_it_stands() {
     }
     let seen = seen();
     drop(seen.begin(&call()));
-    assert!(seen.sample("istio_requests_total").0.contains("grpc_response_status=\"\""), "no answer, no status");
+    assert!(
+        seen.sample("istio_requests_total").0.contains("grpc_response_status=\"\""),
+        "no answer, no status"
+    );
 }
 
 #[test]
@@ -350,7 +353,7 @@ async fn a_connection_is_counted_while_it_is_carried_and_told_at_its_end() {
     let seen = seen();
     let mut carried = Carried::of(seen.parties.clone());
     let cluster: Arc<str> = "outbound|80||cart.shop.svc.cluster.local".into();
-    carried.upstream(&cluster, "10.0.1.9:8080".parse().unwrap(), Some(&workload("cart")), None);
+    carried.upstream(&cluster, "10.0.1.9:8080".parse().unwrap(), Some(&workload("cart")), &service("cart"));
     assert_eq!(seen.sample("istio_tcp_connections_opened_total").1, "1");
     let (mut client, near) = tokio::io::duplex(1 << 20);
     let mut near = carried.metered(near);
@@ -409,7 +412,7 @@ fn cost_of_a_record() {
                 record.route(&route);
                 record.upstream(&cluster, "10.0.1.9:8080".parse().unwrap(), Some(&cart));
                 record.head(StatusCode::OK, &headers);
-                record.sent(100);
+                record.sent(&[0; 100]);
                 record.ended(Ok(()));
             }
             println!("{level}: {:?} a record", began.elapsed() / rounds);

@@ -110,7 +110,8 @@ impl RequestScrape {
             Write::Edge(count) => {
                 let count = count(edge).load(Ordering::Relaxed);
                 if count > 0 {
-                    let _ = writeln!(out, "{}{{{},request_protocol=\"grpc\"}} {count}", family.name, edge.labels);
+                    let _ =
+                        writeln!(out, "{}{{{},request_protocol=\"grpc\"}} {count}", family.name, edge.labels);
                 }
                 self.edge += 1;
                 return;
