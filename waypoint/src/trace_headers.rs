@@ -278,7 +278,8 @@ fn number(digits: &[u8]) -> Option<u128> {
 
 /// `traceparent` of version 00.
 fn written(trace: &Trace, is_sampled: bool) -> [u8; 55] {
-    let mut text = *b"00--------------------------------------------------0-";
+    let mut text = [b'-'; 55];
+    text[..2].copy_from_slice(b"00");
     text[3..35].copy_from_slice(&hex::<32>(trace.id));
     text[36..52].copy_from_slice(&hex::<16>(trace.span.into()));
     text[53..55].copy_from_slice(if is_sampled { b"01" } else { b"00" });

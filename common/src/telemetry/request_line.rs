@@ -267,7 +267,7 @@ impl fmt::Write for Plain<'_> {
     }
 }
 
-/// Makes one word of what is written, cut as any value: blanks become `_`, as in Envoy's details.
+/// Makes one word of what is written, cut as any value: blanks and quotes become `_`, as blanks do in Envoy's details.
 struct Words<'a> {
     out: &'a mut Vec<u8>,
     left: usize,
@@ -283,7 +283,7 @@ impl fmt::Write for Words<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let kept = text.len().min(self.left);
         self.left -= kept;
-        let one_word = |byte: u8| if byte.is_ascii_graphic() { byte } else { b'_' };
+        let one_word = |byte: u8| if byte.is_ascii_graphic() && byte != b'"' { byte } else { b'_' };
         self.out.extend(text.as_bytes()[..kept].iter().copied().map(one_word));
         if kept < text.len() {
             self.out.extend_from_slice(b"...");
