@@ -29,6 +29,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::exchange::MAX_MIRRORS_IN_FLIGHT;
+use crate::record::Ledger;
 use crate::routes::View;
 use crate::settings::Settings;
 use crate::upstream::connection::{Connector, Myself};
@@ -106,6 +107,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
             handshakes: Default::default(),
             tunnels: Default::default(),
             access: logging.access.clone(),
+            ledger: Arc::new(Ledger::new(logging.access.clone(), &metrics)),
             drain: watch.clone(),
             end: end.clone(),
         });

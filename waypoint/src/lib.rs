@@ -19,5 +19,6 @@ pub mod sniff;
 pub mod stages;
 pub mod strict;
 pub mod tcp;
+pub mod trace_headers;
 pub mod upstream;
 pub mod worker;

@@ -15,6 +15,8 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
+use crate::record::Counted;
+
 /// Bytes of a request body kept for retries (Envoy keeps 1 MiB).
 pub const RETRY_BUFFER_BYTES: usize = 1024 * 1024;
 /// Chunks of a request body that wait for one mirror; a mirror that is slower is given up.
@@ -45,7 +47,7 @@ pub enum Payload {
     /// Known whole.
     Whole(Option<Bytes>),
     /// Read from the client once.
-    Once(Incoming),
+    Once(Counted<Incoming>),
     /// Read from the client, and remembered for another attempt.
     Attempt(Attempt),
     /// A copy for a mirror.
@@ -114,7 +116,7 @@ pub struct Recording {
 
 #[derive(Debug)]
 struct Recorded {
-    source: Incoming,
+    source: Counted<Incoming>,
     /// What was read, as long as all of it was kept.
     kept: Vec<Piece>,
     bytes: usize,
@@ -136,7 +138,7 @@ pub struct Attempt {
 
 impl Recording {
     /// Records what is read of `source`.
-    pub fn new(source: Incoming) -> Self {
+    pub fn new(source: Counted<Incoming>) -> Self {
         let hint = source.size_hint();
         let recorded = Recorded {
             source,
@@ -248,8 +250,8 @@ impl Piece {
 
 /// Hears how the body of an answer went. Dropped without a word when the client went away first.
 pub trait Observer: Send + 'static {
-    /// Bytes of data that were handed on.
-    fn sent(&mut self, bytes: u64);
+    /// A piece of data was handed on.
+    fn sent(&mut self, data: &[u8]);
     /// Trailers were handed on.
     fn trailers(&mut self, trailers: &HeaderMap);
     /// The body is over: well, or broken off.
@@ -322,7 +324,7 @@ impl<O: Observer + Unpin> Body for Answer<O> {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(observer) = &mut this.observer {
                     if let Some(data) = frame.data_ref() {
-                        observer.sent(data.len() as u64);
+                        observer.sent(data);
                     } else if let Some(trailers) = frame.trailers_ref() {
                         observer.trailers(trailers);
                     }

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use common::hbone::io::TunnelIo;
 use common::refusal::Refusal;
-use common::telemetry::labels::Reporter;
 use tokio::io::copy_bidirectional;
 use tokio::time::timeout;
 
 use crate::exchange::flow::Flow;
+use crate::record::Carried;
 use crate::routes::ConnectionFacts;
 use crate::serve::Conversation;
 use crate::stages::split;
@@ -18,8 +18,9 @@ use crate::upstream::dispatch::{Failed, Upstream};
 use crate::upstream::{Cluster, PickFacts};
 
 /// Carries `client` to an endpoint and to its end. `server_name` is what its TLS names, if it is TLS.
-pub async fn carry(conversation: &Arc<Conversation>, mut client: TunnelIo, server_name: Option<&str>) {
+pub async fn carry(conversation: &Arc<Conversation>, client: TunnelIo, server_name: Option<&str>) {
     let worker = &conversation.worker;
+    let mut record = Carried::begin(conversation);
     let carried = async {
         let cluster = cluster(conversation, server_name)?;
         let policy = cluster.policy();
@@ -29,7 +30,9 @@ pub async fn carry(conversation: &Arc<Conversation>, mut client: TunnelIo, serve
             .pick(&cluster, &facts, Instant::now(), &mut rand::rng())
             .map_err(|_| no_endpoint(conversation))?;
         let upstream = Upstream { conversation, cluster: &cluster, policy: &policy, picked: &picked };
+        record.upstream(cluster.name(), picked.address, picked.workload.as_ref(), &cluster.service());
         let (far, _held) = upstream.open().await.map_err(refusal)?;
+        let mut client = record.metered(client);
         // However it ended, both sides have been told by the end of the other.
         let carrying = async {
             let _ = match far {
@@ -48,8 +51,7 @@ pub async fn carry(conversation: &Arc<Conversation>, mut client: TunnelIo, serve
         () = worker.end.cancelled() => Ok(()),
     };
     if let Err(refusal) = refused {
-        let ends = (conversation.client, conversation.peer.local);
-        worker.access.refused_early(Reporter::Destination, ends, &refusal);
+        record.refuse(refusal);
     }
 }
 

@@ -28,6 +28,7 @@ use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::accept;
+use crate::record::Ledger;
 use crate::routes::{Tables, View};
 use crate::upstream::connection::Connector;
 use crate::upstream::pool::{Connections, SWEEP_INTERVAL};
@@ -103,6 +104,8 @@ pub struct Worker {
     pub tunnels: TunnelLimiter,
     /// Where connections are told of.
     pub access: AccessLog,
+    /// Where requests and carried connections are told of, and counted.
+    pub ledger: Arc<Ledger>,
     /// Tells when to stop accepting, and counts what is open.
     pub drain: DrainWatch,
     /// Tells when to end what is still open.

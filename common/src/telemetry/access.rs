@@ -59,8 +59,8 @@ pub struct Outcome<'a> {
 /// Writes access log lines. Cheap to clone.
 #[derive(Clone)]
 pub struct AccessLog {
-    sink: LogSink,
-    format: LogFormat,
+    pub(super) sink: LogSink,
+    pub(super) format: LogFormat,
 }
 
 impl AccessLog {
@@ -126,7 +126,7 @@ fn write_completed(
     // Sent and received are as the local pod sees them: the metrics are always as the server sees them.
     let (sent, received) = match connection.reporter {
         Reporter::Source => (outcome.request_bytes, outcome.response_bytes),
-        Reporter::Destination => (outcome.response_bytes, outcome.request_bytes),
+        Reporter::Destination | Reporter::Waypoint => (outcome.response_bytes, outcome.request_bytes),
     };
     line.number("bytes_sent", &sent).number("bytes_recv", &received);
     line.display("duration", &Milliseconds(outcome.duration));
@@ -163,12 +163,12 @@ fn write_ends(line: &mut Line<'_>, connection: &Connection<'_>) {
 fn direction(reporter: Reporter) -> &'static str {
     match reporter {
         Reporter::Source => "outbound",
-        Reporter::Destination => "inbound",
+        Reporter::Destination | Reporter::Waypoint => "inbound",
     }
 }
 
 /// A socket address, v4-mapped ones as the IPv4 address that the user knows.
-struct Address(SocketAddr);
+pub(super) struct Address(pub(super) SocketAddr);
 
 impl Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

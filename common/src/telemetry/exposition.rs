@@ -47,6 +47,8 @@ pub enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// Counts values in buckets.
+    Histogram,
 }
 
 /// The value of one sample.
@@ -109,6 +111,7 @@ pub(super) fn write_head(name: &str, help: &str, kind: Kind, format: Format, out
     let (name, kind) = match kind {
         Kind::Counter => (family_name(name, format), "counter"),
         Kind::Gauge => (name, "gauge"),
+        Kind::Histogram => (name, "histogram"),
     };
     let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
 }

@@ -18,6 +18,8 @@ pub enum Reporter {
     Source,
     /// The side of the server (inbound).
     Destination,
+    /// A waypoint between the two.
+    Waypoint,
 }
 
 impl Reporter {
@@ -26,6 +28,7 @@ impl Reporter {
         match self {
             Self::Source => "source",
             Self::Destination => "destination",
+            Self::Waypoint => "waypoint",
         }
     }
 }
@@ -52,7 +55,16 @@ impl Security {
     }
 }
 
-/// Who talked to whom: what picks the series of a connection.
+/// What an edge counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counted {
+    /// Connections: the label `request_protocol` is `tcp`.
+    Connections,
+    /// Requests: each series says which protocol its requests had.
+    Requests,
+}
+
+/// Who talked to whom: what picks the series of a connection or a request.
 #[derive(Debug, Clone, Copy)]
 pub struct EdgeLabels<'a> {
     /// Which side reports.
@@ -125,18 +137,36 @@ impl Pieces for Same<'_> {
 }
 
 impl EdgeLabels<'_> {
-    /// The labels as a scrape shows them, without braces and without `response_flags`, which the series of one edge
-    /// differ in.
+    /// The labels of connections as a scrape shows them, without braces and without `response_flags`, which the series
+    /// of one edge differ in.
     pub fn text(&self) -> String {
-        let mut text = String::with_capacity(1024);
-        self.write(&mut text);
-        text
+        self.text_of(Counted::Connections)
+    }
+
+    /// The labels of requests: without `request_protocol`, `response_code` and `grpc_response_status` as well.
+    pub fn request_text(&self) -> String {
+        self.text_of(Counted::Requests)
     }
 
     /// Whether [`EdgeLabels::text`] would be `text`, without building it.
     pub fn are(&self, text: &str) -> bool {
+        self.are_of(Counted::Connections, text)
+    }
+
+    /// Whether [`EdgeLabels::request_text`] would be `text`, without building it.
+    pub fn are_of_requests(&self, text: &str) -> bool {
+        self.are_of(Counted::Requests, text)
+    }
+
+    fn text_of(&self, counted: Counted) -> String {
+        let mut text = String::with_capacity(1024);
+        self.write(counted, &mut text);
+        text
+    }
+
+    fn are_of(&self, counted: Counted, text: &str) -> bool {
         let mut same = Same(text);
-        self.write(&mut same) && same.0.is_empty()
+        self.write(counted, &mut same) && same.0.is_empty()
     }
 
     /// A hash of everything the labels depend on.
@@ -197,8 +227,8 @@ impl EdgeLabels<'_> {
         known.all(|(name, value)| write_label(name, value, out))
     }
 
-    fn write(&self, out: &mut impl Pieces) -> bool {
-        write_fixed(self.reporter, self.security, out)
+    fn write(&self, counted: Counted, out: &mut impl Pieces) -> bool {
+        write_fixed(self.reporter, counted, self.security, out)
             && NAMES.iter().zip(self.values()).all(|(name, value)| write_label(name, value, out))
             && self.write_localities(out)
             && write_principal("source_principal", self.source_identity, out)
@@ -206,10 +236,10 @@ impl EdgeLabels<'_> {
     }
 }
 
-/// The labels of connections that came when no further series could be kept: `overflow` for both workloads.
-pub(super) fn overflow_text(reporter: Reporter) -> String {
+/// The labels of what came when no further series could be kept: `overflow` for both workloads.
+pub(super) fn overflow_text(reporter: Reporter, counted: Counted) -> String {
     let mut text = String::with_capacity(1024);
-    write_fixed(reporter, Security::Unknown, &mut text);
+    write_fixed(reporter, counted, Security::Unknown, &mut text);
     for name in NAMES {
         let value = match name {
             "source_workload" | "destination_workload" | "destination_service" => "overflow",
@@ -248,10 +278,16 @@ fn locality(workload: Option<&Workload>) -> [&str; 2] {
     workload.map_or(["", ""], |workload| [&workload.locality.region, &workload.locality.zone])
 }
 
-fn write_fixed(reporter: Reporter, security: Security, out: &mut impl Pieces) -> bool {
+fn write_fixed(reporter: Reporter, counted: Counted, security: Security, out: &mut impl Pieces) -> bool {
+    let protocol = match counted {
+        Counted::Connections => ",request_protocol=\"tcp\"",
+        Counted::Requests => "",
+    };
     out.piece("reporter=\"")
         && out.piece(reporter.label())
-        && out.piece("\",request_protocol=\"tcp\",connection_security_policy=\"")
+        && out.piece("\"")
+        && out.piece(protocol)
+        && out.piece(",connection_security_policy=\"")
         && out.piece(security.label())
         && out.piece("\"")
 }

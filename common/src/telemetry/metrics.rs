@@ -11,6 +11,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 
 use super::exposition::{Family, Format, Kind, Sample, Value, append_rendered};
 use super::process;
+use super::requests::RequestMetrics;
 use super::sink::LogSink;
 use super::tcp::TcpMetrics;
 
@@ -28,6 +29,7 @@ pub struct InstallError(String);
 /// The metrics of this process.
 pub struct Metrics {
     tcp: Arc<TcpMetrics>,
+    requests: Arc<RequestMetrics>,
     recorded: PrometheusHandle,
     collectors: Vec<Collector>,
 }
@@ -47,7 +49,12 @@ impl Metrics {
     /// Builds what [`Metrics::install`] installs.
     pub fn build(component: &'static str, tag: &'static str) -> (Self, PrometheusRecorder) {
         let recorder = PrometheusBuilder::new().build_recorder();
-        let mut metrics = Self { tcp: Arc::default(), recorded: recorder.handle(), collectors: Vec::new() };
+        let mut metrics = Self {
+            tcp: Arc::default(),
+            requests: Arc::default(),
+            recorded: recorder.handle(),
+            collectors: Vec::new(),
+        };
         metrics.collect(Box::new(process::families));
         metrics.collect(Box::new(move || {
             let labels = vec![("component", component.into()), ("tag", tag.into())];
@@ -60,6 +67,11 @@ impl Metrics {
     /// Who talked to whom.
     pub fn tcp(&self) -> Arc<TcpMetrics> {
         self.tcp.clone()
+    }
+
+    /// Who asked whom, and how it went.
+    pub fn requests(&self) -> Arc<RequestMetrics> {
+        self.requests.clone()
     }
 
     /// Adds a collector, asked at each scrape. No two may return the same metric.
@@ -105,6 +117,7 @@ impl Metrics {
         let tail = Bytes::from_static(format.end().as_bytes());
         std::iter::once(Bytes::from(head))
             .chain(self.tcp.scrape(format))
+            .chain(self.requests.scrape(format))
             .chain((!tail.is_empty()).then_some(tail))
     }
 

@@ -3,7 +3,9 @@ use std::collections::BTreeMap;
 use metrics::{Key, Label, Level, Metadata, Recorder};
 
 use super::*;
+use crate::telemetry::flags::Flag;
 use crate::telemetry::labels::{EdgeLabels, Reporter, Security};
+use crate::telemetry::requests::{Ending, RequestEdgeCache, RequestEnds, RequestProtocol, Took};
 use crate::telemetry::test_mesh::{service, workload};
 
 fn scraped(metrics: &Metrics, format: Format) -> String {
@@ -52,12 +54,18 @@ fn parse(text: &str, format: Format) -> BTreeMap<String, f64> {
         let (id, value) = line.rsplit_once(' ').unwrap();
         let name = id.split('{').next().unwrap();
         assert!(is_name(name), "metric {name:?}");
+        let of_histogram = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| {
+            name.strip_suffix(suffix)
+                .filter(|family| kinds.get(*family).is_some_and(|kind| kind == "histogram"))
+        });
         let family = match format {
+            _ if of_histogram.is_some() => of_histogram.unwrap(),
             Format::OpenMetrics => name.strip_suffix("_total").unwrap_or(name),
             Format::Text => name,
         };
         let kind = kinds.get(family).unwrap_or_else(|| panic!("{name} has no TYPE above it"));
         assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
+        assert_eq!(kind == "histogram", of_histogram.is_some(), "{name} is a {kind}");
         assert!(helped.contains_key(family), "{name} has no HELP");
         if let Some(labels) = id.strip_prefix(name).unwrap().strip_prefix('{') {
             let mut names: Vec<_> =
@@ -91,7 +99,35 @@ fn filled() -> Metrics {
     });
     edge.opened();
     edge.closed(Some(&crate::refusal::Refusal::NotReady));
+    let (web, cart, service) = (Arc::new(web), Arc::new(cart), Arc::new(service));
+    let ends = RequestEnds {
+        source: Some(&web),
+        source_identity: &web.identity,
+        destination: Some(&cart),
+        service: Some(&service),
+    };
+    let edge = RequestEdgeCache::new(metrics.requests()).edge(&ends);
+    let ending = Ending {
+        protocol: RequestProtocol::Grpc,
+        status: 200,
+        grpc_status: Some(0),
+        flags: Flag::RetryLimit.into(),
+    };
+    let took = Took { duration: Duration::from_millis(7), request_messages: 1, ..Took::default() };
+    for status in 200..300 {
+        edge.ended(Ending { status, ..ending }, &took);
+    }
     metrics
+}
+
+/// The labels of the first sample of `metric`, in order.
+fn label_names(text: &str, metric: &str) -> Vec<String> {
+    let line =
+        text.lines().find(|line| line.strip_prefix(metric).is_some_and(|l| l.starts_with('{'))).unwrap();
+    let labels = line.split_once('{').unwrap().1.rsplit_once('}').unwrap().0;
+    let mut names: Vec<_> = parse_labels(labels).into_iter().map(|(name, _)| name).collect();
+    names.sort();
+    names
 }
 
 #[test]
@@ -123,10 +159,6 @@ fn a_scrape_is_valid_openmetrics() {
 fn the_labels_are_exactly_the_contract() {
     let metrics = filled();
     let text = scraped(&metrics, Format::Text);
-    let line = text.lines().find(|line| line.starts_with("istio_tcp_connections_opened_total{")).unwrap();
-    let labels = line.split_once('{').unwrap().1.rsplit_once('}').unwrap().0;
-    let mut names: Vec<_> = parse_labels(labels).into_iter().map(|(name, _)| name).collect();
-    names.sort();
     // ecosystem of Istio's dashboards and Kiali: they group by these and break when one is missing.
     let mut expected: Vec<String> = "reporter request_protocol response_flags connection_security_policy \
         destination_service destination_service_name destination_service_namespace"
@@ -142,5 +174,33 @@ fn the_labels_are_exactly_the_contract() {
         }
     }
     expected.sort();
-    assert_eq!(names, expected);
+    assert_eq!(label_names(&text, "istio_tcp_connections_opened_total"), expected);
+
+    expected.extend(["response_code".to_owned(), "grpc_response_status".to_owned()]);
+    expected.sort();
+    assert_eq!(label_names(&text, "istio_requests_total"), expected);
+    for histogram in ["istio_request_duration_milliseconds", "istio_request_bytes", "istio_response_bytes"] {
+        assert_eq!(label_names(&text, &format!("{histogram}_count")), expected);
+        let mut with_bound = expected.clone();
+        with_bound.push("le".into());
+        with_bound.sort();
+        assert_eq!(label_names(&text, &format!("{histogram}_bucket")), with_bound);
+    }
+}
+
+#[test]
+fn every_histogram_is_whole() {
+    let metrics = filled();
+    let series = parse(&scraped(&metrics, Format::Text), Format::Text);
+    let name = "istio_request_duration_milliseconds";
+    let counts: Vec<_> = series.iter().filter(|(id, _)| id.starts_with(&format!("{name}_count{{"))).collect();
+    assert!(counts.len() > 30, "{}", counts.len());
+    for (id, count) in counts {
+        let labels = id.split_once('{').unwrap().1.strip_suffix('}').unwrap();
+        let bucket = |bound: &str| series[&format!("{name}_bucket{{{labels},le=\"{bound}\"}}")];
+        assert_eq!(bucket("+Inf"), *count);
+        assert_eq!(bucket("5"), 0.0);
+        assert_eq!(bucket("10"), *count);
+        assert_eq!(series[&format!("{name}_sum{{{labels}}}")], *count * 7.0);
+    }
 }

@@ -5,12 +5,17 @@
 //! Log lines go to a bounded buffer that a thread of its own empties, and a connection resolves its counters once.
 
 pub mod access;
+mod edges;
 pub mod exposition;
+pub mod flags;
+mod histogram;
 pub mod labels;
 pub mod line;
 pub mod logging;
 pub mod metrics;
 pub mod process;
+pub mod request_line;
+pub mod requests;
 pub mod sink;
 pub mod tcp;
 #[cfg(test)]

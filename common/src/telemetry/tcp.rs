@@ -11,27 +11,25 @@ use std::collections::HashMap;
 use std::hash::RandomState;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::edges::{Counters, EdgeTable};
 use super::exposition::{Format, Kind, write_head};
-use super::labels::{EdgeLabels, Reporter, overflow_text};
+use super::labels::{Counted, EdgeLabels, Reporter, overflow_text};
 use crate::refusal::Refusal;
 
 /// How many edges are kept; connections of further ones are counted under the label value `overflow`.
 pub const MAX_EDGES: usize = 10_000;
-/// How long an edge without open connections keeps its series. Long enough for any `rate()` people plot.
-pub const EDGE_IDLE_EXPIRY: Duration = Duration::from_secs(3600);
 /// How many edges a worker finds without asking the table they share.
 pub const EDGE_CACHE_ENTRIES: usize = 2048;
-/// When the table is full, how often a new edge may look for one that has expired.
-const FULL_SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// About how much of a scrape's answer is built at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Values of the label `response_flags`: a dash for a connection that went well, then Istio ztunnel's names.
-const FLAGS: [&str; 8] = [
+/// Values of the label `response_flags`: a dash for a connection that went well, then Istio ztunnel's names, then
+/// Envoy's, which a waypoint speaks in.
+const FLAGS: [&str; 12] = [
     "-",
     "DENY",
     "CONNECT",
@@ -40,9 +38,15 @@ const FLAGS: [&str; 8] = [
     "NETWORK_POLICY",
     "IDENTITY_ERROR",
     "CERT_REVOKED",
+    "UF",
+    "UH",
+    "UO",
+    "RBAC",
 ];
 /// The flag of a refusal whose own is not one of [`FLAGS`].
 const CATCH_ALL: usize = 2;
+/// The flag of a refusal by a waypoint when nothing closer describes it: the endpoint was not reached.
+const WAYPOINT_CATCH_ALL: usize = 8;
 
 /// The counters of one edge. Held by every connection of it; the counts are the same for all workers.
 #[derive(Debug)]
@@ -77,6 +81,14 @@ impl Edge {
         self.closed[flag].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// As [`Edge::closed`], in the words of Envoy that a waypoint uses (`UF`, `UH`, `UO`, `RBAC`).
+    pub fn closed_at_waypoint(&self, refusal: Option<&Refusal>) {
+        let flag = refusal.map_or(0, |refusal| {
+            FLAGS.iter().position(|flag| *flag == envoy_flag(refusal)).unwrap_or(WAYPOINT_CATCH_ALL)
+        });
+        self.closed[flag].fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Bytes went from the client to the server (`istio_tcp_received_bytes_total`: Istio counts as the server sees it,
     /// on both sides). To be told in lots, not for each packet: the counter is shared between workers.
     pub fn request_bytes(&self, bytes: u64) {
@@ -100,32 +112,41 @@ impl Edge {
     }
 }
 
+impl Counters for Edge {
+    fn uses(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
+    }
+}
+
+/// The response flag of a refusal, in the words of Envoy that a waypoint's access log and metrics use.
+pub fn envoy_flag(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::NoHealthyUpstream(_) => "UH",
+        Refusal::LimitReached(_) => "UO",
+        _ if refusal.flag() == "DENY" => "RBAC",
+        _ => "UF",
+    }
+}
+
 /// All edges of this proxy.
 #[derive(Debug)]
 pub struct TcpMetrics {
-    table: Mutex<Table>,
-    overflow: [Arc<Edge>; 2],
+    table: Mutex<EdgeTable<Edge>>,
+    overflow: [(Reporter, Arc<Edge>); REPORTERS.len()],
     hash: RandomState,
 }
 
-#[derive(Debug, Default)]
-struct Table {
-    edges: HashMap<Arc<str>, Entry>,
-    swept: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    edge: Arc<Edge>,
-    /// Since when no connection held it, and how many it had seen by then.
-    idle: Option<(Instant, u64)>,
-}
+/// Whoever reports, in the order in which open sockets are shown.
+const REPORTERS: [Reporter; 3] = [Reporter::Source, Reporter::Destination, Reporter::Waypoint];
 
 impl Default for TcpMetrics {
     fn default() -> Self {
-        let overflow = [Reporter::Source, Reporter::Destination]
-            .map(|reporter| Arc::new(Edge::new(overflow_text(reporter).into())));
-        Self { table: Mutex::default(), overflow, hash: RandomState::new() }
+        let edge = |reporter| Arc::new(Edge::new(overflow_text(reporter, Counted::Connections).into()));
+        Self {
+            table: Mutex::new(EdgeTable::new(MAX_EDGES)),
+            overflow: REPORTERS.map(|reporter| (reporter, edge(reporter))),
+            hash: RandomState::new(),
+        }
     }
 }
 
@@ -137,76 +158,32 @@ impl TcpMetrics {
 
     /// How many edges have series now.
     pub fn edges(&self) -> usize {
-        self.lock().edges.len()
+        self.lock().len()
     }
 
     fn overflow(&self, reporter: Reporter) -> Arc<Edge> {
-        self.overflow[usize::from(reporter == Reporter::Destination)].clone()
+        let of_reporter = self.overflow.iter().find(|(of, _)| *of == reporter);
+        of_reporter.unwrap_or(&self.overflow[0]).1.clone()
     }
 
     /// `None` when the edge is new and there is no room for it.
     fn find(&self, labels: &EdgeLabels<'_>, now: Instant) -> Option<Arc<Edge>> {
-        let text = labels.text();
-        let mut table = self.lock();
-        if let Some(entry) = table.edges.get(text.as_str()) {
-            return Some(entry.edge.clone());
-        }
-        if table.edges.len() >= MAX_EDGES {
-            let due = table.swept.is_none_or(|at| now.duration_since(at) >= FULL_SWEEP_INTERVAL);
-            if due {
-                table.sweep(now);
-            }
-            if table.edges.len() >= MAX_EDGES {
-                return None;
-            }
-        }
-        let labels: Arc<str> = text.into();
-        let edge = Arc::new(Edge::new(labels.clone()));
-        table.edges.insert(labels, Entry { edge: edge.clone(), idle: None });
-        Some(edge)
+        self.lock().find(labels.text(), now, Edge::new)
     }
 
     /// Begins a scrape: expires what is idle and returns the series as chunks of text.
     pub fn scrape(&self, format: Format) -> TcpScrape {
         let mut table = self.lock();
         table.sweep(Instant::now());
-        let kept = table.edges.values().map(|entry| entry.edge.clone());
-        let overflow = self.overflow.iter().filter(|edge| edge.is_used()).cloned();
-        let edges: Vec<_> = kept.chain(overflow).collect();
+        let overflow = self.overflow.iter().map(|(_, edge)| edge).filter(|edge| edge.is_used());
+        let edges: Vec<_> = table.edges().chain(overflow).cloned().collect();
         let sockets = Some(open_sockets(&edges, format));
         TcpScrape { edges, format, family: 0, next: 0, sockets }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    fn lock(&self) -> MutexGuard<'_, EdgeTable<Edge>> {
         // Each statement under the lock leaves the table whole.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Table {
-    /// Drops the edges that no connection has held for [`EDGE_IDLE_EXPIRY`].
-    fn sweep(&mut self, now: Instant) {
-        self.swept = Some(now);
-        let mut expired = Vec::new();
-        for (labels, entry) in &mut self.edges {
-            let opened = entry.edge.opened.load(Ordering::Relaxed);
-            entry.idle = match entry.idle {
-                _ if Arc::strong_count(&entry.edge) > 1 => None,
-                Some((since, seen)) if seen == opened => Some((since, seen)),
-                _ => Some((now, opened)),
-            };
-            if entry.idle.is_some_and(|(since, _)| now.duration_since(since) >= EDGE_IDLE_EXPIRY) {
-                expired.push(labels.clone());
-            }
-        }
-        for labels in expired {
-            let Some(Entry { edge, .. }) = self.edges.remove(&labels) else { continue };
-            // A worker may have found the edge through its cache since we looked. Taking it apart succeeds only when
-            // nobody has it, and from then on nobody can get it: no count is ever lost with a dropped edge.
-            if let Err(edge) = Arc::try_unwrap(edge) {
-                self.edges.insert(labels, Entry { edge, idle: None });
-            }
-        }
     }
 }
 
@@ -274,14 +251,17 @@ const FAMILIES: [EdgeFamily; 5] = [
 ];
 
 /// `istio_tcp_sockets_open`: connections being carried now, by the side that reports them. An edge expires only when
-/// it has none, so nothing is missing from the sum.
+/// it has none, so nothing is missing from the sum. A node's proxy is no waypoint and shows nothing of one.
 fn open_sockets(edges: &[Arc<Edge>], format: Format) -> String {
     let name = "istio_tcp_sockets_open";
     let mut out = String::with_capacity(256);
     write_head(name, "Connections that are open now.", Kind::Gauge, format, &mut out);
-    for reporter in [Reporter::Source, Reporter::Destination] {
+    for reporter in REPORTERS {
         let begin = format!("reporter=\"{}\"", reporter.label());
-        let of_reporter = edges.iter().filter(|edge| edge.labels.starts_with(&begin));
+        let mut of_reporter = edges.iter().filter(|edge| edge.labels.starts_with(&begin)).peekable();
+        if reporter == Reporter::Waypoint && of_reporter.peek().is_none() {
+            continue;
+        }
         let open: u64 = of_reporter.map(|edge| edge.open()).sum();
         out.push_str(&format!("{name}{{{begin}}} {open}\n"));
     }

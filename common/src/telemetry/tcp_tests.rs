@@ -1,6 +1,9 @@
+use std::time::Duration;
+
 use super::*;
 use crate::snapshot::model::Workload;
 use crate::spiffe::Identity;
+use crate::telemetry::edges::EDGE_IDLE_EXPIRY;
 use crate::telemetry::labels::Security;
 use crate::telemetry::test_mesh::{service, workload};
 
@@ -326,4 +329,39 @@ fn cost_of_an_edge() {
         std::hint::black_box(cache.edge(&labels)).opened();
     }
     println!("{:?} to find an edge", started.elapsed() / rounds);
+}
+
+#[test]
+fn a_waypoint_reports_in_the_words_of_envoy() {
+    let metrics = TcpMetrics::default();
+    let (web, cart) = (workload("web"), workload("cart"));
+    let edge = metrics.edge(&EdgeLabels { reporter: Reporter::Waypoint, ..labels(&web, &cart) });
+    let refusals = [
+        (Refusal::NoHealthyUpstream("".into()), "UH"),
+        (Refusal::LimitReached("streams"), "UO"),
+        (Refusal::DeniedByPolicy("shop/p".into()), "RBAC"),
+        (Refusal::TlsFailed("".into()), "UF"),
+    ];
+    for (refusal, flag) in &refusals {
+        edge.opened();
+        edge.closed_at_waypoint(Some(refusal));
+        assert_eq!(envoy_flag(refusal), *flag);
+    }
+    edge.opened();
+    edge.closed_at_waypoint(None);
+    edge.opened();
+    let text = scraped(&metrics);
+    let mut failed = samples(&text, "istio_tcp_connections_failed_total");
+    failed.sort();
+    let expected = ["RBAC", "UF", "UH", "UO"].map(|flag| (flag.to_owned(), 1));
+    assert_eq!(failed, expected);
+    assert!(text.contains("istio_tcp_connections_opened_total{reporter=\"waypoint\","), "{text}");
+    assert!(text.contains("istio_tcp_sockets_open{reporter=\"waypoint\"} 1\n"), "{text}");
+}
+
+#[test]
+fn a_nodes_proxy_shows_nothing_of_waypoints() {
+    let metrics = TcpMetrics::default();
+    metrics.edge(&labels(&workload("web"), &workload("cart"))).opened();
+    assert!(!scraped(&metrics).contains("waypoint"));
 }

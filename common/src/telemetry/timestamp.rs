@@ -1,15 +1,34 @@
-//! Writes a time as `2026-11-21T04:49:43.123456Z` (RFC 3339, UTC, microseconds).
+//! Writes a time as `2026-11-21T04:49:43.123456Z` (RFC 3339, UTC, microseconds), or with milliseconds.
 //!
 //! Written by hand because every access log line carries one: this is a few divisions and no allocation.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const SECONDS_PER_DAY: u64 = 86_400;
 
 /// Appends `at` to `out`. A time before 1970 is written as 1970.
 pub(super) fn write(out: &mut Vec<u8>, at: SystemTime) {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / SECONDS_PER_DAY, since.as_secs() % SECONDS_PER_DAY);
+    let since = since_epoch(at);
+    write_seconds(out, since.as_secs());
+    digits(out, u64::from(since.subsec_micros()), 6);
+    out.push(b'Z');
+}
+
+/// As [`write()`], with milliseconds, as Envoy writes a time.
+pub(super) fn write_millis(out: &mut Vec<u8>, at: SystemTime) {
+    let since = since_epoch(at);
+    write_seconds(out, since.as_secs());
+    digits(out, u64::from(since.subsec_millis()), 3);
+    out.push(b'Z');
+}
+
+fn since_epoch(at: SystemTime) -> Duration {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Appends everything up to the decimal point.
+fn write_seconds(out: &mut Vec<u8>, since_epoch: u64) {
+    let (days, second) = (since_epoch / SECONDS_PER_DAY, since_epoch % SECONDS_PER_DAY);
     let (year, month, day) = civil(days);
     digits(out, year, 4);
     for (separator, value) in
@@ -19,8 +38,6 @@ pub(super) fn write(out: &mut Vec<u8>, at: SystemTime) {
         digits(out, value, 2);
     }
     out.push(b'.');
-    digits(out, u64::from(since.subsec_micros()), 6);
-    out.push(b'Z');
 }
 
 /// Year, month and day of a number of days since 1970-01-01, in the proleptic Gregorian calendar.
@@ -50,8 +67,6 @@ fn digits(out: &mut Vec<u8>, mut value: u64, width: usize) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use time::OffsetDateTime;
     use time::format_description::well_known::Rfc3339;
 
@@ -67,6 +82,9 @@ mod tests {
     fn a_time_is_written_in_utc_with_microseconds() {
         let at = UNIX_EPOCH + Duration::new(1_795_236_583, 123_456_789);
         assert_eq!(written(at), "2026-11-21T04:49:43.123456Z");
+        let mut out = Vec::new();
+        write_millis(&mut out, at);
+        assert_eq!(out, b"2026-11-21T04:49:43.123Z");
     }
 
     #[test]

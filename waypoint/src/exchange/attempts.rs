@@ -18,7 +18,7 @@ use super::observed::InFlight;
 use super::{head, reply, upgrade};
 use crate::flags::Flag;
 use crate::payload::{Payload, Recording};
-use crate::record::Record;
+use crate::record::{Counted, Details, Record};
 use crate::serve::Conversation;
 use crate::stages::respond::Answer as Made;
 use crate::stages::retry::{self, Failure, Verdict};
@@ -34,19 +34,19 @@ pub(super) enum Source {
     /// None.
     Empty,
     /// Sent once.
-    Once(Option<Incoming>),
+    Once(Option<Counted<Incoming>>),
     /// Kept for another try, or for mirrors.
     Recorded(Recording),
 }
 
 impl Source {
-    /// Of a body that may be needed `again`.
-    pub(super) fn new(body: Incoming, again: bool) -> Self {
-        match (body.is_end_stream(), again) {
-            (true, _) => Self::Empty,
-            (false, true) => Self::Recorded(Recording::new(body)),
-            (false, false) => Self::Once(Some(body)),
+    /// Of a body that may be needed `again`. What is read of it is counted in `record`.
+    pub(super) fn new(body: Incoming, again: bool, record: &mut Record) -> Self {
+        if body.is_end_stream() {
+            return Self::Empty;
         }
+        let body = Counted::new(body, record.receiver());
+        if again { Self::Recorded(Recording::new(body)) } else { Self::Once(Some(body)) }
     }
 
     /// A copy for a mirror.
@@ -131,6 +131,7 @@ impl Attempts<'_> {
             tried.push(picked.address);
             let one = self.one(&policy, picked, retries + 1, deadline).await;
             record.upstream(self.cluster.name(), one.picked.address, one.picked.workload.as_ref());
+            record.service(&self.cluster.service());
             note(&one);
             match self.verdict(&one.result, retries) {
                 Verdict::Again if self.source.can_be_sent_again() => {
@@ -232,6 +233,7 @@ impl Attempts<'_> {
         if let Some(left) = left.filter(|left| *left <= pause) {
             sleep(left).await;
             record.flag(Flag::UpstreamTimeout);
+            record.details(Details::ResponseTimeout);
             return Err(expired(self.is_grpc));
         }
         sleep(pause).await;
@@ -250,8 +252,12 @@ impl Attempts<'_> {
         let Taken { mut response, lent } = match result {
             Ok(taken) => taken,
             Err(Ended::Failed(failed)) => return Err(reply::unanswered(&failed, self.is_grpc, record)),
-            Err(Ended::TryExpired | Ended::Expired) => {
+            Err(ended @ (Ended::TryExpired | Ended::Expired)) => {
                 record.flag(Flag::UpstreamTimeout);
+                record.details(match ended {
+                    Ended::TryExpired => Details::PerTryTimeout,
+                    _ => Details::ResponseTimeout,
+                });
                 return Err(expired(self.is_grpc));
             }
         };
@@ -263,6 +269,7 @@ impl Attempts<'_> {
         }
         *response.version_mut() = self.outgoing.version;
         let headers = response.headers_mut();
+        record.service_time(began.elapsed());
         let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         headers.insert(SERVICE_TIME, HeaderValue::from(took));
         for cookie in &picked.set_cookies {

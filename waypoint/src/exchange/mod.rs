@@ -27,19 +27,21 @@ pub use self::mirror::{MAX_MIRRORS_IN_FLIGHT, MIRROR_DEADLINE};
 use self::observed::Observed;
 use crate::flags::Flag;
 use crate::payload::Answer;
-use crate::record::Record;
+use crate::record::{Details, Record};
 use crate::routes::{Found, RequestFacts, Rule};
 use crate::serve::Conversation;
 use crate::stages::cors::{self, Cors, Grant};
 use crate::stages::respond::{self, Answer as Made};
 use crate::stages::timeout::timeouts;
 use crate::stages::{fault, redirect, split, transform};
+use crate::trace_headers::{self, Sampling};
 
 /// An answer on its way to the client.
 pub type Reply = Response<Answer<Observed>>;
 
 /// Serves one request.
-pub async fn serve(conversation: Arc<Conversation>, request: Request<Incoming>) -> Reply {
+pub async fn serve(conversation: Arc<Conversation>, mut request: Request<Incoming>) -> Reply {
+    trace_headers::prepare(request.headers_mut(), Sampling::Off, &mut rand::rng());
     let mut record = Record::begin(&conversation, &request);
     match walk(&conversation, request, &mut record).await {
         Ok(Sent { response, in_flight, left }) => {
@@ -72,6 +74,7 @@ async fn walk(
     let head = Head::read(parts).map_err(|why| {
         tracing::debug!(%why, "a request is refused");
         record.flag(Flag::ProtocolError);
+        record.details(Details::CodecError);
         respond::answer(why.status(), Bytes::new(), false)
     })?;
     let flow = Flow::find(conversation);
@@ -82,6 +85,7 @@ async fn walk(
         Found::Service => None,
         Found::NoRoute => {
             record.flag(Flag::NoRoute);
+            record.details(Details::RouteNotFound);
             return Err(respond::answer(StatusCode::NOT_FOUND, Bytes::new(), is_grpc));
         }
     };
@@ -97,13 +101,14 @@ async fn walk(
     let path = Path { rule, chosen };
     let outgoing = path.outgoing(&head, &facts).map_err(|why| {
         tracing::debug!(%why, "a rewrite makes no path");
+        record.details(Details::PathNormalizationFailed);
         respond::answer(StatusCode::INTERNAL_SERVER_ERROR, Bytes::new(), is_grpc)
     })?;
     let cluster =
         flow.cluster(chosen.map(|it| it.target)).map_err(|none| reply::no_upstream(none, is_grpc, record))?;
     let mirrors = rule.map_or_else(Vec::new, |rule| flow.mirrors(&rule.route));
     let retry = path.retries();
-    let source = Source::new(body, retry.is_some() || !mirrors.is_empty());
+    let source = Source::new(body, retry.is_some() || !mirrors.is_empty(), record);
     for mirror in mirrors {
         mirror::send(conversation, mirror, &outgoing, &source);
     }
@@ -136,10 +141,14 @@ async fn on_the_way<'r>(
     }
     if let Some(abort) = injected.abort {
         record.flag(Flag::FaultInjected);
+        record.details(Details::FaultAbort);
         return Err(fault::aborted(abort, is_grpc));
     }
     let grant = match cors::decide(&rule.route, facts) {
-        Cors::Preflight(answer) => return Err(answer),
+        Cors::Preflight(answer) => {
+            record.details(Details::Cors);
+            return Err(answer);
+        }
         Cors::Granted(grant) => Some(grant),
         Cors::Nothing => None,
     };
@@ -148,6 +157,7 @@ async fn on_the_way<'r>(
         HttpAction::Respond(stated) => respond::direct(stated, is_grpc),
         HttpAction::Forward(_) | HttpAction::Delegate(_) => return Ok(grant),
     };
+    record.details(Details::DirectResponse);
     transform::own_response(&rule.route, &mut made.headers);
     Err(made)
 }

@@ -36,8 +36,8 @@ impl Observed {
 }
 
 impl Observer for Observed {
-    fn sent(&mut self, bytes: u64) {
-        self.record.sent(bytes);
+    fn sent(&mut self, data: &[u8]) {
+        self.record.sent(data);
     }
 
     fn trailers(&mut self, trailers: &HeaderMap) {

@@ -3,7 +3,7 @@
 use http::{HeaderValue, StatusCode};
 
 use crate::flags::Flag;
-use crate::record::Record;
+use crate::record::{Details, Record, Reset};
 use crate::stages::respond::{Answer, answer};
 use crate::upstream::NoUpstream;
 use crate::upstream::dispatch::Failed;
@@ -16,12 +16,13 @@ const RESET: &str =
 
 /// There is no endpoint to ask.
 pub(super) fn no_upstream(none: NoUpstream, is_grpc: bool, record: &mut Record) -> Answer {
-    let (flag, text) = match none {
-        NoUpstream::Unknown => (Flag::NoCluster, ""),
-        NoUpstream::NoHealthy => (Flag::NoHealthyUpstream, "no healthy upstream"),
-        NoUpstream::Overflow(_) => (Flag::Overflow, OVERFLOW),
+    let (flag, text, details) = match none {
+        NoUpstream::Unknown => (Flag::NoCluster, "", Details::ClusterNotFound),
+        NoUpstream::NoHealthy => (Flag::NoHealthyUpstream, "no healthy upstream", Details::NoHealthyUpstream),
+        NoUpstream::Overflow(_) => (Flag::Overflow, OVERFLOW, Details::ResetBeforeResponse(Reset::Overflow)),
     };
     record.flag(flag);
+    record.details(details);
     let mut made = answer(StatusCode::SERVICE_UNAVAILABLE, text, is_grpc);
     if flag == Flag::Overflow {
         made.headers.insert("x-envoy-overloaded", HeaderValue::from_static("true"));
@@ -31,17 +32,22 @@ pub(super) fn no_upstream(none: NoUpstream, is_grpc: bool, record: &mut Record) 
 
 /// The last endpoint that was asked gave no answer.
 pub(super) fn unanswered(failed: &Failed, is_grpc: bool, record: &mut Record) -> Answer {
-    let (flag, text) = match failed {
+    let (flag, text, how) = match failed {
         Failed::Overflow(overflow) => return no_upstream((*overflow).into(), is_grpc, record),
         Failed::Connect(refusal) => {
             tracing::debug!(%refusal, "an endpoint cannot be reached");
-            (Flag::UpstreamConnectFailure, CONNECT)
+            record.transport_failure(refusal);
+            (Flag::UpstreamConnectFailure, CONNECT, Reset::ConnectFailure)
         }
         Failed::Reset(error) => {
             tracing::debug!(%error, "an endpoint broke off");
-            (if failed.is_refused() { Flag::UpstreamReset } else { Flag::UpstreamTermination }, RESET)
+            match failed.is_refused() {
+                true => (Flag::UpstreamReset, RESET, Reset::Remote),
+                false => (Flag::UpstreamTermination, RESET, Reset::Termination),
+            }
         }
     };
     record.flag(flag);
+    record.details(Details::ResetBeforeResponse(how));
     answer(StatusCode::SERVICE_UNAVAILABLE, text, is_grpc)
 }
