@@ -69,7 +69,7 @@ impl Ends {
     fn labels(&self) -> EdgeLabels<'_> {
         let security = match (&self.source_identity, self.reporter) {
             (Some(_), _) => Security::MutualTls,
-            (None, Reporter::Destination) => Security::None,
+            (None, Reporter::Destination | Reporter::Waypoint) => Security::None,
             (None, Reporter::Source) => Security::Unknown,
         };
         EdgeLabels {

@@ -182,9 +182,7 @@ fn details_are_one_word() {
     };
     let text = line(LogFormat::Plain, &policy);
     assert!(
-        text.contains(
-            " rbac_access_denied_matched_policy[ns[a_b_]-policy[_p_]] the_tunnel_was_lost \"-\" "
-        )
+        text.contains(" rbac_access_denied_matched_policy[ns[a_b_]-policy[_p_]] the_tunnel_was_lost \"-\" ")
     );
 }
 
