@@ -135,9 +135,9 @@ impl Facts for Decided {
             }
             rows.push(Row::fact(policy.file, policy.says));
             let call = format!("{} calls {}", caller.1, server.1);
-            rows.push(Row::fact(format!("{call} before"), refused.before.clone()));
-            let after = format!("{} ({} ms after it)", refused.outcome, refused.took.as_millis());
-            rows.push(Row::fact(format!("{call} after"), after));
+            rows.push(Row::fact(call, format!("{} before", refused.before)));
+            let after = format!("{}, {} ms after it", refused.outcome, refused.took.as_millis());
+            rows.push(Row::fact("", after));
             rows.push(Row::fact(format!("client calls {}", server.1), refused.client.clone()));
             rows.push(Row::text("log of the server's node:"));
             // As it was written, in one line, for whoever wants to copy it.
