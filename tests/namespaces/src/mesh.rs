@@ -179,7 +179,7 @@ impl Mesh {
             |workload: &serde_json::Value, key: &str| workload[key].as_str().unwrap_or_default().to_owned();
         let known: BTreeSet<_> = shown.iter().map(|w| (text(w, "name"), text(w, "protocol"))).collect();
         // A waypoint is in no proxy's care and speaks for itself.
-        let speaks = |replica: &Replica| self.is_enrolled(replica) || replica.waypoint_process().is_some();
+        let speaks = |replica: &Replica| self.is_enrolled(replica) || replica.gateway().is_some();
         let protocol = |replica| if speaks(replica) { "HBONE" } else { "TCP" };
         let wanted: BTreeSet<_> = self
             .kubelet
@@ -203,7 +203,7 @@ impl Mesh {
         let out = self.opted_out.iter().any(|(namespace, name)| {
             namespace == replica.namespace() && replica.name().starts_with(&format!("{name}-"))
         });
-        self.ambient.contains(replica.namespace()) && !out && replica.waypoint_process().is_none()
+        self.ambient.contains(replica.namespace()) && !out && replica.gateway().is_none()
     }
 
     /// Waits until every replica of a Deployment, named as for [`Mesh::pod`], is ready and both proxies know it.

@@ -47,7 +47,8 @@ impl Stage {
             App::new(name).http().label("app", "web").label("version", name.trim_start_matches("web-"))
         };
         mesh.run(&[web("web-v1"), web("web-v2").on(1)])?;
-        let waypoint = App::new("waypoint").account("waypoint").label("istio.io/dataplane-mode", "none");
+        let waypoint =
+            App::new("waypoint").account("waypoint").label("gateway.networking.k8s.io/gateway-name", "wp");
         mesh.run(&[waypoint, App::new("caller").label("istio.io/dataplane-mode", "none")])?;
         let client = Forger::of(mesh.cluster().run().directory())?.client(&[CLIENT])?;
         let waypoint = start(&mesh)?;

@@ -167,6 +167,12 @@ impl Replica {
         &self.uid
     }
 
+    /// The Gateway whose pod it is labelled to be, in its own namespace.
+    #[must_use]
+    pub fn gateway(&self) -> Option<&str> {
+        self.deployment.template.metadata.labels.get(GATEWAY_NAME).map(String::as_str)
+    }
+
     /// Its sandbox: addresses, network namespace, and a place to start further processes.
     #[must_use]
     pub fn pod(&self) -> &Pod {
