@@ -21,7 +21,7 @@ fn prepared(sent: &[(&str, &str)], sampling: Sampling) -> (HeaderMap, Ids) {
 
 /// What is there of the headers of traces, by name.
 fn traced(headers: &HeaderMap) -> Vec<(String, String)> {
-    let others = [X_REQUEST_ID.as_str(), X_FORWARDED_PROTO.as_str()];
+    let others = ["x-request-id", "x-forwarded-proto"];
     let mut all: Vec<_> = headers
         .iter()
         .filter(|(name, _)| !others.contains(&name.as_str()))
