@@ -168,6 +168,7 @@ impl Attempts<'_> {
             source: self.conversation.client,
             original: self.conversation.original,
             tried: if avoids { tried } else { &[] },
+            far_from: self.retry.map_or(&[], |retry| retry.avoided_localities(tried)),
         };
         self.conversation.worker.pickers().pick(&self.cluster, &facts, Instant::now(), &mut rand::rng())
     }

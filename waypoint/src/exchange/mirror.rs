@@ -63,6 +63,7 @@ async fn carry(
         source: conversation.client,
         original: conversation.original,
         tried: &[],
+        far_from: &[],
     };
     let picked =
         conversation.worker.pickers().pick(cluster, &facts, Instant::now(), &mut rand::rng()).ok()?;
