@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use common::config::decode::yaml;
@@ -69,22 +69,19 @@ fn time(
 }
 
 fn pick(clusters: &Clusters) -> Result<()> {
-    let cluster = clusters.get(&key(3)).context("no cluster")?;
+    let key = key(3);
+    let cluster = clusters.get(&key).context("no cluster")?;
     let (mut pickers, mut rng, now) = (Pickers::default(), StdRng::seed_from_u64(1), Instant::now());
     let facts = PickFacts::connection("10.9.9.9:40000".parse()?, "10.96.0.1:80".parse()?);
-    let mut took = Duration::ZERO;
     for (what, looked_up) in [("from a cluster at hand", false), ("looked up by name", true)] {
         let started = Instant::now();
         for _ in 0..PICKS {
-            let cluster =
-                if looked_up { clusters.get(&key(3)).context("no cluster")? } else { cluster.clone() };
+            let cluster = if looked_up { clusters.get(&key).context("no cluster")? } else { cluster.clone() };
             let picked = pickers.pick(&cluster, &facts, now, &mut rng);
             picked.map_err(|it| anyhow::anyhow!("{}", it.flag()))?;
         }
-        took = started.elapsed().max(took);
         println!("one endpoint picked, {what}: {:?}", started.elapsed() / PICKS);
     }
-    ensure!(took > Duration::ZERO, "nothing was timed");
     Ok(())
 }
 

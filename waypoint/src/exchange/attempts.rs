@@ -168,7 +168,7 @@ impl Attempts<'_> {
             source: self.conversation.client,
             original: self.conversation.original,
             tried: if avoids { tried } else { &[] },
-            remote: self.retry.is_some_and(|retry| !retry.avoided_localities(tried).is_empty()),
+            far_from: self.retry.map_or(&[], |retry| retry.avoided_localities(tried)),
         };
         self.conversation.worker.pickers().pick(&self.cluster, &facts, Instant::now(), &mut rand::rng())
     }

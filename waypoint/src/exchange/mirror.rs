@@ -63,7 +63,7 @@ async fn carry(
         source: conversation.client,
         original: conversation.original,
         tried: &[],
-        remote: false,
+        far_from: &[],
     };
     let picked =
         conversation.worker.pickers().pick(cluster, &facts, Instant::now(), &mut rand::rng()).ok()?;

@@ -18,17 +18,6 @@ use rand::Rng;
 use super::members::{Here, Member};
 use super::policy::EffectivePolicy;
 
-/// Tries that go where it is preferred before one goes further off (Istio's setting of Envoy's `previous_priorities`).
-const TRIES_NEAR: usize = 2;
-
-/// Where a request was before.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Way<'a> {
-    pub(super) tried: &'a [SocketAddr],
-    /// `retryRemoteLocalities`.
-    pub(super) remote: bool,
-}
-
 /// Who may be chosen.
 #[derive(Debug)]
 pub(super) struct Choices {
@@ -52,17 +41,22 @@ impl Choices {
         Self { plan, tables }
     }
 
-    /// The level for a request that is neither hashed nor tied to an address: by chance, or for one that was tried in
-    /// vain and is to go further off, the first that has somebody and none of those who were tried.
-    pub(super) fn level_for(&self, way: Way<'_>, members: &[Member], rng: &mut impl Rng) -> Option<usize> {
-        let tried = |level: &Level| {
+    /// The level for a request that is neither hashed nor tied to an address: by chance, or the first that has somebody
+    /// and none of those it is to keep far from.
+    pub(super) fn level_for(
+        &self,
+        far_from: &[SocketAddr],
+        members: &[Member],
+        rng: &mut impl Rng,
+    ) -> Option<usize> {
+        let near = |level: &Level| {
             let mut all = level.groups.iter().flat_map(|it| &it.members);
-            all.any(|at| way.tried.contains(&members[*at].address))
+            all.any(|at| far_from.contains(&members[*at].address))
         };
-        let further = || self.levels().iter().position(|it| !it.groups.is_empty() && !tried(it));
-        let remote = way.remote && way.tried.len() >= TRIES_NEAR;
+        let further = || self.levels().iter().position(|it| !it.groups.is_empty() && !near(it));
         // When there is nowhere else, where it is preferred.
-        remote.then(further).flatten().or_else(|| self.plan.position(rng.random()))
+        let further = if far_from.is_empty() { None } else { further() };
+        further.or_else(|| self.plan.position(rng.random()))
     }
 
     /// Every level.
@@ -117,12 +111,12 @@ impl Choices {
     /// The member that chance chooses.
     pub(super) fn by_chance(
         &self,
-        way: Way<'_>,
+        far_from: &[SocketAddr],
         members: &[Member],
         policy: &EffectivePolicy,
         rng: &mut impl Rng,
     ) -> Option<usize> {
-        let at = self.level_for(way, members, rng)?;
+        let at = self.level_for(far_from, members, rng)?;
         let group = self.group(at, members, policy, rng)?;
         let Table::Random(_, within) = self.table(at, members, policy)? else { return None };
         self.levels().get(at)?.groups.get(group)?.members.get(within.get(group)?.choose(rng)?).copied()

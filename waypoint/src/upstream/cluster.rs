@@ -48,7 +48,7 @@ pub(super) struct Compiled {
     /// Grows with every exchange.
     pub(super) generation: u64,
     pub(super) service: Arc<Service>,
-    applied: Applied,
+    pub(super) applied: Applied,
     pub(super) policy: Arc<EffectivePolicy>,
     /// What of a request is hashed, for consistent hashing.
     pub(super) hash: Option<HashPolicy>,

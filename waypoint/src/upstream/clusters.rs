@@ -138,10 +138,12 @@ impl Clusters {
         let moved = state.follow_own(mesh.workload(&self.0.vantage.uid));
         let mut changed: BTreeSet<ObjectName> = mesh.served_since(&before).cloned().collect();
         let far = state.follow_rules(&before, &self.0.vantage.names.cluster_domain, &mut changed);
-        let keys: Vec<ClusterKey> = match moved || far {
-            true => state.clusters.keys().cloned().collect(),
-            false => changed.iter().flat_map(|it| state.keys_of(it)).collect(),
-        };
+        let mut keys: Vec<ClusterKey> = changed.iter().flat_map(|it| state.keys_of(it)).collect();
+        if moved {
+            keys = state.clusters.keys().cloned().collect();
+        } else if far {
+            keys.extend(state.keys_under_other_rules());
+        }
         for key in keys {
             state.refresh(&key, now);
         }
@@ -218,6 +220,15 @@ impl State {
         let first = ClusterKey { service: service.clone(), port: 0, subset: None };
         let all = self.clusters.range(first..).map(|(key, _)| key);
         all.take_while(|key| key.service == *service).cloned().collect()
+    }
+
+    /// The clusters to which other rules apply than those they were built with.
+    fn keys_under_other_rules(&self) -> Vec<ClusterKey> {
+        let stale = |(key, cluster): &(&ClusterKey, &Arc<Cluster>)| {
+            let service = self.mesh.service(&key.service.namespace, &key.service.name);
+            service.is_none_or(|it| !cluster.compiled().applied.is(&self.rules.find(it, &self.client)))
+        };
+        self.clusters.iter().filter(stale).map(|(key, _)| key.clone()).collect()
     }
 
     /// Brings one cluster up to date, or drops it when its destination is gone.

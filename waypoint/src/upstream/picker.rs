@@ -18,7 +18,6 @@ use common::snapshot::model::Workload;
 use http::HeaderMap;
 use rand::Rng;
 
-use super::choices::Way;
 use super::cluster::Compiled;
 use super::members::{self, Member};
 use super::{Attempt, Cluster, NoUpstream};
@@ -44,15 +43,15 @@ pub struct PickFacts<'a> {
     pub original: SocketAddr,
     /// Endpoints that were tried before and are to be avoided. Consistent hashing cannot avoid them.
     pub tried: &'a [SocketAddr],
-    /// `retryRemoteLocalities`: from the third try on somewhere else than where it was tried.
-    pub remote: bool,
+    /// Endpoints whose whole level of preference is to be avoided (`retryRemoteLocalities`), while there is another.
+    pub far_from: &'a [SocketAddr],
 }
 
 impl PickFacts<'_> {
     /// For a connection of which no more is known.
     pub fn connection(source: SocketAddr, original: SocketAddr) -> Self {
         static NONE: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
-        Self { headers: &NONE, query: None, source, original, tried: &[], remote: false }
+        Self { headers: &NONE, query: None, source, original, tried: &[], far_from: &[] }
     }
 }
 
@@ -101,7 +100,6 @@ impl Pickers {
             return Err(NoUpstream::Unknown);
         }
         let Compiled { members, policy, choices, .. } = &**compiled;
-        let way = Way { tried: facts.tried, remote: facts.remote };
         let mut set_cookies = Vec::new();
         let at = match (&policy.algorithm, &compiled.hash) {
             (Algorithm::ConsistentHash(_), Some(hash)) => {
@@ -111,11 +109,11 @@ impl Pickers {
             }
             (Algorithm::Passthrough, _) => passthrough(&compiled, facts, rng),
             (Algorithm::Random | Algorithm::ConsistentHash(_), _) => {
-                fresh(members, facts.tried, || choices.by_chance(way, members, policy, rng))
+                fresh(members, facts.tried, || choices.by_chance(facts.far_from, members, policy, rng))
             }
             (Algorithm::LeastRequest | Algorithm::RoundRobin, _) => {
                 let turns = self.turns(cluster, &compiled, now, rng);
-                fresh(members, facts.tried, || turns.next(way, &compiled, now, rng))
+                fresh(members, facts.tried, || turns.next(facts.far_from, &compiled, now, rng))
             }
         };
         let member = at.and_then(|at| members.get(at)).ok_or(NoUpstream::NoHealthy)?;
@@ -178,10 +176,9 @@ fn fresh(members: &[Member], tried: &[SocketAddr], mut draw: impl FnMut() -> Opt
 fn passthrough(compiled: &Compiled, facts: &PickFacts<'_>, rng: &mut impl Rng) -> Option<usize> {
     let called = SocketAddr::new(facts.original.ip().to_canonical(), facts.original.port());
     let Compiled { members, policy, choices, .. } = compiled;
-    let way = Way { tried: &[], remote: false };
     let service = || compiled.service.vips.contains(&called.ip());
     members::at(members, called)
-        .or_else(|| service().then(|| choices.by_chance(way, members, policy, rng)).flatten())
+        .or_else(|| service().then(|| choices.by_chance(facts.far_from, members, policy, rng)).flatten())
 }
 
 /// Whose turn it is in one cluster.
@@ -226,9 +223,15 @@ impl Turns {
         };
     }
 
-    fn next(&mut self, way: Way<'_>, compiled: &Compiled, now: Instant, rng: &mut impl Rng) -> Option<usize> {
+    fn next(
+        &mut self,
+        far_from: &[SocketAddr],
+        compiled: &Compiled,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) -> Option<usize> {
         let Compiled { members, policy, choices, .. } = compiled;
-        let level = choices.level_for(way, members, rng)?;
+        let level = choices.level_for(far_from, members, rng)?;
         let group = choices.group(level, members, policy, rng)?;
         let candidates = &choices.levels().get(level)?.groups.get(group)?.members;
         let warmup = policy.warmup.as_ref();

@@ -126,23 +126,21 @@ fn clusters_follow_the_waypoint_to_another_node() {
 }
 
 #[test]
-fn a_retry_that_may_go_further_off_does_so_after_two_tries_near_by() {
+fn a_retry_that_is_to_go_elsewhere_goes_to_the_next_level() {
     let address = |n: u8| std::net::SocketAddr::from(([10, 0, 0, n], 8080));
     for algorithm in ["LEAST_REQUEST", "ROUND_ROBIN", "RANDOM"] {
         let stated = format!("loadBalancer: {{simple: {algorithm}}}, outlierDetection: {{}}");
         let mut desk = desk(&policy_of_web(&stated));
         let cluster = desk.web();
-        let mut after = |tried: &[u8], remote: bool| {
-            let tried: Vec<_> = tried.iter().map(|it| address(*it)).collect();
-            let facts = PickFacts { tried: &tried, remote, ..facts() };
+        let mut far_from = |avoided: &[u8]| {
+            let far_from: Vec<_> = avoided.iter().map(|it| address(*it)).collect();
+            let facts = PickFacts { far_from: &far_from, ..facts() };
             let picks = (0..200).map(|_| last(desk.pick_by(&cluster, facts).unwrap().address));
             picks.collect::<std::collections::BTreeSet<u8>>().into_iter().collect::<Vec<_>>()
         };
-        let is_near = |picked: Vec<u8>| !picked.is_empty() && picked.iter().all(|it| [1, 4].contains(it));
-        assert!(is_near(after(&[1, 4], false)), "{algorithm}");
-        assert!(is_near(after(&[1], true)), "{algorithm}");
-        assert_eq!(after(&[1, 4], true), [2], "{algorithm}");
-        assert_eq!(after(&[1, 4, 2], true), [3], "{algorithm}");
-        assert!(is_near(after(&[1, 4, 2, 3], true)), "{algorithm}: everywhere was tried");
+        assert_eq!(far_from(&[]), [1, 4], "{algorithm}");
+        assert_eq!(far_from(&[1]), [2], "{algorithm}: 4 is as near as 1");
+        assert_eq!(far_from(&[1, 2]), [3], "{algorithm}");
+        assert_eq!(far_from(&[4, 2, 3]), [1, 4], "{algorithm}: everywhere was tried");
     }
 }
