@@ -76,7 +76,8 @@ fn pick(clusters: &Clusters) -> Result<()> {
     for (what, looked_up) in [("from a cluster at hand", false), ("looked up by name", true)] {
         let started = Instant::now();
         for _ in 0..PICKS {
-            let cluster = if looked_up { clusters.get(&key(3)).context("no cluster")? } else { cluster.clone() };
+            let cluster =
+                if looked_up { clusters.get(&key(3)).context("no cluster")? } else { cluster.clone() };
             let picked = pickers.pick(&cluster, &facts, now, &mut rng);
             picked.map_err(|it| anyhow::anyhow!("{}", it.flag()))?;
         }

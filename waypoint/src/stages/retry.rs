@@ -13,8 +13,6 @@ use super::respond::GRPC_STATUS;
 
 /// Retries when a route, or no route, says nothing of their number.
 const DEFAULT_RETRIES: u32 = 2;
-/// How often a host is chosen again because it was tried before; then any will do (Istio's number).
-pub const HOST_CHOICES: u32 = 5;
 /// First wait at most, when nothing is stated.
 const DEFAULT_BACKOFF: Duration = Duration::from_millis(25);
 /// How many times the first wait a later one is at most.
@@ -191,8 +189,8 @@ impl Policy<'_> {
         longest.min(doubled).mul_f64(rng.random::<f64>())
     }
 
-    /// Whether a retry chooses up to [`HOST_CHOICES`] times to find a host that was not tried. A service that hashes
-    /// consistently keeps to its host, unless `retryIgnorePreviousHosts` is stated.
+    /// Whether a retry looks for a host that was not tried. A service that hashes consistently keeps to its host, unless
+    /// `retryIgnorePreviousHosts` is stated.
     pub fn avoids_hosts(&self, hashes_consistently: bool) -> bool {
         self.avoid_previous_hosts.unwrap_or(!hashes_consistently)
     }
