@@ -87,7 +87,7 @@ pub fn canonical_path(target: &str) -> Result<Canonical<'_>, Malformed> {
 
 /// Escapes in one form. For the paths of rules too, which may be parts of one.
 pub(super) fn normalised(path: &str) -> Result<Cow<'_, str>, Malformed> {
-    if path.bytes().all(is_plain) {
+    if path.bytes().all(|it| PLAIN[usize::from(it)]) {
         return Ok(Cow::Borrowed(path));
     }
     let mut made = String::with_capacity(path.len() + 8);
@@ -108,7 +108,7 @@ pub(super) fn normalised(path: &str) -> Result<Cow<'_, str>, Malformed> {
             b'#' => return Err(Malformed::Fragment),
             b'\\' => return Err(Malformed::Backslash),
             b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}' => push_escape(&mut made, byte),
-            byte if is_plain(byte) => made.push(byte.into()),
+            byte if PLAIN[usize::from(byte)] => made.push(byte.into()),
             _ => return Err(Malformed::Character),
         }
     }
@@ -144,16 +144,22 @@ fn push_escape(made: &mut String, byte: u8) {
 }
 
 /// RFC 3986, 2.3: what means the same escaped. The dot is one of them too, and is dealt with before.
-fn is_unreserved(byte: u8) -> bool {
+const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~')
 }
 
-/// What stands for itself in a path (RFC 3986, 3.3: `pchar`, and the slash).
-fn is_plain(byte: u8) -> bool {
-    is_unreserved(byte)
-        || matches!(byte, b'/' | b'.' | b':' | b'@')
-        || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
-}
+/// Which bytes stand for themselves in a path (RFC 3986, 3.3: `pchar`, and the slash).
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        plain[byte as usize] = is_unreserved(byte)
+            || matches!(byte, b'/' | b'.' | b':' | b'@')
+            || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=');
+        byte += 1;
+    }
+    plain
+};
 
 /// Whether a segment has parameters.
 fn check_segments(path: &str) -> Result<bool, Malformed> {

@@ -127,9 +127,8 @@ impl ConnectionRule {
 
     fn holds(&self, facts: &ConnectionFacts<'_>) -> bool {
         if let Some(tls) = self.at.and_then(|at| self.route.tls_match(at)) {
-            let Some(name) = facts.server_name else { return false };
-            let name = name.to_ascii_lowercase();
-            if !tls.sni_hosts.iter().any(|it| hosts::closeness(it, &name).is_some()) {
+            let is_named = |name| tls.sni_hosts.iter().any(|it| hosts::closeness(it, name).is_some());
+            if !facts.server_name.is_some_and(is_named) {
                 return false;
             }
         }
@@ -164,7 +163,10 @@ pub struct ConnectionRoutes {
 impl ConnectionRoutes {
     /// The rule a connection falls under; `None` sends it to the service that was called, at the port that was called.
     pub fn find(&self, facts: &ConnectionFacts<'_>) -> Option<&ConnectionRule> {
-        self.rules.iter().find(|it| it.holds(facts))
+        // DNS names have no case, and rules are in lower case.
+        let server_name = facts.server_name.map(str::to_ascii_lowercase);
+        let facts = ConnectionFacts { server_name: server_name.as_deref(), ..*facts };
+        self.rules.iter().find(|it| it.holds(&facts))
     }
 
     /// Whether there is none.

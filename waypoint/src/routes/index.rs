@@ -1,9 +1,10 @@
 //! Finds the rules that may take a request without asking all of them.
 //!
-//! Each rule is filed under one thing that a request must have to fall under it: its path, the start of its path, or the
-//! value of one field; whichever it shares with the fewest others. A request is looked up under all it has, and only
-//! what is found there is asked. Rules that ask for none of these things are always asked.
+//! Each rule is filed under one thing that a request must have to fall under it: the whole or the start of its path, of a
+//! header, of a parameter, and so on; whichever it shares with the fewest others. A request is looked up under all it
+//! has, and only what is found there is asked. Rules that ask for none of these things are always asked.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -16,30 +17,49 @@ use super::facts::RequestFacts;
 /// Positions of rules, in their order.
 type Filed = Box<[u32]>;
 
-/// What a request must have.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Anchor {
-    Path(Arc<str>),
-    Start(Arc<str>),
-    Field(Field, Arc<str>),
-}
-
 /// What of a request has one value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Field {
+    Path,
     Header(HeaderName),
     Parameter(Arc<str>),
     Authority,
     Method,
 }
 
+impl Field {
+    fn of<'a>(&self, facts: &RequestFacts<'a>) -> Option<Cow<'a, [u8]>> {
+        let text = match self {
+            Self::Header(name) => return facts.header(name),
+            Self::Parameter(name) => facts.parameter(name)?,
+            Self::Path => facts.path,
+            Self::Authority => facts.authority,
+            Self::Method => facts.method,
+        };
+        Some(Cow::Borrowed(text.as_bytes()))
+    }
+}
+
+/// What a request must have: a field that is, or starts with, some text. Starting with nothing is being there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Anchor {
+    field: Field,
+    text: Arc<str>,
+    is_whole: bool,
+}
+
 /// Rules by what they ask for.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    paths: HashMap<Arc<str>, Filed>,
-    starts: Starts,
-    fields: Vec<(Field, HashMap<Box<[u8]>, Filed>)>,
+    fields: Vec<(Field, Values)>,
     others: Filed,
+}
+
+/// Rules by the value of one field.
+#[derive(Debug, Default)]
+struct Values {
+    whole: HashMap<Box<[u8]>, Filed>,
+    starts: Starts,
 }
 
 impl Index {
@@ -58,29 +78,18 @@ impl Index {
                 None => others.push(position),
             }
         }
-        Self::of(filed, others)
-    }
-
-    fn of(filed: HashMap<Anchor, Vec<u32>>, others: Vec<u32>) -> Self {
-        let mut index = Self { others: others.into(), ..Self::default() };
-        let mut starts = BTreeMap::new();
+        let mut fields: HashMap<Field, (HashMap<Box<[u8]>, Filed>, BTreeMap<Arc<str>, Filed>)> =
+            HashMap::new();
         for (anchor, positions) in filed {
-            let positions: Filed = positions.into();
-            match anchor {
-                Anchor::Path(path) => drop(index.paths.insert(path, positions)),
-                Anchor::Start(start) => drop(starts.insert(start, positions)),
-                Anchor::Field(field, value) => {
-                    let at = index.fields.iter().position(|(known, _)| *known == field);
-                    let at = at.unwrap_or_else(|| {
-                        index.fields.push((field, HashMap::new()));
-                        index.fields.len() - 1
-                    });
-                    index.fields[at].1.insert(value.as_bytes().into(), positions);
-                }
+            let (whole, starts) = fields.entry(anchor.field).or_default();
+            match anchor.is_whole {
+                true => drop(whole.insert(anchor.text.as_bytes().into(), positions.into())),
+                false => drop(starts.insert(anchor.text, positions.into())),
             }
         }
-        index.starts = Starts::new(starts);
-        index
+        let values = |(whole, starts)| Values { whole, starts: Starts::new(starts) };
+        let fields = fields.into_iter().map(|(field, filed)| (field, values(filed))).collect();
+        Self { fields, others: others.into() }
     }
 
     /// The first rule that may take a request and does.
@@ -88,19 +97,13 @@ impl Index {
         let mut best = u32::MAX;
         // Only what comes before the best so far can still win.
         let mut ask = |filed: &Filed| {
-            let earlier = filed.iter().copied().take_while(|position| *position < best);
-            best = earlier.into_iter().find(|position| holds(*position as usize)).unwrap_or(best);
+            let mut earlier = filed.iter().copied().take_while(|position| *position < best);
+            best = earlier.find(|position| holds(*position as usize)).unwrap_or(best);
         };
-        self.paths.get(facts.path).into_iter().for_each(&mut ask);
-        self.starts.of(facts.path).for_each(&mut ask);
         for (field, values) in &self.fields {
-            let filed = match field {
-                Field::Header(name) => facts.header(name).and_then(|it| values.get(&*it)),
-                Field::Parameter(name) => facts.parameter(name).and_then(|it| values.get(it.as_bytes())),
-                Field::Authority => values.get(facts.authority.as_bytes()),
-                Field::Method => values.get(facts.method.as_bytes()),
-            };
-            filed.into_iter().for_each(&mut ask);
+            let Some(value) = field.of(facts) else { continue };
+            values.whole.get(&*value).into_iter().for_each(&mut ask);
+            values.starts.of(&value).for_each(&mut ask);
         }
         ask(&self.others);
         (best < u32::MAX).then_some(best as usize)
@@ -109,36 +112,35 @@ impl Index {
 
 /// Everything that a request must have to fall under a match; the more telling first.
 fn anchors(stated: &HttpMatch) -> Vec<Anchor> {
-    let path = match &stated.path {
-        Some(StringMatch::Exact(path)) => Some(Anchor::Path(path.clone())),
-        Some(StringMatch::Prefix(start)) => Some(Anchor::Start(start.clone())),
-        Some(StringMatch::Regex(pattern)) => Some(Anchor::Start(literal_start(pattern.source()).into())),
-        Some(StringMatch::ExactIgnoringCase(_) | StringMatch::PrefixIgnoringCase(_)) | None => None,
-    };
-    // Every path starts with a slash; one that is asked for nothing more tells nothing.
-    let path = path.filter(|it| !matches!(it, Anchor::Start(start) if start.len() < 2));
-    let headers = stated.headers.iter().filter_map(|(key, value)| match (key, value) {
-        (HeaderKey::Header(name), ValueMatch::Value(StringMatch::Exact(value))) => {
-            Some(Anchor::Field(Field::Header(name.clone()), value.clone()))
-        }
-        _ => None,
+    let headers = stated.headers.iter().filter_map(|(key, value)| match key {
+        HeaderKey::Header(name) => value_anchor(Field::Header(name.clone()), value),
+        HeaderKey::Claim(_) => None,
     });
-    let parameters = stated.query.iter().filter_map(|(name, value)| match value {
-        ValueMatch::Value(StringMatch::Exact(value)) => {
-            Some(Anchor::Field(Field::Parameter(name.clone()), value.clone()))
-        }
-        _ => None,
-    });
-    let exact = |field, stated: &Option<StringMatch>| match stated {
-        Some(StringMatch::Exact(value)) => Some(Anchor::Field(field, value.clone())),
-        _ => None,
+    let parameters =
+        stated.query.iter().filter_map(|(name, value)| value_anchor(Field::Parameter(name.clone()), value));
+    // These are always there, and every path starts with a slash.
+    let always =
+        [(Field::Path, &stated.path), (Field::Authority, &stated.authority), (Field::Method, &stated.method)];
+    let always = always.into_iter().filter_map(|(field, stated)| anchor(field, stated.as_ref()?));
+    let always = always.filter(|it| it.is_whole || !matches!(&*it.text, "" | "/"));
+    always.chain(headers).chain(parameters).collect()
+}
+
+fn value_anchor(field: Field, stated: &ValueMatch) -> Option<Anchor> {
+    match stated {
+        ValueMatch::Present => Some(Anchor { field, text: "".into(), is_whole: false }),
+        ValueMatch::Value(stated) => anchor(field, stated),
+    }
+}
+
+fn anchor(field: Field, stated: &StringMatch) -> Option<Anchor> {
+    let (text, is_whole) = match stated {
+        StringMatch::Exact(text) => (text.clone(), true),
+        StringMatch::Prefix(text) => (text.clone(), false),
+        StringMatch::Regex(pattern) => (literal_start(pattern.source()).into(), false),
+        StringMatch::ExactIgnoringCase(_) | StringMatch::PrefixIgnoringCase(_) => return None,
     };
-    path.into_iter()
-        .chain(headers)
-        .chain(parameters)
-        .chain(exact(Field::Authority, &stated.authority))
-        .chain(exact(Field::Method, &stated.method))
-        .collect()
+    Some(Anchor { field, text, is_whole })
 }
 
 /// What every string that a regex takes whole starts with; shorter than could be, never longer.
@@ -177,7 +179,7 @@ fn may_alternate(source: &str) -> bool {
     false
 }
 
-/// Starts of paths, sorted, each knowing the longest of the others that it starts with.
+/// Starts of values, sorted, each knowing the longest of the others that it starts with.
 #[derive(Debug, Default)]
 struct Starts(Box<[Start]>);
 
@@ -201,12 +203,12 @@ impl Starts {
         Self(all.into())
     }
 
-    /// Whatever a path starts with, the longest first. The last start that is not after the path, or a start of that
-    /// one, is the longest: nothing sorts between a start of the path and the path but what starts alike.
-    fn of<'s>(&'s self, path: &'s str) -> impl Iterator<Item = &'s Filed> {
-        let last = self.0.partition_point(|it| *it.text <= *path).checked_sub(1);
+    /// Whatever a value starts with, the longest first. The last start that is not after the value, or a start of that
+    /// one, is the longest: nothing sorts between a start of the value and the value but what starts alike.
+    fn of<'s>(&'s self, value: &'s [u8]) -> impl Iterator<Item = &'s Filed> {
+        let last = self.0.partition_point(|it| it.text.as_bytes() <= value).checked_sub(1);
         let chain = std::iter::successors(last, |at| self.0[*at].shorter).map(|at| &self.0[at]);
-        chain.filter(move |it| path.starts_with(&*it.text)).map(|it| &it.filed)
+        chain.filter(move |it| value.starts_with(it.text.as_bytes())).map(|it| &it.filed)
     }
 }
 
@@ -239,12 +241,11 @@ mod tests {
     }
 
     #[test]
-    fn every_start_of_a_path_is_found_longest_first() {
+    fn every_start_of_a_value_is_found_longest_first() {
         let texts = ["/a", "/a/b", "/a/b/c", "/a/bb", "/ab", "/b", "/a/b/d"];
         let starts = Starts::new((0..).zip(texts).map(|(i, it)| (it.into(), Box::from([i]))).collect());
         let found = |path: &str| -> Vec<&str> {
-            let path = path.to_owned();
-            starts.of(&path).map(|filed| texts[filed[0] as usize]).collect()
+            starts.of(path.as_bytes()).map(|filed| texts[filed[0] as usize]).collect()
         };
         assert_eq!(found("/a/b/c/d"), ["/a/b/c", "/a/b", "/a"]);
         assert_eq!(found("/a/b/cc"), ["/a/b/c", "/a/b", "/a"]);

@@ -6,7 +6,7 @@
 //! name it that closely, their rules follow one another, the oldest's first, and rules that take everything come last:
 //! a catch-all of one team does not hide the rules of another.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use common::config::ObjectName;
@@ -17,10 +17,10 @@ use common::snapshot::model::Service;
 
 use super::canonical::normalised;
 use super::connection::{ConnectionRoute, ConnectionRoutes, ConnectionRule, List};
-use super::hosts::{self, Closeness};
+use super::delegate;
+use super::hosts::{self, Closeness, full_name};
 use super::matching::HttpRoutes;
 use super::route::{Condition, Place, Route, Rule};
-use super::{delegate, hosts::full_name};
 
 /// Whose view of the mesh is compiled.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,9 @@ pub struct View {
 pub struct ServiceRoutes {
     /// The service.
     pub service: ObjectName,
-    /// For ports that some match names, by port.
+    /// The VirtualServices that apply to it, in the order of their rules; without those that they delegate to.
+    pub applied: Box<[Arc<VirtualService>]>,
+    /// For ports of the service that some match names, by port.
     named: Box<[(u16, PortRoutes)]>,
     /// For all others.
     others: PortRoutes,
@@ -49,12 +51,6 @@ impl ServiceRoutes {
             Ok(at) => &self.named[at].1,
             Err(_) => &self.others,
         }
-    }
-
-    /// Whether no VirtualService states anything for it.
-    pub fn is_empty(&self) -> bool {
-        let is_empty = |it: &PortRoutes| it.http.rules().is_empty() && it.connections.is_empty();
-        self.named.iter().all(|(_, it)| is_empty(it)) && is_empty(&self.others)
     }
 }
 
@@ -70,42 +66,71 @@ pub struct PortRoutes {
 /// Compiles the routes of a service. Asks every VirtualService of the mesh; [`Tables`](super::Tables) asks only those
 /// that may apply.
 pub fn compile(mesh: &Snapshot, view: &View, service: &Service) -> ServiceRoutes {
-    compile_from(mesh, view, service, mesh.virtual_services())
+    let applied = applying(view, service, mesh.virtual_services());
+    compile_from(mesh, view, service, applied, &mut Compiled::default())
 }
 
-/// Compiles the routes of a service out of VirtualServices among which are all that apply.
-pub(super) fn compile_from<'m>(
-    mesh: &Snapshot,
-    view: &View,
-    service: &Service,
-    candidates: impl Iterator<Item = &'m Arc<VirtualService>>,
-) -> ServiceRoutes {
-    let parts: Vec<Part> =
-        applying(view, service, candidates).into_iter().map(|it| Part::new(it, mesh, view)).collect();
-    let ports: BTreeSet<u16> = parts.iter().flat_map(Part::ports).collect();
-    let routes_at =
-        |port| PortRoutes { http: http_at(&parts, port), connections: connections_at(&parts, port) };
-    ServiceRoutes {
-        service: ObjectName::new(service.namespace.clone(), service.name.clone()),
-        named: ports.into_iter().map(|port| (port, routes_at(Some(port)))).collect(),
-        others: routes_at(None),
+/// What was compiled of one snapshot. Services to which the same VirtualServices apply share it, so that a pattern for
+/// a thousand services is compiled and kept once.
+#[derive(Default)]
+pub(super) struct Compiled(BTreeMap<Vec<ObjectName>, Together>);
+
+/// VirtualServices that apply together.
+struct Together {
+    parts: Vec<Part>,
+    ports: BTreeSet<u16>,
+    made: BTreeMap<Option<u16>, PortRoutes>,
+}
+
+impl Together {
+    fn new(applied: &[&Arc<VirtualService>], mesh: &Snapshot, view: &View) -> Self {
+        let parts: Vec<Part> = applied.iter().map(|it| Part::new(it, mesh, view)).collect();
+        let ports = parts.iter().flat_map(Part::ports).collect();
+        Self { parts, ports, made: BTreeMap::new() }
+    }
+
+    fn routes_at(&mut self, port: Option<u16>) -> PortRoutes {
+        let parts = &self.parts;
+        let made = self.made.entry(port);
+        let make = || PortRoutes { http: http_at(parts, port), connections: connections_at(parts, port) };
+        made.or_insert_with(make).clone()
     }
 }
 
-/// The VirtualServices that apply to a service, oldest first.
-fn applying<'m>(
+/// Compiles the routes of a service out of the VirtualServices that apply to it.
+pub(super) fn compile_from(
+    mesh: &Snapshot,
+    view: &View,
+    service: &Service,
+    applied: Vec<&Arc<VirtualService>>,
+    compiled: &mut Compiled,
+) -> ServiceRoutes {
+    let names = applied.iter().map(|it| it.object.clone()).collect();
+    let together = compiled.0.entry(names).or_insert_with(|| Together::new(&applied, mesh, view));
+    let named: BTreeSet<u16> =
+        service.ports.iter().map(|it| it.port).filter(|it| together.ports.contains(it)).collect();
+    ServiceRoutes {
+        service: ObjectName::new(service.namespace.clone(), service.name.clone()),
+        named: named.into_iter().map(|port| (port, together.routes_at(Some(port)))).collect(),
+        others: together.routes_at(None),
+        applied: applied.into_iter().cloned().collect(),
+    }
+}
+
+/// The VirtualServices that apply to a service, out of those among which all of them are; oldest first.
+pub(super) fn applying<'m>(
     view: &View,
     service: &Service,
     candidates: impl Iterator<Item = &'m Arc<VirtualService>>,
 ) -> Vec<&'m Arc<VirtualService>> {
-    let close = |it: &&'m Arc<VirtualService>| Some((closeness(it, view, service)?, *it));
-    let found: Vec<(Closeness, &Arc<VirtualService>)> = candidates.filter_map(|it| close(&it)).collect();
+    let found = candidates.filter_map(|it| Some((closeness(it, view, service)?, it)));
+    let found: Vec<(Closeness, &Arc<VirtualService>)> = found.collect();
     let closest = found.iter().map(|(closeness, _)| *closeness).max();
-    let mut found: Vec<_> =
-        found.into_iter().filter_map(|(it, stated)| (Some(it) == closest).then_some(stated)).collect();
+    let closest = found.into_iter().filter(|(closeness, _)| Some(*closeness) == closest);
+    let mut applying: Vec<_> = closest.map(|(_, stated)| stated).collect();
     // Names decide between those of one age, as in Istio.
-    found.sort_by_key(|it| (it.created, &it.object.name, &it.object.namespace));
-    found
+    applying.sort_by_key(|it| (it.created, &it.object.name, &it.object.namespace));
+    applying
 }
 
 /// How closely a VirtualService names a service, if it applies at all.

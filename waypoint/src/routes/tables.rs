@@ -13,7 +13,7 @@ use common::snapshot::model::Service;
 use imbl::{OrdMap, OrdSet};
 
 use super::hosts;
-use super::table::{Part, ServiceRoutes, View, compile_from};
+use super::table::{Compiled, Part, ServiceRoutes, View, applying, compile_from};
 
 /// The routes of all services of a waypoint.
 #[derive(Debug, Clone)]
@@ -46,26 +46,44 @@ impl Tables {
     #[must_use]
     pub fn update(&self, old: &Snapshot, new: &Snapshot) -> Self {
         let mut tables = self.clone();
-        for service in tables.follow(old, new) {
-            let mesh_has = new.service(&service.namespace, &service.name);
-            let ours = mesh_has.filter(|it| it.waypoint.as_ref() == Some(&tables.view.waypoint));
-            match ours.and_then(|it| tables.compile(it, new)) {
-                Some(routes) => tables.services.insert(service, Arc::new(routes)),
-                None => tables.services.remove(&service),
+        let concerns = tables.follow(old, new);
+        let mut compiled = Compiled::default();
+        for object in concerns.changed.iter().chain(&concerns.named) {
+            let service = new.service(&object.namespace, &object.name);
+            let ours = service.filter(|it| it.waypoint.as_ref() == Some(&tables.view.waypoint));
+            let applied = ours.map(|it| tables.applying(it, new)).unwrap_or_default();
+            let Some(service) = ours.filter(|_| !applied.is_empty()) else {
+                tables.services.remove(object);
+                continue;
             };
+            let known = tables.services.get(object).map_or(&[][..], |it| &*it.applied);
+            let alike =
+                known.len() == applied.len() && known.iter().zip(&applied).all(|(a, b)| Arc::ptr_eq(a, b));
+            let stale = applied.iter().any(|it| concerns.stale.contains(&it.object));
+            if !alike || stale || concerns.changed.contains(object) {
+                let routes = compile_from(new, &tables.view, service, applied, &mut compiled);
+                tables.services.insert(object.clone(), Arc::new(routes));
+            }
         }
         tables
     }
 
-    /// Brings the references up to date. Returns the services that what changed concerns.
-    fn follow(&mut self, old: &Snapshot, new: &Snapshot) -> BTreeSet<ObjectName> {
-        let (mut stale, mut services) = (BTreeSet::new(), BTreeSet::new());
+    /// The VirtualServices that apply to a service.
+    fn applying<'m>(&self, service: &Service, mesh: &'m Snapshot) -> Vec<&'m Arc<VirtualService>> {
+        let candidates: BTreeSet<&ObjectName> = self.references.naming(&service.hostname).collect();
+        let stated = candidates.into_iter().filter_map(|it| mesh.virtual_service(it));
+        applying(&self.view, service, stated)
+    }
+
+    /// Brings the references up to date. Returns what is concerned.
+    fn follow(&mut self, old: &Snapshot, new: &Snapshot) -> Concerns {
+        let (mut stale, mut changed) = (BTreeSet::new(), BTreeSet::new());
         for change in new.virtual_services_since(old) {
             stale.insert(change.object.clone());
             stale.extend(self.references.delegating.of(change.object).cloned());
         }
         for change in new.services_since(old) {
-            services.insert(change.object.clone());
+            changed.insert(change.object.clone());
             // Destinations know of a service whether it is there, and its only port.
             let known = |it: Option<&Arc<Service>>| {
                 it.map(|it| it.ports.iter().map(|it| it.port).collect::<Vec<u16>>())
@@ -82,22 +100,26 @@ impl Tables {
                 named.extend(self.references.add(stated, new, &self.view));
             }
         }
-        services.extend(named.iter().filter_map(|it| hosts::service_of(it, &self.view.cluster_domain)));
+        let by_name = named.iter().filter_map(|it| hosts::service_of(it, &self.view.cluster_domain));
+        let mut services: BTreeSet<ObjectName> = by_name.collect();
         let ends: BTreeSet<&str> = named.iter().filter_map(|it| hosts::wildcard(it)).collect();
         if !ends.is_empty() {
-            let concerned =
+            let by_pattern =
                 new.services().filter(|it| hosts::ends(&it.hostname).any(|end| ends.contains(end)));
-            services.extend(concerned.map(|it| ObjectName::new(it.namespace.clone(), it.name.clone())));
+            services.extend(by_pattern.map(|it| ObjectName::new(it.namespace.clone(), it.name.clone())));
         }
-        services
+        Concerns { named: services.difference(&changed).cloned().collect(), changed, stale }
     }
+}
 
-    fn compile(&self, service: &Service, mesh: &Snapshot) -> Option<ServiceRoutes> {
-        let candidates: BTreeSet<&ObjectName> = self.references.naming(&service.hostname).collect();
-        let stated = candidates.into_iter().filter_map(|it| mesh.virtual_service(it));
-        let routes = compile_from(mesh, &self.view, service, stated);
-        (!routes.is_empty()).then_some(routes)
-    }
+/// What a change is about.
+struct Concerns {
+    /// Services that changed themselves.
+    changed: BTreeSet<ObjectName>,
+    /// Services that some stale VirtualService names, closely enough to decide or not.
+    named: BTreeSet<ObjectName>,
+    /// VirtualServices that changed, or what they lead or delegate to did.
+    stale: BTreeSet<ObjectName>,
 }
 
 /// Whether a VirtualService may apply to any service here.

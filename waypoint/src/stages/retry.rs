@@ -13,14 +13,10 @@ use super::respond::GRPC_STATUS;
 
 /// Retries when a route, or no route, says nothing of their number.
 const DEFAULT_RETRIES: u32 = 2;
-/// How often a host is chosen again because it was tried before; then any will do (Istio's number).
-pub const HOST_CHOICES: u32 = 5;
 /// First wait at most, when nothing is stated.
 const DEFAULT_BACKOFF: Duration = Duration::from_millis(25);
 /// How many times the first wait a later one is at most.
 const LONGEST_BACKOFF: u32 = 10;
-/// After how many tries `retryRemoteLocalities` turns to other localities.
-const TRIES_PER_LOCALITY: usize = 2;
 /// Which try a request is, from 1.
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 /// The service, or a proxy before it, has had enough.
@@ -191,17 +187,16 @@ impl Policy<'_> {
         longest.min(doubled).mul_f64(rng.random::<f64>())
     }
 
-    /// Whether a retry chooses up to [`HOST_CHOICES`] times to find a host that was not tried. A service that hashes
-    /// consistently keeps to its host, unless `retryIgnorePreviousHosts` is stated.
+    /// Whether a retry looks for a host that was not tried. A service that hashes consistently keeps to its host, unless
+    /// `retryIgnorePreviousHosts` is stated.
     pub fn avoids_hosts(&self, hashes_consistently: bool) -> bool {
         self.avoid_previous_hosts.unwrap_or(!hashes_consistently)
     }
 
-    /// Of the localities of all tries so far, in their order, those to keep away from: none without
-    /// `retryRemoteLocalities`, else those of whole pairs of tries.
-    pub fn avoided_localities<'t, L>(&self, tried: &'t [L]) -> &'t [L] {
-        let whole = tried.len() - tried.len() % TRIES_PER_LOCALITY;
-        if self.remote_localities { &tried[..whole] } else { &[] }
+    /// `retryRemoteLocalities`: whether later tries go to other localities than earlier ones. How late, the one who picks
+    /// endpoints knows.
+    pub fn leaves_localities(&self) -> bool {
+        self.remote_localities
     }
 }
 
