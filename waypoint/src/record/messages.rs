@@ -5,7 +5,7 @@ const PREFIX_BYTES: u8 = 5;
 
 /// How far a stream of messages has been read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Messages {
+pub(super) struct Messages {
     /// Bytes of a prefix that were read.
     prefix: u8,
     /// The length, as far as it was read.
@@ -16,7 +16,7 @@ pub struct Messages {
 
 impl Messages {
     /// Reads on, and returns how many messages have begun within `data`.
-    pub fn read(&mut self, mut data: &[u8]) -> u64 {
+    pub(super) fn read(&mut self, mut data: &[u8]) -> u64 {
         let mut begun = 0;
         while !data.is_empty() {
             if self.left > 0 {

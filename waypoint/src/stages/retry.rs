@@ -17,6 +17,8 @@ const DEFAULT_RETRIES: u32 = 2;
 const DEFAULT_BACKOFF: Duration = Duration::from_millis(25);
 /// How many times the first wait a later one is at most.
 const LONGEST_BACKOFF: u32 = 10;
+/// After how many tries `retryRemoteLocalities` turns to other localities.
+const TRIES_PER_LOCALITY: usize = 2;
 /// Which try a request is, from 1.
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 /// The service, or a proxy before it, has had enough.
@@ -193,10 +195,11 @@ impl Policy<'_> {
         self.avoid_previous_hosts.unwrap_or(!hashes_consistently)
     }
 
-    /// `retryRemoteLocalities`: whether later tries go to other localities than earlier ones. How late, the one who picks
-    /// endpoints knows.
-    pub fn leaves_localities(&self) -> bool {
-        self.remote_localities
+    /// Of the localities of all tries so far, in their order, those to keep away from: none without
+    /// `retryRemoteLocalities`, else those of whole pairs of tries.
+    pub fn avoided_localities<'t, L>(&self, tried: &'t [L]) -> &'t [L] {
+        let whole = tried.len() - tried.len() % TRIES_PER_LOCALITY;
+        if self.remote_localities { &tried[..whole] } else { &[] }
     }
 }
 

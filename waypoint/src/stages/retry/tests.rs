@@ -169,15 +169,14 @@ fn hosts_that_were_tried_are_avoided_unless_it_is_said_otherwise() {
 }
 
 #[test]
-fn localities_are_left_only_where_that_is_asked_for() {
-    for (retries, expected) in [
-        ("attempts: 1", false),
-        ("attempts: 1, retryRemoteLocalities: false", false),
-        ("attempts: 1, retryRemoteLocalities: true", true),
-    ] {
-        assert_eq!(of(&stated(retries)).unwrap().leaves_localities(), expected, "{retries}");
+fn other_localities_come_after_each_pair_of_tries_where_that_is_asked_for() {
+    let rule = stated("attempts: 9, retryRemoteLocalities: true");
+    let policy = of(&rule).unwrap();
+    let tried = ["a", "a", "b", "b", "c"];
+    for (tries, expected) in [(0, 0), (1, 0), (2, 2), (3, 2), (4, 4), (5, 4)] {
+        assert_eq!(policy.avoided_localities(&tried[..tries]).len(), expected, "after {tries}");
     }
-    assert!(!policy(Under::Nothing).unwrap().leaves_localities());
+    assert!(of(&stated("attempts: 9")).unwrap().avoided_localities(&tried).is_empty());
 }
 
 #[test]
