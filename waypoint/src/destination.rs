@@ -56,7 +56,7 @@ impl Destination {
             Authority::Hostname { host, .. } => named(mesh, host),
         };
         if let Some(service) = service {
-            if mesh.waypoint_of_service(service) != Some(gateway) {
+            if !mesh.stands_before_service(gateway, service) {
                 return Err(elsewhere());
             }
             if !service.ports.iter().any(|it| it.port == port) {
@@ -66,15 +66,19 @@ impl Destination {
         }
         let Authority::Address(address) = authority else { return Err(elsewhere()) };
         match mesh.workload_at(address.ip()) {
-            Some(workload) if mesh.waypoint_of_workload(workload) == Some(gateway) => {
+            // Its own waypoint, or that of the services which alone lead to the port.
+            Some(workload) if mesh.waypoints_before(workload, port).any(|it| it == gateway) => {
                 Ok(Self::Workload { workload: workload.clone(), port })
             }
             _ => Err(elsewhere()),
         }
     }
 
-    /// An address by which it is called, on the family of `local` where it has one of that.
-    pub fn address(&self, local: SocketAddr) -> SocketAddr {
+    /// The address that was called; of what was called by name, one on the family of `local` where it has one.
+    pub fn address(&self, authority: &Authority, local: SocketAddr) -> SocketAddr {
+        if let Authority::Address(address) = authority {
+            return *address;
+        }
         let all = match self {
             Self::Service { service, .. } => &service.vips,
             Self::Workload { workload, .. } => &workload.addresses,

@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use common::hbone::io::TunnelIo;
@@ -21,6 +21,7 @@ use crate::accept::Peer;
 use crate::destination::{Destination, Protocol};
 use crate::sniff::{self, Sniffed, watch};
 use crate::strict::StrictIo;
+use crate::upstream::Cluster;
 use crate::worker::Worker;
 use crate::{exchange, tcp};
 
@@ -47,6 +48,8 @@ pub struct Conversation {
     pub worker: Arc<Worker>,
     /// Who is at the other end of the tunnel.
     pub peer: Arc<Peer>,
+    /// Whether the peer calls for itself; when not, nothing is known of who does.
+    pub proved: bool,
     /// The workload that calls, as it was when the stream was opened.
     pub caller: Option<Arc<Workload>>,
     /// The client's own address.
@@ -57,6 +60,8 @@ pub struct Conversation {
     pub destination: Destination,
     /// The address that was called; of a service called by name, its first.
     pub original: SocketAddr,
+    /// The destination that a pod is when it was called itself, made when it is first asked for.
+    pub pod: OnceLock<Option<Arc<Cluster>>>,
 }
 
 /// Serves one CONNECT to its end.
@@ -65,12 +70,25 @@ pub async fn serve(worker: Arc<Worker>, peer: Arc<Peer>, incoming: Incoming) {
         let mesh = worker.mesh.current();
         match Destination::find(&mesh, &worker.gateway, &incoming.request.authority) {
             Ok(destination) => {
-                let caller = peer.workload(&mesh).cloned();
+                // Who carries the connection of somebody who proved nothing does not lend them its own name.
+                let proved = !incoming.request.unauthenticated;
+                let caller = peer.workload(&mesh).filter(|_| proved).cloned();
                 let client = client(&peer, &incoming.request);
                 let baggage = caller.as_deref().map(Baggage::of);
                 let worker = worker.clone();
-                let original = destination.address(peer.local);
-                Arc::new(Conversation { worker, peer, caller, client, baggage, destination, original })
+                let original = destination.address(&incoming.request.authority, peer.local);
+                let pod = OnceLock::new();
+                Arc::new(Conversation {
+                    worker,
+                    peer,
+                    caller,
+                    client,
+                    baggage,
+                    destination,
+                    original,
+                    pod,
+                    proved,
+                })
             }
             Err(refusal) => {
                 worker.access.refused_early(Reporter::Destination, (peer.address, peer.local), &refusal);
@@ -105,10 +123,13 @@ pub async fn serve(worker: Arc<Worker>, peer: Arc<Peer>, incoming: Incoming) {
     }
 }
 
-/// The client's port is known only by the word of its node, and that is believed only of the caller's own address.
+/// The client's port is known only by the word of its node, and that is believed only of the caller's own address; or of
+/// somebody of whom nothing is proved, for whom an address opens nothing.
 fn client(peer: &Peer, request: &Connect) -> SocketAddr {
     let told = request.forwarded.as_ref().map(|forwarded| forwarded.client);
-    told.filter(|told| told.ip().to_canonical() == peer.address.ip()).unwrap_or(peer.address)
+    let believed =
+        |told: &SocketAddr| request.unauthenticated || told.ip().to_canonical() == peer.address.ip();
+    told.filter(believed).unwrap_or(peer.address)
 }
 
 async fn http1(conversation: Arc<Conversation>, stream: TunnelIo) {

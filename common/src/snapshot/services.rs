@@ -36,7 +36,7 @@ impl Endpoints {
     }
 
     /// Takes endpoints in any order; of several with one address and workload the first counts, with the ports of all.
-    pub(crate) fn collect(mut all: Vec<Endpoint>) -> Self {
+    pub fn collect(mut all: Vec<Endpoint>) -> Self {
         all.sort_by(|a, b| key(a).cmp(&key(b)));
         let mut merged: Vec<Endpoint> = Vec::with_capacity(all.len());
         for endpoint in all {

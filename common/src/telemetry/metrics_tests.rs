@@ -102,7 +102,7 @@ fn filled() -> Metrics {
     let (web, cart, service) = (Arc::new(web), Arc::new(cart), Arc::new(service));
     let ends = RequestEnds {
         source: Some(&web),
-        source_identity: &web.identity,
+        source_identity: Some(&web.identity),
         destination: Some(&cart),
         service: Some(&service),
     };

@@ -257,8 +257,8 @@ impl RequestMetrics {
 pub struct RequestEnds<'a> {
     /// The workload that asks, when it is known.
     pub source: Option<&'a Arc<Workload>>,
-    /// Who asks: mutual TLS proved it, nothing else reaches a waypoint.
-    pub source_identity: &'a Identity,
+    /// Who asks, when mutual TLS proved it; `None` when the peer carries the request of somebody who proved nothing.
+    pub source_identity: Option<&'a Identity>,
     /// The workload that was asked, when one was and it is known.
     pub destination: Option<&'a Arc<Workload>>,
     /// The service that was asked.
@@ -274,11 +274,11 @@ impl RequestEnds<'_> {
             source: self.source.map(|workload| &**workload),
             destination,
             service: self.service.map(|service| &**service),
-            source_identity: Some(self.source_identity),
+            source_identity: self.source_identity,
             destination_identity: destination
                 .filter(|workload| workload.protocol == TunnelProtocol::Hbone)
                 .map(|workload| &workload.identity),
-            security: Security::MutualTls,
+            security: if self.source_identity.is_some() { Security::MutualTls } else { Security::None },
         }
     }
 }
@@ -338,7 +338,7 @@ impl RequestEdgeCache {
     }
 
     fn key(&self, ends: &RequestEnds<'_>) -> Key {
-        let owner = ends.source.is_some_and(|source| source.identity == *ends.source_identity);
+        let owner = ends.source.is_some_and(|source| Some(&source.identity) == ends.source_identity);
         let identity = if owner { 0 } else { self.hash.hash_one(ends.source_identity) | 1 };
         ([address(ends.source), address(ends.destination), address(ends.service)], identity)
     }

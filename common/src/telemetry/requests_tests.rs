@@ -24,7 +24,7 @@ impl Mesh {
     fn ends(&self) -> RequestEnds<'_> {
         RequestEnds {
             source: Some(&self.web),
-            source_identity: &self.web.identity,
+            source_identity: Some(&self.web.identity),
             destination: Some(&self.cart),
             service: Some(&self.service),
         }
@@ -162,7 +162,8 @@ fn ten_thousand_clients_with_many_statuses_stay_within_the_bounds() {
     let mesh = mesh();
     let clients: Vec<_> = (0..10_000).map(|n| Arc::new(workload(&format!("job-{n}")))).collect();
     for client in &clients {
-        let ends = RequestEnds { source: Some(client), source_identity: &client.identity, ..mesh.ends() };
+        let ends =
+            RequestEnds { source: Some(client), source_identity: Some(&client.identity), ..mesh.ends() };
         for status in 200..210 {
             cache.edge(&ends).ended(Ending { status, ..OK }, &Took::default());
         }
@@ -229,9 +230,9 @@ fn strangers_are_told_apart_by_what_they_proved() {
     let (metrics, cache) = cache();
     let mesh = mesh();
     let strangers = ["a", "b", "a"].map(|name| Identity::new("other.mesh", "far", name));
-    let edges = strangers
-        .each_ref()
-        .map(|identity| cache.edge(&RequestEnds { source: None, source_identity: identity, ..mesh.ends() }));
+    let edges = strangers.each_ref().map(|identity| {
+        cache.edge(&RequestEnds { source: None, source_identity: Some(identity), ..mesh.ends() })
+    });
     assert!(Arc::ptr_eq(&edges[0], &edges[2]) && !Arc::ptr_eq(&edges[0], &edges[1]));
     edges[1].ended(OK, &Took::default());
     let text = scraped(&metrics);

@@ -126,10 +126,9 @@ fn a_destination_bound_to_a_waypoint_that_is_not_there_is_refused_by_both_sides(
     // Nor is the port that only this service leads to reached by the pod's own address, and any other port is.
     closed(&mesh, "client", pod, &marker)?;
     closed(&mesh, "outside/stranger", pod, &plain)?;
-    ensure!(
-        !mesh.log_lines("reached through waypoint shop/wp only")?.is_empty(),
-        "the log names the waypoint"
-    );
+    eventually("the log to name the waypoint", SETTLED, || {
+        Ok(!mesh.log_lines("reached through waypoint shop/wp only")?.is_empty())
+    })?;
     open(&mesh, "client", other, &marker)?;
     open(&mesh, "outside/stranger", other, &plain)?;
 

@@ -41,10 +41,15 @@ impl Stage {
         let mut mesh = Mesh::start()?;
         let bound = service("web", 10)
             .replace("namespace: shop}", "namespace: shop, labels: {istio.io/use-waypoint: wp}}");
-        mesh.apply("20-web.yaml", &bound.replace("name: tcp", "name: http"))?;
+        mesh.apply(
+            "20-web.yaml",
+            &bound
+                .replace("name: tcp", "name: http")
+                .replace("selector: {app: web}", "selector: {part-of: web}"),
+        )?;
         mesh.apply("21-gateway.yaml", GATEWAY)?;
         let web = |name: &str| {
-            App::new(name).http().label("app", "web").label("version", name.trim_start_matches("web-"))
+            App::new(name).http().label("part-of", "web").label("version", name.trim_start_matches("web-"))
         };
         mesh.run(&[web("web-v1"), web("web-v2").on(1)])?;
         let waypoint =

@@ -1,6 +1,7 @@
 //! Where a request goes: the routes of what was called, and the destinations they name.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use common::config::ObjectName;
 use http::header::HOST;
@@ -52,11 +53,19 @@ impl<'a> Flow<'a> {
     /// # Errors
     /// [`NoUpstream::Unknown`] when there is no such service, port or subset.
     pub(crate) fn cluster(&self, target: Option<&Target>) -> Result<Arc<Cluster>, NoUpstream> {
-        let key = match target {
-            Some(target) => self.key(target),
-            None => called(&self.conversation.destination),
+        let clusters = &self.conversation.worker.shared.clusters;
+        let cluster = match (target, &self.conversation.destination) {
+            (Some(target), _) => self.key(target).and_then(|key| clusters.get(&key)),
+            (None, Destination::Service { service, port }) => {
+                let service = ObjectName::new(service.namespace.clone(), service.name.clone());
+                clusters.get(&ClusterKey { service, port: *port, subset: None })
+            }
+            (None, Destination::Workload { workload, .. }) => {
+                let of_pod = || clusters.of_pod(workload, self.conversation.original, Instant::now());
+                self.conversation.pod.get_or_init(of_pod).clone()
+            }
         };
-        key.and_then(|key| self.conversation.worker.shared.clusters.get(&key)).ok_or(NoUpstream::Unknown)
+        cluster.ok_or(NoUpstream::Unknown)
     }
 
     /// The destinations that get a copy of a request. One that does not exist gets none.
@@ -69,13 +78,6 @@ impl<'a> Flow<'a> {
         let port = target.port(self.conversation.destination.port());
         Some(ClusterKey { service: target.service.clone()?, port, subset: target.subset.clone() })
     }
-}
-
-/// The destination that was called itself.
-fn called(destination: &Destination) -> Option<ClusterKey> {
-    let Destination::Service { service, port } = destination else { return None };
-    let service = ObjectName::new(service.namespace.clone(), service.name.clone());
-    Some(ClusterKey { service, port: *port, subset: None })
 }
 
 /// What a request falls under, and where it goes.

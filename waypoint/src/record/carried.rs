@@ -104,7 +104,7 @@ impl Carried {
         }
         let ends = RequestEnds {
             source: self.parties.caller.as_ref(),
-            source_identity: &self.parties.peer.identity,
+            source_identity: self.parties.identity(),
             destination: self.sent_to.workload.as_ref().or(self.parties.workload.as_ref()),
             service: self.sent_to.service.as_ref().or(self.parties.service.as_ref()),
         };

@@ -254,7 +254,7 @@ impl Facts {
         let parties = &self.parties;
         let ends = RequestEnds {
             source: parties.caller.as_ref(),
-            source_identity: &parties.peer.identity,
+            source_identity: parties.identity(),
             destination: self.sent_to.workload.as_ref().or(parties.workload.as_ref()),
             service: self.sent_to.service.as_ref().or(parties.service.as_ref()),
         };

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use common::snapshot::model::{Service, Workload};
+use common::spiffe::Identity;
 
 use super::Ledger;
 use crate::accept::Peer;
@@ -17,6 +18,8 @@ pub struct Parties {
     pub ledger: Arc<Ledger>,
     /// Who is at the other end of the tunnel.
     pub peer: Arc<Peer>,
+    /// Whether the peer calls for itself.
+    pub proved: bool,
     /// The workload that calls.
     pub caller: Option<Arc<Workload>>,
     /// The client's own address.
@@ -30,6 +33,11 @@ pub struct Parties {
 }
 
 impl Parties {
+    /// Who calls, when that is proved.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.proved.then_some(&self.peer.identity)
+    }
+
     /// Those of a conversation.
     pub fn of(conversation: &Conversation) -> Self {
         let (service, workload) = match &conversation.destination {
@@ -39,6 +47,7 @@ impl Parties {
         Self {
             ledger: conversation.worker.ledger.clone(),
             peer: conversation.peer.clone(),
+            proved: conversation.proved,
             caller: conversation.caller.clone(),
             client: conversation.client,
             called: conversation.original,

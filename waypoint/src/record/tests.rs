@@ -87,6 +87,7 @@ fn seen() -> Seen {
             address: "10.0.0.7:40000".parse().unwrap(),
             local: "10.0.0.20:15008".parse().unwrap(),
         }),
+        proved: true,
         caller: Some(caller),
         client: "10.0.0.7:41000".parse().unwrap(),
         called: "10.96.0.1:80".parse().unwrap(),

@@ -5,19 +5,20 @@
 //! destination ask for it.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use common::config::ObjectName;
-use common::snapshot::model::Workload;
-use common::snapshot::{MeshSettings, Snapshot};
+use common::snapshot::model::{Endpoint, Health, LoadBalancing, Service, ServicePort, Workload};
+use common::snapshot::{Endpoints, MeshSettings, Snapshot};
 use imbl::OrdMap;
 
 use super::cluster::Inputs;
 use super::members::Here;
-use super::rules::{About, Client, Names, RuleIndex};
+use super::rules::{About, Applied, Client, Names, RuleIndex};
 use super::{Cluster, ClusterKey};
 
 /// Destinations at most. Routes name them, not clients, so this bounds what a mistake in configuration can cost.
@@ -108,6 +109,34 @@ impl Clusters {
             return None;
         }
         self.build(key)
+    }
+
+    /// The cluster of one pod, which is called by an address of its own. It is the caller's alone: no DestinationRule is
+    /// about it, and nothing is remembered of it.
+    pub fn of_pod(&self, pod: &Arc<Workload>, address: SocketAddr, now: Instant) -> Option<Arc<Cluster>> {
+        let here = self.0.state.load().here.clone();
+        let port = ServicePort { port: address.port(), name: "".into(), app_protocol: "".into() };
+        let service = Arc::new(Service {
+            name: pod.name.clone(),
+            namespace: pod.namespace().clone(),
+            hostname: address.ip().to_string().into(),
+            vips: Box::default(),
+            ports: Box::new([port]),
+            load_balancing: LoadBalancing::default(),
+            waypoint: None,
+        });
+        let endpoint = Endpoint {
+            address: address.ip(),
+            workload: Some(pod.clone()),
+            health: Health::Healthy,
+            ports: [(address.port(), address.port())].into(),
+        };
+        let endpoints = Endpoints::collect(vec![endpoint]);
+        let name = ObjectName::new(service.namespace.clone(), service.name.clone());
+        let key = ClusterKey { service: name, port: address.port(), subset: None };
+        let inputs =
+            Inputs { service: &service, endpoints: &endpoints, applied: Applied::default(), here: &here };
+        Cluster::build(key, inputs, now)
     }
 
     fn build(&self, key: &ClusterKey) -> Option<Arc<Cluster>> {
