@@ -37,6 +37,7 @@ fn workload(name: &str) -> Arc<Workload> {
         health: Health::Healthy,
         netns: None,
         enrolment: None,
+        probed: Arc::default(),
         waypoint: None,
     })
 }
