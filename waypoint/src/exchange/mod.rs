@@ -54,7 +54,7 @@ pub async fn serve(conversation: Arc<Conversation>, mut request: Request<Incomin
             record.head(made.status, &made.headers);
             let mut response = Response::new(Answer::made(made.body, Observed::made(record)));
             *response.status_mut() = made.status;
-            *response.headers_mut() = made.headers;
+            *response.headers_mut() = *made.headers;
             response
         }
     }

@@ -78,18 +78,20 @@ impl Index {
                 None => others.push(position),
             }
         }
-        let mut fields: HashMap<Field, (HashMap<Box<[u8]>, Filed>, BTreeMap<Arc<str>, Filed>)> =
-            HashMap::new();
-        for (anchor, positions) in filed {
-            let (whole, starts) = fields.entry(anchor.field).or_default();
-            match anchor.is_whole {
-                true => drop(whole.insert(anchor.text.as_bytes().into(), positions.into())),
-                false => drop(starts.insert(anchor.text, positions.into())),
+        let mut values: HashMap<Field, Values> = HashMap::new();
+        let mut starts: HashMap<Field, BTreeMap<Arc<str>, Filed>> = HashMap::new();
+        for (Anchor { field, text, is_whole }, positions) in filed {
+            let of_field = values.entry(field.clone()).or_default();
+            if is_whole {
+                of_field.whole.insert(text.as_bytes().into(), positions.into());
+            } else {
+                starts.entry(field).or_default().insert(text, positions.into());
             }
         }
-        let values = |(whole, starts)| Values { whole, starts: Starts::new(starts) };
-        let fields = fields.into_iter().map(|(field, filed)| (field, values(filed))).collect();
-        Self { fields, others: others.into() }
+        for (field, starts) in starts {
+            values.entry(field).or_default().starts = Starts::new(starts);
+        }
+        Self { fields: values.into_iter().collect(), others: others.into() }
     }
 
     /// The first rule that may take a request and does.

@@ -21,8 +21,8 @@ pub(super) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-messag
 pub struct Answer {
     /// The status.
     pub status: StatusCode,
-    /// The headers.
-    pub headers: HeaderMap,
+    /// The headers; boxed, because answers travel as errors of what made none.
+    pub headers: Box<HeaderMap>,
     /// The body.
     pub body: Bytes,
 }
@@ -30,7 +30,7 @@ pub struct Answer {
 impl Answer {
     /// An answer without headers and body.
     pub(super) fn bare(status: StatusCode) -> Self {
-        Self { status, headers: HeaderMap::new(), body: Bytes::new() }
+        Self { status, headers: Box::default(), body: Bytes::new() }
     }
 }
 
