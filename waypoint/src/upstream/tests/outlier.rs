@@ -1,8 +1,11 @@
 use std::sync::Arc;
 
-use common::balance::outlier::{Cause, Outcome};
+use common::balance::outlier::{Cause, Detector, Outcome};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use super::{Cluster, Desk, NoUpstream, last, pod_with, policy_of_web, service, web};
+use crate::upstream::Attempt;
 
 fn desk(pods: u8, outlier: &str) -> Desk {
     Desk::new(&(web(pods) + &policy_of_web(&format!("outlierDetection: {{{outlier}}}"))))
@@ -90,7 +93,7 @@ fn a_success_between_failures_keeps_an_endpoint_in() {
 fn successes_never_wait_for_the_lock() {
     let desk = desk(1, "consecutive5xxErrors: 2");
     let (cluster, now) = (desk.web(), desk.now);
-    let attempt = crate::upstream::Attempt::new(cluster.clone(), cluster.endpoints()[0].clone());
+    let attempt = Attempt::new(cluster.clone(), cluster.endpoints()[0].clone());
     let done = cluster.while_locked(|| {
         std::thread::scope(|scope| {
             let success = scope.spawn(|| {
@@ -102,6 +105,38 @@ fn successes_never_wait_for_the_lock() {
         })
     });
     assert!(done);
+}
+
+#[test]
+fn passing_over_successes_that_end_no_run_changes_no_decision() {
+    let stated = "consecutive5xxErrors: 3, consecutiveGatewayErrors: 2, maxEjectionPercent: 50";
+    let split = "splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 2";
+    let outcomes = [
+        Outcome::Answered(200),
+        Outcome::Answered(500),
+        Outcome::Answered(503),
+        Outcome::Connected,
+        Outcome::TimedOut,
+        Outcome::Failed,
+    ];
+    for (stated, seed) in [stated.to_owned(), format!("{stated}, {split}")]
+        .iter()
+        .flat_map(|it| (0..40).map(move |seed| (it, seed)))
+    {
+        let desk = desk(4, stated);
+        let (cluster, mut rng) = (desk.web(), StdRng::seed_from_u64(seed));
+        let attempts: Vec<_> =
+            cluster.endpoints().into_iter().map(|it| Attempt::new(cluster.clone(), it)).collect();
+        let settings = cluster.policy().outlier.clone().unwrap();
+        let mut asked_always = Detector::default();
+        asked_always.track(attempts.iter().map(|it| it.endpoint().address));
+        for step in 0..200 {
+            let attempt = &attempts[rng.random_range(0..4)];
+            let outcome = outcomes[rng.random_range(0..outcomes.len())];
+            let expected = asked_always.record(&settings, attempt.endpoint().address, outcome, desk.now);
+            assert_eq!(attempt.note(outcome, desk.now), expected, "{stated}, seed {seed}, step {step}");
+        }
+    }
 }
 
 #[test]
