@@ -190,10 +190,14 @@ fn is_tracestate(headers: &HeaderMap) -> bool {
             let entry = entry.trim_ascii();
             let is_pair = entry.iter().position(|byte| *byte == b'=').is_some_and(|at| at > 0);
             let printable = entry.iter().all(|byte| matches!(byte, b' '..=b'~'));
-            if !entry.is_empty() && !(is_pair && printable) {
+            // Empty entries may stand between others.
+            if entry.is_empty() {
+                continue;
+            }
+            if !is_pair || !printable {
                 return false;
             }
-            entries += usize::from(!entry.is_empty());
+            entries += 1;
         }
     }
     bytes <= MAX_TRACESTATE_BYTES && entries <= MAX_TRACESTATE_ENTRIES

@@ -9,6 +9,9 @@ const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SPAN: &str = "00f067aa0ba902b7";
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
+/// Headers, by name.
+type Sent<'a> = [(&'a str, &'a str)];
+
 fn prepared(sent: &[(&str, &str)], sampling: Sampling) -> (HeaderMap, Ids) {
     let mut headers = HeaderMap::new();
     for (name, value) in sent {
@@ -128,7 +131,7 @@ fn what_is_well_formed_is_passed_on_unchanged() {
     let made_b3 = [("x-b3-traceid", ID), ("x-b3-spanid", SPAN), ("x-b3-sampled", "1")];
     let made_w3c = [("traceparent", PARENT)];
     let made_short = [("traceparent", "00-0000000000000000a3ce929d0e0e4736-00f067aa0ba902b7-00")];
-    let cases: [(&[(&str, &str)], &[(&str, &str)]); 7] = [
+    let cases: [(&Sent<'_>, &Sent<'_>); 7] = [
         (&w3c, &made_b3),
         (&later, &made_b3),
         (&[("b3", &b3)], &made_w3c),
