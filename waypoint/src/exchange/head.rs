@@ -269,9 +269,10 @@ mod tests {
         ];
         let mut headers = parts(Version::HTTP_11, "/", &all).headers;
         remove_hop_by_hop(&mut headers);
-        let left: Vec<_> =
+        let mut left: Vec<_> =
             headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
-        assert_eq!(left, [("te", "trailers"), ("accept", "a")]);
+        left.sort_unstable();
+        assert_eq!(left, [("accept", "a"), ("te", "trailers")]);
         let mut hidden =
             parts(Version::HTTP_11, "/", &[("connection", "host, content-length"), ("host", "a")]).headers;
         remove_hop_by_hop(&mut hidden);
