@@ -6,6 +6,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -253,13 +254,13 @@ impl<'s> Market<'s> {
         self.stage.pod(Name(MARKET, deployment))
     }
 
-    fn waypoint(&self) -> Result<&Process> {
-        self.stage.replica(WAYPOINT)?.processes().first().context("the waypoint's pod has no program")
+    fn waypoint(&self) -> Result<Arc<Process>> {
+        self.stage.replica(WAYPOINT)?.waypoint_process().context("the waypoint's pod runs no waypoint")
     }
 
     /// The end of the waypoint's log, for errors.
     fn tail(&self) -> String {
-        self.waypoint().map(Process::tail).unwrap_or_default()
+        self.waypoint().map(|it| it.tail()).unwrap_or_default()
     }
 }
 
