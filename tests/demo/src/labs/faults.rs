@@ -90,7 +90,7 @@ impl Facts for Delayed {
                 format!("{} took {} ms or longer", self.late(), WAIT.as_millis()),
             ),
             Row::fact("the slowest of the others", format!("{} ms", quick.unwrap_or_default().as_millis())),
-            Row::fact("counted by flag DI in the log", fault.flagged("DI").to_string()),
+            Row::fact("flag DI in the log", fault.flagged("DI").to_string()),
             Row::fact("answers", statuses(&fault.calls)),
         ]
     }
@@ -114,7 +114,7 @@ impl Facts for Aborted {
         vec![
             Row::fact("expected to be aborted", fault.bounds().text()),
             Row::fact("answers", statuses(&fault.calls)),
-            Row::fact("counted by flag FI in the log", fault.flagged("FI").to_string()),
+            Row::fact("flag FI in the log", fault.flagged("FI").to_string()),
             Row::fact("requests at the service", fault.served.to_string()),
         ]
     }

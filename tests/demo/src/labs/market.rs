@@ -20,10 +20,10 @@ use crate::stage::{CHANGE, Name, READY, Stage, marker, pause};
 const MARKET: &str = "market";
 
 /// Who calls.
-pub(super) const CLIENT: Name = Name(MARKET, "client");
+pub(crate) const CLIENT: Name = Name(MARKET, "client");
 
 /// The waypoint.
-const WAYPOINT: Name = Name(MARKET, "waypoint");
+pub(crate) const WAYPOINT: Name = Name(MARKET, "waypoint");
 
 /// What servers answer with how many requests they had, which are counted without such as this.
 const SERVED: &str = "/-/served";
@@ -66,14 +66,14 @@ const EXAMPLE: [(&str, &str); 10] = [
 
 /// A service of the market, by its name and its pods' Deployments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Service {
+pub(crate) struct Service {
     pub(super) name: &'static str,
     /// The last byte of its address.
     host: u8,
 }
 
 pub(super) const FRONTEND: Service = Service { name: "frontend", host: 10 };
-pub(super) const CUSTOMERS: Service = Service { name: "customers", host: 20 };
+pub(crate) const CUSTOMERS: Service = Service { name: "customers", host: 20 };
 pub(super) const RATINGS: Service = Service { name: "ratings", host: 30 };
 pub(super) const SLOW: Service = Service { name: "slow", host: 40 };
 pub(super) const FLAKY: Service = Service { name: "flaky", host: 50 };
@@ -81,7 +81,7 @@ pub(super) const FRAGILE: Service = Service { name: "fragile", host: 70 };
 
 impl Service {
     /// Its address, as its manifest has it.
-    pub(super) fn address(self) -> SocketAddr {
+    pub(crate) fn address(self) -> SocketAddr {
         SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 1, self.host)), 80)
     }
 }
@@ -173,20 +173,19 @@ impl<'s> Market<'s> {
             .wait_for_route(lab, &format!("request under the routes of {file}"), of_lab)
             .and_then(|()| act(self));
         self.stage.kubelet.delete(file)?;
-        let given = given?;
-        self.wait_for_route(lab, &format!("end of the routes of {file}"), |route| !of_lab(route))?;
-        Ok(given)
+        let over =
+            || self.wait_for_route(lab, &format!("end of the routes of {file}"), |route| !of_lab(route));
+        given.and_then(|given| over().map(|()| given)).with_context(|| self.tail())
     }
 
     fn wait_for_route(&self, lab: &Lab, what: &str, wanted: impl Fn(&str) -> bool) -> Result<()> {
-        let found = wait_for(what, CHANGE, || {
+        wait_for(what, CHANGE, || {
             let mark = marker(lab.name)?;
             let probe = Question::path(format!("{SERVED}?{mark}"));
             self.call(lab.of, Load::in_turn(1), |_| probe.clone())?;
             let told = self.told(&mark, 1)?;
             Ok(told.iter().all(|told| wanted(&told.route)).then_some(()))
-        });
-        found.with_context(|| self.tail())
+        })
     }
 
     /// Calls of the client to a service.
@@ -208,11 +207,10 @@ impl<'s> Market<'s> {
     /// There are not so many in time.
     pub(super) fn told(&self, mark: &str, lines: usize) -> Result<Vec<Told>> {
         let waypoint = self.waypoint()?;
-        let found = wait_for(&format!("{lines} lines of the waypoint's log about {mark}"), LOG, || {
+        wait_for(&format!("{lines} lines of the waypoint's log about {mark}"), LOG, || {
             let told: Vec<_> = waypoint.log_lines(mark)?.iter().filter_map(|line| Told::read(line)).collect();
             Ok((told.len() >= lines).then_some(told))
-        });
-        found.with_context(|| self.tail())
+        })
     }
 
     /// How many requests a pod has had, itself asked inside of its pod and not through the mesh.

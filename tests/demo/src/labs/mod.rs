@@ -8,7 +8,7 @@ mod calls;
 mod canary;
 mod chance;
 mod faults;
-mod market;
+pub(crate) mod market;
 mod matching;
 mod mirror;
 mod outlier;

@@ -103,7 +103,7 @@ impl Facts for Outlier {
         let meanwhile = self.away().map_or(0, |(last, back)| self.between(last.over, back.began).count());
         let of_broken = self.turns.iter().filter(|turn| turn.by.as_deref() == Some("broken")).count();
         vec![
-            Row::fact("calls, in turn to both pods", self.turns.len().to_string()),
+            Row::fact("calls, to both in turn", self.turns.len().to_string()),
             Row::fact(
                 "failures",
                 format!("expected {FAILURES}; got {}, at {} ms", failures.len(), failures.join(", ")),
