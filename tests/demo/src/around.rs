@@ -6,6 +6,7 @@ use anyhow::Result;
 use harness::binaries;
 
 use crate::{
+    labs::market::{self, CUSTOMERS, WAYPOINT},
     screen::Row,
     stage::{CLIENT, INTRUDER, OUTSIDE, Stage, WEB_V1},
 };
@@ -48,6 +49,17 @@ pub(crate) fn commands(stage: &Stage) -> Result<Vec<Row>> {
     }
     let run = stage.cluster().run().directory();
     rows.extend(command("their access logs", &format!("tail -F {}/logs/ztunnel-node-*", run.display())));
+    if let (Ok(client), Ok(waypoint)) = (stage.pod(market::CLIENT), stage.pod(WAYPOINT)) {
+        let inside = enter(client.namespace().path());
+        let url = format!("http://{}/", CUSTOMERS.address().ip());
+        rows.extend(command("call customers, by the waypoint", &format!("{inside} curl -sS -m 5 {url}")));
+        let log = run.join("logs").join(format!("{}-*", WAYPOINT.1));
+        rows.extend(command("its access log", &format!("tail -F {}", log.display())));
+        let inside = enter(waypoint.namespace().path());
+        rows.extend(command("its metrics", &format!("{inside} curl -s http://127.0.0.1:15020/metrics")));
+        let labs = "deploy/examples/traffic/lab-*.yaml";
+        rows.extend(command("the labs; one at a time into the directory below", &format!("ls {labs}")));
+    }
     let wire = enter(stage.cluster().node(0).namespace().path());
     rows.extend(command("what crosses between the nodes", &format!("{wire} tcpdump -nAi wire0 tcp")));
     rows.extend(command(

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use harness::{cluster::Pod, report::Described};
 
 /// Longest body that is kept; longer ones are for [`Connection::download`].
@@ -27,11 +27,30 @@ pub(crate) struct Connection {
     stream: BufReader<TcpStream>,
 }
 
+/// What is asked of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ask<'a> {
+    /// Path and query.
+    pub(crate) path: &'a str,
+    /// The header `Host`.
+    pub(crate) host: &'a str,
+    /// Further headers, by name and value.
+    pub(crate) headers: &'a [(&'a str, &'a str)],
+}
+
+impl<'a> From<&'a str> for Ask<'a> {
+    fn from(path: &'a str) -> Self {
+        Self { path, host: "web.shop", headers: &[] }
+    }
+}
+
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reply {
     /// The status code.
     pub(crate) status: u16,
+    /// Names in lower case, and values, in the order they came in.
+    pub(crate) headers: Vec<(String, String)>,
     /// The body.
     pub(crate) body: String,
 }
@@ -43,6 +62,12 @@ impl Reply {
     /// The body is something else.
     pub(crate) fn described(&self) -> Result<Described> {
         serde_json::from_str(&self.body).with_context(|| format!("not a description: {:?}", self.body))
+    }
+
+    /// The first value of a header, by its name in lower case.
+    #[must_use]
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -71,12 +96,12 @@ impl Connection {
     ///
     /// # Errors
     /// The connection broke, no answer came in time, or it was not HTTP.
-    pub(crate) fn get(&mut self, path: &str) -> Result<Reply> {
-        let (status, length) = self.ask(path)?;
+    pub(crate) fn get<'a>(&mut self, what: impl Into<Ask<'a>>) -> Result<Reply> {
+        let Head { status, length, headers } = self.ask(what.into())?;
         ensure!(length <= BODY_MAX_BYTES, "an answer of {length} bytes");
         let mut body = vec![0; usize::try_from(length)?];
         self.stream.read_exact(&mut body).context("read the body")?;
-        Ok(Reply { status, body: String::from_utf8_lossy(&body).into_owned() })
+        Ok(Reply { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
     }
 
     /// One request whose body is thrown away; returns its length in bytes.
@@ -84,7 +109,7 @@ impl Connection {
     /// # Errors
     /// As [`Connection::get`], or the status was not 200.
     pub(crate) fn download(&mut self, path: &str) -> Result<u64> {
-        let (status, length) = self.ask(path)?;
+        let Head { status, length, .. } = self.ask(path.into())?;
         ensure!(status == 200, "GET {path} gave {status}");
         let mut left = length;
         while left > 0 {
@@ -97,8 +122,12 @@ impl Connection {
         Ok(length)
     }
 
-    fn ask(&mut self, path: &str) -> Result<(u16, u64)> {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: web.shop\r\n\r\n");
+    fn ask(&mut self, Ask { path, host, headers }: Ask<'_>) -> Result<Head> {
+        let mut request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n");
+        for (name, value) in headers {
+            request.extend([name, ": ", value, "\r\n"]);
+        }
+        request.push_str("\r\n");
         self.stream.get_mut().write_all(request.as_bytes()).context("send the request")?;
         let mut head = String::new();
         let mut lines = self.stream.by_ref().take(HEAD_MAX_BYTES);
@@ -120,15 +149,26 @@ pub(crate) fn get(pod: &Pod, to: SocketAddr, path: &str, within: Duration) -> Re
     Connection::open(pod, to, within)?.get(path)
 }
 
-fn parse_head(head: &str) -> Result<(u16, u64)> {
+/// What comes before a body.
+#[derive(Debug, PartialEq, Eq)]
+struct Head {
+    status: u16,
+    length: u64,
+    headers: Vec<(String, String)>,
+}
+
+fn parse_head(head: &str) -> Result<Head> {
     let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).context("not HTTP/1.1")?;
-    for line in head.lines().skip(1) {
-        let Some((name, value)) = line.split_once(':') else { continue };
-        if name.eq_ignore_ascii_case("content-length") {
-            return Ok((status.parse().context("no status")?, value.trim().parse().context("no length")?));
-        }
-    }
-    bail!("an answer without a declared length")
+    let fields = head.lines().skip(1).filter_map(|line| line.split_once(':'));
+    let headers: Vec<_> =
+        fields.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
+    let length = headers.iter().find(|(name, _)| name == "content-length");
+    let (_, length) = length.context("an answer without a declared length")?;
+    Ok(Head {
+        status: status.parse().context("no status")?,
+        length: length.parse().context("no length")?,
+        headers,
+    })
 }
 
 #[cfg(test)]
@@ -138,7 +178,9 @@ mod tests {
     #[test]
     fn a_head_gives_status_and_length() {
         let head = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nContent-Length: 17\r\n\r\n";
-        assert_eq!(parse_head(head).unwrap(), (200, 17));
+        let Head { status, length, headers } = parse_head(head).unwrap();
+        assert_eq!((status, length), (200, 17));
+        assert_eq!(headers[1], ("content-length".to_owned(), "17".to_owned()));
     }
 
     #[test]

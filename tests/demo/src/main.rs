@@ -1,6 +1,6 @@
-//! `ebb-demo`: two nodes, their pods and the mesh between them on this machine, in five steps that are measured.
+//! `ebb-demo`: two nodes, their pods and the mesh between them on this machine, in steps that are measured.
 //!
-//! Knows the order of things and the exit code: 0 only when every claim of every step was borne out by what was measured,
+//! The first steps are the mesh itself, the others the labs: what a waypoint does with requests. Knows the order of things and the exit code: 0 only when every claim of every step was borne out by what was measured,
 //! 130 when it was interrupted before its end.
 //! Everything it makes is gone when it ends, however it ends; what a `kill -9` leaves, `ebb-demo clean` removes.
 
@@ -9,6 +9,7 @@
 mod around;
 mod figures;
 mod http;
+mod labs;
 mod leftovers;
 mod load;
 mod scenes;
@@ -22,11 +23,12 @@ use std::{
 };
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, builder::PossibleValuesParser};
 use harness::interrupt;
 
 use crate::{
-    scenes::SCENES,
+    labs::LABS,
+    scenes::{SCENES, Scene},
     screen::{Row, Screen},
     stage::{CLIENT, INTRUDER, OUTSIDE, Stage, WEB_V1, WEB_V2},
 };
@@ -37,6 +39,9 @@ struct Arguments {
     /// Stay up after the last step, print commands to look around with, and end on Ctrl-C
     #[arg(long)]
     keep: bool,
+    /// Play one step alone
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(scenes().map(|scene| scene.name)))]
+    scene: Option<String>,
     #[command(subcommand)]
     command: Option<Subcommands>,
 }
@@ -54,7 +59,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Some(Subcommands::Clean) => leftovers::clean().map(|()| 0),
-        None => interrupt::install().and_then(|()| demo(arguments.keep)),
+        None => interrupt::install().and_then(|()| demo(arguments.scene.as_deref(), arguments.keep)),
     };
     match result {
         Ok(0) => ExitCode::SUCCESS,
@@ -74,15 +79,24 @@ fn main() -> ExitCode {
     }
 }
 
-/// Plays it all, and says how many claims failed.
-fn demo(keep: bool) -> Result<usize> {
+/// Every step in order.
+fn scenes() -> impl Iterator<Item = Scene> {
+    SCENES.into_iter().chain(LABS)
+}
+
+/// Plays it all, or one step alone, and says how many claims failed.
+fn demo(alone: Option<&str>, keep: bool) -> Result<usize> {
     let (screen, start) = (Screen::new(), Instant::now());
     let mut stage = Stage::build()?;
     introduce(&screen, &stage)?;
     let mut failed = 0;
-    for (number, scene) in (1..).zip(SCENES) {
+    let wanted = scenes().filter(|scene| alone.is_none_or(|name| name == scene.name));
+    for (number, scene) in (1..).zip(wanted) {
         screen.step(number, scene.title);
         interrupt::check()?;
+        if alone.is_some() {
+            (scene.prepare)(&mut stage)?;
+        }
         failed += screen.tell((scene.play)(&mut stage)?.as_ref());
     }
     let seconds = start.elapsed().as_secs_f64();
@@ -124,4 +138,22 @@ fn stay(screen: &Screen, stage: &Stage) -> Result<()> {
         std::thread::sleep(Duration::from_millis(100));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_step_has_a_name_of_its_own_and_can_be_asked_for() {
+        let names: BTreeSet<_> = scenes().map(|scene| scene.name).collect();
+        assert_eq!(names.len(), SCENES.len() + LABS.len());
+        for name in names {
+            let arguments = Arguments::try_parse_from(["ebb-demo", "--scene", name]).unwrap();
+            assert_eq!(arguments.scene.as_deref(), Some(name));
+        }
+        assert!(Arguments::try_parse_from(["ebb-demo", "--scene", "encore"]).is_err());
+    }
 }

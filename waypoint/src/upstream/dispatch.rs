@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::connection::{Place, SendError, Transport};
 use super::pool::{Connections, PoolKey, Pooled};
-use super::{Cluster, EffectivePolicy, Picked};
+use super::{Cluster, EffectivePolicy, Permit, Picked};
 use crate::payload::Payload;
 use crate::serve::Conversation;
 
@@ -91,7 +91,7 @@ impl Upstream<'_> {
     /// # Errors
     /// [`Failed`]: why there is none.
     pub async fn send(&self, version: Version, mut request: Request<Payload>) -> Result<Taken, Failed> {
-        let is_limited = self.policy.limits.connections != u32::MAX;
+        let is_limited = self.is_limited();
         let endpoint = self.picked.attempt.endpoint();
         let key = PoolKey {
             cluster: Arc::as_ptr(self.cluster).addr(),
@@ -118,15 +118,28 @@ impl Upstream<'_> {
         }
     }
 
+    /// Whether there may be only so many connections. Others are not counted, as in Envoy, where a limit that is stated
+    /// later holds for connections made since: used up by those of before, which are in other pools, it would keep
+    /// everybody waiting for ever.
+    fn is_limited(&self) -> bool {
+        self.policy.limits.connections != u32::MAX
+    }
+
     /// A byte stream to the endpoint, and what counts it as long as it lives.
     ///
     /// # Errors
     /// [`Failed`] when it cannot be had.
     pub async fn open(&self) -> Result<(Transport, impl Send + 'static), Failed> {
-        let permit = self.cluster.admit(Resource::Connection, Instant::now()).map_err(Failed::Overflow)?;
+        let place = match self.is_limited() {
+            true => {
+                let admitted = self.cluster.admit(Resource::Connection, Instant::now());
+                Some((admitted.map_err(Failed::Overflow)?, Freed(self.conversation.clone())))
+            }
+            false => None,
+        };
         let transport = self.connect().await?;
         self.picked.attempt.note(Outcome::Opened, Instant::now());
-        Ok((transport, (permit, self.picked.attempt.endpoint().connected())))
+        Ok((transport, (place, self.picked.attempt.endpoint().connected())))
     }
 
     async fn connection(&self, key: &PoolKey, is_limited: bool) -> Result<Pooled, Failed> {
@@ -135,21 +148,15 @@ impl Upstream<'_> {
             return Ok(pooled);
         }
         let _pending = self.cluster.admit(Resource::Pending, Instant::now()).map_err(Failed::Overflow)?;
-        let permit = loop {
-            // Listened to before the look, so that a connection given back in between is not missed.
-            let freed = self.conversation.worker.shared.freed.notified();
-            if let Some(pooled) = pool.take(key) {
-                return Ok(pooled);
-            }
-            match self.cluster.admit(Resource::Connection, Instant::now()) {
-                Ok(permit) => break permit,
-                Err(_) if pool.evict(key.cluster) => {}
-                Err(_) => freed.await,
-            }
+        let place = match is_limited {
+            true => match self.wait_for_place(pool, key).await {
+                Turn::Used(pooled) => return Ok(pooled),
+                Turn::New(permit) => Some((permit, Freed(self.conversation.clone()))),
+            },
+            false => None,
         };
         let transport = self.connect().await?;
-        let freed = is_limited.then(|| Freed(self.conversation.clone()));
-        let held = (permit, self.picked.attempt.endpoint().connected(), freed);
+        let held = (place, self.picked.attempt.endpoint().connected());
         let sender = transport.begin(key.version, held).await.map_err(Failed::Connect)?;
         self.picked.attempt.note(Outcome::Connected, Instant::now());
         let most = self.policy.max_requests_per_connection.map(std::num::NonZeroU32::get);
@@ -162,6 +169,22 @@ impl Upstream<'_> {
             None => {
                 pooled.taken = 1;
                 Ok(pooled)
+            }
+        }
+    }
+
+    /// Waits until a connection has been given back, or there may be another one.
+    async fn wait_for_place(&self, pool: &Connections, key: &PoolKey) -> Turn {
+        loop {
+            // Listened to before the look, so that a connection given back in between is not missed.
+            let freed = self.conversation.worker.shared.freed.notified();
+            if let Some(pooled) = pool.take(key) {
+                return Turn::Used(pooled);
+            }
+            match self.cluster.admit(Resource::Connection, Instant::now()) {
+                Ok(permit) => return Turn::New(permit),
+                Err(_) if pool.evict(key.cluster) => {}
+                Err(_) => freed.await,
             }
         }
     }
@@ -183,6 +206,14 @@ impl Upstream<'_> {
             .flatten()
             .map_err(Failed::Connect)
     }
+}
+
+/// What a request to a destination that allows only so many connections has waited for.
+enum Turn {
+    /// A connection that another one has given back.
+    Used(Pooled),
+    /// A place for a new one.
+    New(Permit),
 }
 
 /// Tells those who wait for a connection that one has ended.

@@ -4,13 +4,15 @@
 //! Pure but for the running state, which it carries over from the members before: for the same pod at the same address
 //! only, because what an endpoint did says nothing about its successor.
 
-use std::net::SocketAddr;
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
 
 use common::balance::locality::{Candidate, Place, Preference};
 use common::config::Labels;
+use common::config::destination::balance::Algorithm;
 use common::snapshot::Endpoints;
 use common::snapshot::model::{Endpoint, Health, Locality, Scope, Service, Workload};
 
@@ -155,6 +157,22 @@ impl Wanted<'_> {
         // Endpoints come by address, but ports may differ; and two pods may claim one address for a while.
         members.sort_by_key(|it| it.address);
         members.dedup_by_key(|it| it.address);
+        self.keep_one_family(&mut members);
         members
+    }
+
+    /// A pod with addresses of both families is one member, as it is one host to Istio's Envoys: as two it would have
+    /// twice as many failures until it is ejected, and its load would be two loads. It is reached by the family that the
+    /// service has; of both, by IPv4. Not where the caller says by its address which one it means.
+    fn keep_one_family(&self, members: &mut Vec<Member>) {
+        let vips = &self.service.vips;
+        let is_v4_wanted = vips.is_empty() || vips.iter().any(IpAddr::is_ipv4);
+        let is_wanted = |it: &Member| it.address.is_ipv4() == is_v4_wanted;
+        if members.iter().all(is_wanted) || self.policy.algorithm == Algorithm::Passthrough {
+            return;
+        }
+        let uid = |it: &Member| it.workload.as_ref().map(|workload| workload.uid.clone());
+        let reached: HashSet<Arc<str>> = members.iter().filter(|it| is_wanted(it)).filter_map(uid).collect();
+        members.retain(|it| is_wanted(it) || uid(it).is_none_or(|uid| !reached.contains(&uid)));
     }
 }

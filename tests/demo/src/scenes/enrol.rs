@@ -69,7 +69,7 @@ pub(super) fn play(stage: &mut Stage) -> Result<Box<dyn Facts>> {
 }
 
 /// Sets the label and waits until every pod of the namespace is served by its node's ztunnel.
-fn label(stage: &mut Stage) -> Result<Duration> {
+pub(super) fn label(stage: &mut Stage) -> Result<Duration> {
     let start = Instant::now();
     stage.kubelet.label_namespace(SHOP, LABEL, Some(AMBIENT))?;
     let pods =

@@ -11,23 +11,59 @@ use anyhow::Result;
 
 use crate::{screen::Facts, stage::Stage};
 
-/// A scene: its heading, and what plays it.
+/// Acts on the stage and returns what was measured.
+pub(crate) type Play = fn(&mut Stage) -> Result<Box<dyn Facts>>;
+
+/// A scene: its name and heading, and what plays it.
 #[derive(Clone, Copy)]
 pub(crate) struct Scene {
+    /// By which it is asked for alone.
+    pub(crate) name: &'static str,
     /// The heading.
     pub(crate) title: &'static str,
+    /// Makes what scenes before it would have made, when it is played alone.
+    pub(crate) prepare: fn(&mut Stage) -> Result<()>,
     /// Plays it.
-    pub(crate) play: fn(&mut Stage) -> Result<Box<dyn Facts>>,
+    pub(crate) play: Play,
 }
 
-/// All of them. Each relies on what those before it left.
+/// Those of the mesh itself. Each relies on what those before it left.
 pub(crate) const SCENES: [Scene; 5] = [
-    Scene { title: "Without the mesh, a request can be read between the nodes", play: before::play },
     Scene {
+        name: "before",
+        title: "Without the mesh, a request can be read between the nodes",
+        prepare: nothing,
+        play: before::play,
+    },
+    Scene {
+        name: "enrol",
         title: "One label enrols the namespace; the same request can be read no more",
+        prepare: nothing,
         play: enrol::play,
     },
-    Scene { title: "Who may call is decided by identity", play: policy::play },
-    Scene { title: "A killed ztunnel lets nothing out in the clear, and comes back", play: crash::play },
-    Scene { title: "What it costs", play: cost::play },
+    Scene {
+        name: "policy",
+        title: "Who may call is decided by identity",
+        prepare: enrolled,
+        play: policy::play,
+    },
+    Scene {
+        name: "crash",
+        title: "A killed ztunnel lets nothing out in the clear, and comes back",
+        prepare: enrolled,
+        play: crash::play,
+    },
+    Scene { name: "cost", title: "What it costs", prepare: enrolled, play: cost::play },
 ];
+
+/// For scenes that need no other.
+///
+/// # Errors
+/// Never.
+pub(crate) fn nothing(_: &mut Stage) -> Result<()> {
+    Ok(())
+}
+
+fn enrolled(stage: &mut Stage) -> Result<()> {
+    enrol::label(stage).map(drop)
+}

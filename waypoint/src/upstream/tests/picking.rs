@@ -136,3 +136,22 @@ fn a_worker_forgets_the_turns_of_clusters_that_are_gone() {
     }
     assert!(desk.pickers.len() <= 65, "{} kept", desk.pickers.len());
 }
+
+#[test]
+fn a_pod_with_two_addresses_is_one_endpoint_of_the_family_that_the_service_has() {
+    let dual = |n| {
+        let both = format!("status: {{podIPs: [{{ip: 10.0.0.{n}}}, {{ip: 'fd00::{n}'}}], ");
+        pod(n, "v1").replace("status: {", &both)
+    };
+    let addresses = |desk: &Desk| -> Vec<String> {
+        desk.web().endpoints().iter().map(|it| it.address.ip().to_string()).collect()
+    };
+    let mut desk = Desk::new(&(service("web") + &dual(1) + &dual(2)));
+    assert_eq!(addresses(&desk), ["10.0.0.1", "10.0.0.2"]);
+    desk.write("mesh.yaml", &(service("web").replace("10.96.0.1", "'fd00:96::1'") + &dual(1) + &dual(2)));
+    assert_eq!(addresses(&desk), ["fd00::1", "fd00::2"]);
+    // Whoever has but one address is reached there, whatever the service has.
+    let other = pod(2, "v1").replace("10.0.0.2", "'fd00::2'");
+    desk.write("mesh.yaml", &(service("web") + &dual(1) + &other));
+    assert_eq!(addresses(&desk), ["10.0.0.1", "fd00::2"]);
+}

@@ -60,6 +60,9 @@ pub(crate) struct Flags {
     /// Answers every N-th request with 503
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     fail_every: Option<u64>,
+    /// Answers the first N requests with 503
+    #[arg(long, default_value_t = 0)]
+    fail_first: u64,
     /// Called for every request (http://HOST[:PORT]/PATH), with its tracing headers and `user`; the answer is in the
     /// description
     #[arg(long)]
@@ -107,7 +110,7 @@ async fn answer(app: &Server, ends: Ends, request: Request<Incoming>) -> Result<
     if flags.delay_ms > 0 {
         tokio::time::sleep(Duration::from_millis(flags.delay_ms)).await;
     }
-    if flags.fail_every.is_some_and(|every| number.is_multiple_of(every)) {
+    if number <= flags.fail_first || flags.fail_every.is_some_and(|every| number.is_multiple_of(every)) {
         return Ok(text(StatusCode::SERVICE_UNAVAILABLE, "fails on purpose".into()));
     }
     let path = request.uri().path();
