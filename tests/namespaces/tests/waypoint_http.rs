@@ -196,8 +196,8 @@ spec:
     - match: [{uri: {exact: /abort}}]
       fault: {abort: {httpStatus: 418, percentage: {value: 100}}}
       route: [{destination: {host: web}}]
-    - match: [{uri: {prefix: /slow}}]
-      rewrite: {uri: ""}
+    - match: [{uri: {prefix: /slow/}}]
+      rewrite: {uri: /}
       timeout: 1s
       route: [{destination: {host: web}}]
     - match: [{uri: {exact: /nowhere}}]
