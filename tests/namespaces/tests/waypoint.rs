@@ -194,7 +194,6 @@ fn a_service_behind_a_waypoint_is_reached_through_it_by_either_family_and_no_oth
 }
 
 #[test]
-#[ignore = "needs a waypoint that carries what was called by a pod's own address"]
 fn pods_behind_a_waypoint_are_reached_through_it_on_every_port() -> Result<()> {
     let mut mesh = mesh(Settings::default())?;
     let (_server, _other) =
@@ -244,7 +243,6 @@ fn a_waypoint_that_is_killed_is_missed_and_comes_back_and_its_replicas_share_the
 }
 
 #[test]
-#[ignore = "needs a waypoint that carries what was called by a pod's own address"]
 fn plaintext_is_taken_to_the_waypoint_where_the_operator_says_so() -> Result<()> {
     let hairpin = ["--plaintext-to-waypoint-destinations", "hairpin"].map(str::to_owned).to_vec();
     let mut mesh = mesh(Settings { arguments: hairpin, ..Settings::default() })?;
