@@ -64,6 +64,7 @@ impl Staff {
             end: end.clone(),
             readiness: Readiness::default(),
             keeps_source: false,
+            plaintext_behind_waypoint: Default::default(),
         });
         let (commands, queue) = mpsc::channel(MAX_QUEUED_COMMANDS);
         let running = tokio::spawn(worker.clone().run(queue));
