@@ -67,7 +67,10 @@ impl Destination {
         let Authority::Address(address) = authority else { return Err(elsewhere()) };
         match mesh.workload_at(address.ip()) {
             // Its own waypoint, or that of the services which alone lead to the port.
-            Some(workload) if mesh.waypoints_before(workload, port).any(|it| it == gateway) => {
+            Some(workload)
+                if mesh.waypoints_before(workload, port).any(|it| it == gateway)
+                    && mesh.may_use_waypoint(workload.namespace(), gateway) =>
+            {
                 Ok(Self::Workload { workload: workload.clone(), port })
             }
             _ => Err(elsewhere()),
