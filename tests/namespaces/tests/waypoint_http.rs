@@ -167,6 +167,40 @@ fn a_request_takes_its_route() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_limit_of_connections_stated_over_open_ones_keeps_nobody_waiting() -> Result<()> {
+    let mut stage = Stage::build()?;
+    // Leaves a connection to each version waiting for its next request, one more than there may be.
+    for _ in 0..20 {
+        assert_eq!(stage.get("/", "")?.status, 200);
+    }
+    stage.mesh.apply("50-limit.yaml", LIMIT)?;
+    eventually("the limit to be in force", SOON, || Ok(stage.get("/direct", "")?.status == 418))?;
+    for _ in 0..20 {
+        assert_eq!(stage.get("/", "")?.status, 200);
+    }
+    Ok(())
+}
+
+const LIMIT: &str = r#"
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web, namespace: shop}
+spec:
+  host: web
+  trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: shop}
+spec:
+  hosts: [web]
+  http:
+    - match: [{uri: {exact: /direct}}]
+      directResponse: {status: 418}
+    - route: [{destination: {host: web}}]
+"#;
+
 const ROUTES: &str = r#"
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
