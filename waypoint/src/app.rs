@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exchange::MAX_MIRRORS_IN_FLIGHT;
 use crate::record::Ledger;
-use crate::routes::View;
+use crate::routes::{ServiceRoutes, View};
 use crate::settings::Settings;
 use crate::upstream::connection::{Connector, Myself};
 use crate::upstream::{Clusters, Vantage};
@@ -74,16 +74,13 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
         given.service_account.as_str(),
     );
     want(&certs, &identity, &readiness)?;
-    let mut metrics = Metrics::install("waypoint", VERSION)?;
-    metrics.collect_log(logging.sink.clone());
-    let metrics = Arc::new(metrics);
+    let (running, mesh) = source::start(&settings.node, None, &readiness)?;
+    let shared = shared(&settings, &mesh);
+    let metrics = metrics(&shared, &logging)?;
     tokio::spawn(metrics.upkeep());
 
-    let (running, mesh) = source::start(&settings.node, None, &readiness)?;
-    let (trigger, watch) = drain::channel();
-    let end = CancellationToken::new();
+    let ((trigger, watch), end) = (drain::channel(), CancellationToken::new());
     let uid = format!("{}//Pod/{}/{}", settings.node.cluster_id, given.pod_namespace, given.pod_name);
-    let shared = shared(&settings, &mesh);
     let myself = Arc::new(Myself { identity, uid: uid.into() });
     let mut threads = Vec::new();
     for index in 0..settings.runtime.worker_threads() {
@@ -114,7 +111,13 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
         threads.push(spawn_runtime(&format!("worker-{index}"), move || worker.run(listener))?);
     }
 
-    servers(&settings, &logging, &metrics, &readiness, (sections(&mesh, &certs), shutdown.request()))?;
+    servers(
+        &settings,
+        &logging,
+        &metrics,
+        &readiness,
+        (sections(&mesh, &certs, &shared), shutdown.request()),
+    )?;
 
     let reason = shutdown.wait().await;
     let _draining = readiness.await_task("the end: draining");
@@ -128,6 +131,15 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     drop(running);
     threads.into_iter().for_each(join);
     Ok(())
+}
+
+/// What is counted, those of the destinations among it.
+fn metrics(shared: &Arc<Shared>, logging: &Logging) -> anyhow::Result<Arc<Metrics>> {
+    let mut metrics = Metrics::install("waypoint", VERSION)?;
+    metrics.collect_log(logging.sink.clone());
+    let clusters = shared.clusters.clone();
+    metrics.collect(Box::new(move || clusters.families()));
+    Ok(Arc::new(metrics))
 }
 
 /// What all workers share, kept in step with the mesh.
@@ -192,10 +204,19 @@ fn servers(
 }
 
 /// The sections of `/config_dump`.
-fn sections(mesh: &Reader, certs: &CertStore) -> Vec<DumpSection> {
-    let certs = certs.clone();
+fn sections(mesh: &Reader, certs: &CertStore, shared: &Arc<Shared>) -> Vec<DumpSection> {
+    let (certs, clusters, routes) = (certs.clone(), shared.clusters.clone(), shared.clone());
     let reader = mesh.clone();
     vec![
+        DumpSection::list("clusters", move || clusters.dump()),
+        DumpSection::value("routes", move || {
+            let tables = routes.tables();
+            let shown = |table: &Arc<ServiceRoutes>| {
+                let names: Vec<_> = table.applied.iter().map(|it| it.object.to_string()).collect();
+                json!({ "service": table.service.to_string(), "virtualServices": names })
+            };
+            json!(tables.iter().map(shown).collect::<Vec<_>>())
+        }),
         DumpSection::value("certificates", move || json!(certs.dump())),
         DumpSection::value("rejected", move || {
             let mesh = reader.current();
