@@ -4,7 +4,7 @@
 //! the configuration source its own.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -40,13 +40,13 @@ use crate::worker::{Followed, Shared, Worker, listen};
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// How long tunnels without streams are kept.
-const TUNNEL_RELEASE: std::time::Duration = limits::IDLE_RELEASE;
+const TUNNEL_RELEASE: Duration = limits::IDLE_RELEASE;
 
 /// How often endpoints whose ejection is over are looked for.
-const OUTLIER_SWEEP: std::time::Duration = std::time::Duration::from_secs(1);
+const OUTLIER_SWEEP: Duration = Duration::from_secs(1);
 
 /// How often its own certificate is asked for until it is there.
-const CERTIFICATE_RETRY: std::time::Duration = std::time::Duration::from_millis(200);
+const CERTIFICATE_RETRY: Duration = Duration::from_millis(200);
 
 /// Runs the proxy until it is asked to stop.
 ///
@@ -75,7 +75,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     );
     want(&certs, &identity, &readiness)?;
     let (running, mesh) = source::start(&settings.node, None, &readiness)?;
-    let shared = shared(&settings, &mesh);
+    let shared = shared(&settings, &mesh, &readiness);
     let metrics = metrics(&shared, &logging)?;
     tokio::spawn(metrics.upkeep());
 
@@ -96,7 +96,6 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
             turns: Default::default(),
             mirrors: Arc::new(Semaphore::new(MAX_MIRRORS_IN_FLIGHT)),
             gateway: given.gateway.clone(),
-            mesh: mesh.clone(),
             certs: certs.clone(),
             connector,
             connections: Default::default(),
@@ -142,8 +141,8 @@ fn metrics(shared: &Arc<Shared>, logging: &Logging) -> anyhow::Result<Arc<Metric
     Ok(Arc::new(metrics))
 }
 
-/// What all workers share, kept in step with the mesh.
-fn shared(settings: &Settings, mesh: &Reader) -> Arc<Shared> {
+/// What all workers share, kept in step with the mesh. Readiness waits for the first routes.
+fn shared(settings: &Settings, mesh: &Reader, readiness: &Readiness) -> Arc<Shared> {
     let given = &settings.waypoint;
     let pod = ObjectName::new(given.pod_namespace.as_str(), given.pod_name.as_str());
     let vantage = Vantage::new(&settings.node.mesh(), pod);
@@ -157,9 +156,11 @@ fn shared(settings: &Settings, mesh: &Reader) -> Arc<Shared> {
         freed: Default::default(),
     });
     let (following, mut mesh) = (shared.clone(), mesh.clone());
+    let first = readiness.await_task("routes of the first manifests");
     tokio::spawn(async move {
+        following.follow(&mesh.changed().await);
+        first.done();
         let mut sweeps = tokio::time::interval(OUTLIER_SWEEP);
-        following.follow(&mesh.current());
         loop {
             tokio::select! {
                 snapshot = mesh.changed() => following.follow(&snapshot),

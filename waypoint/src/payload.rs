@@ -3,6 +3,7 @@
 //! Nothing is buffered whole but what a retry may need, and of that at most [`RETRY_BUFFER_BYTES`]: a request that is
 //! longer is streamed on and not retried.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -10,15 +11,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body_util::Either;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Either};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
 use crate::record::Counted;
 
-/// Bytes of a request body kept for retries (Envoy keeps 1 MiB).
+/// Bytes of a request body kept for retries (Envoy keeps 1 MiB), [`PIECE_OVERHEAD_BYTES`] for each piece included.
 pub const RETRY_BUFFER_BYTES: usize = 1024 * 1024;
+/// What keeping a piece costs besides its bytes: a body in pieces of one byte takes no more memory than any other.
+const PIECE_OVERHEAD_BYTES: usize = 128;
 /// Chunks of a request body that wait for one mirror; a mirror that is slower is given up.
 pub const MIRROR_BACKLOG_CHUNKS: usize = 32;
 
@@ -40,7 +44,6 @@ pub enum BodyError {
 }
 
 /// A body that is sent upstream.
-#[derive(Debug)]
 pub enum Payload {
     /// None.
     Empty,
@@ -52,6 +55,18 @@ pub enum Payload {
     Attempt(Attempt),
     /// A copy for a mirror.
     Mirror(mpsc::Receiver<Piece>),
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "Empty",
+            Self::Whole(_) => "Whole",
+            Self::Once(_) => "Once",
+            Self::Attempt(_) => "Attempt",
+            Self::Mirror(_) => "Mirror",
+        })
+    }
 }
 
 impl Body for Payload {
@@ -108,15 +123,14 @@ pub enum Piece {
 }
 
 /// A request body that can be sent more than once, while it is short enough.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Recording {
     shared: Arc<Mutex<Recorded>>,
     hint: SizeHint,
 }
 
-#[derive(Debug)]
 struct Recorded {
-    source: Counted<Incoming>,
+    source: UnsyncBoxBody<Bytes, BodyError>,
     /// What was read, as long as all of it was kept.
     kept: Vec<Piece>,
     bytes: usize,
@@ -129,7 +143,6 @@ struct Recorded {
 }
 
 /// One reading of a [`Recording`] from its beginning.
-#[derive(Debug)]
 pub struct Attempt {
     recording: Recording,
     number: u32,
@@ -138,10 +151,14 @@ pub struct Attempt {
 
 impl Recording {
     /// Records what is read of `source`.
-    pub fn new(source: Counted<Incoming>) -> Self {
+    pub fn new<B>(source: B) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BodyError>,
+    {
         let hint = source.size_hint();
         let recorded = Recorded {
-            source,
+            source: source.map_err(Into::into).boxed_unsync(),
             kept: Vec::new(),
             bytes: 0,
             lost: false,
@@ -174,11 +191,6 @@ impl Recording {
         Payload::Mirror(receiver)
     }
 
-    /// Whether another attempt is possible.
-    pub fn is_whole(&self) -> bool {
-        !self.lock().lost
-    }
-
     fn lock(&self) -> MutexGuard<'_, Recorded> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -199,7 +211,7 @@ impl Attempt {
                 recorded.waker = Some(cx.waker().clone());
                 Poll::Pending
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error))),
             Poll::Ready(Some(Ok(frame))) => {
                 let Some(piece) = Piece::of(frame) else { return Poll::Ready(None) };
                 recorded.keep(piece.clone());
@@ -219,9 +231,7 @@ impl Recorded {
     fn keep(&mut self, piece: Piece) {
         // One that is full or gone is given up: its receiver sees the channel close early.
         self.mirrors.retain(|mirror| mirror.try_send(piece.clone()).is_ok());
-        if let Piece::Data(data) = &piece {
-            self.bytes += data.len();
-        }
+        self.bytes += PIECE_OVERHEAD_BYTES + if let Piece::Data(data) = &piece { data.len() } else { 0 };
         if self.lost || self.bytes > RETRY_BUFFER_BYTES {
             self.lost = true;
             self.kept = Vec::new();

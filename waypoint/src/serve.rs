@@ -67,13 +67,13 @@ pub struct Conversation {
 /// Serves one CONNECT to its end.
 pub async fn serve(worker: Arc<Worker>, peer: Arc<Peer>, incoming: Incoming) {
     let conversation = {
-        let mesh = worker.mesh.current();
+        let mesh = worker.shared.mesh();
         match Destination::find(&mesh, &worker.gateway, &incoming.request.authority) {
             Ok(destination) => {
                 // Who carries the connection of somebody who proved nothing does not lend them its own name.
                 let proved = !incoming.request.unauthenticated;
                 let caller = peer.workload(&mesh).filter(|_| proved).cloned();
-                let client = client(&peer, &incoming.request);
+                let client = client(&peer, &incoming.request, &destination);
                 let baggage = caller.as_deref().map(Baggage::of);
                 let worker = worker.clone();
                 let original = destination.address(&incoming.request.authority, peer.local);
@@ -123,12 +123,18 @@ pub async fn serve(worker: Arc<Worker>, peer: Arc<Peer>, incoming: Incoming) {
     }
 }
 
-/// The client's port is known only by the word of its node, and that is believed only of the caller's own address; or of
-/// somebody of whom nothing is proved, for whom an address opens nothing.
-fn client(peer: &Peer, request: &Connect) -> SocketAddr {
+/// The client, by the word of its node. That is believed of the caller's own address, whose port nobody else knows; and of
+/// another address only where the called pod's own node takes plaintext here on its behalf: whoever else says that its caller
+/// proved nothing could say of it what it likes.
+fn client(peer: &Peer, request: &Connect, destination: &Destination) -> SocketAddr {
+    let by_called_pod = match destination {
+        Destination::Workload { workload, .. } => workload.addresses.contains(&peer.address.ip()),
+        Destination::Service { .. } => false,
+    };
     let told = request.forwarded.as_ref().map(|forwarded| forwarded.client);
-    let believed =
-        |told: &SocketAddr| request.unauthenticated || told.ip().to_canonical() == peer.address.ip();
+    let believed = |told: &SocketAddr| {
+        told.ip().to_canonical() == peer.address.ip() || request.unauthenticated && by_called_pod
+    };
     told.filter(believed).unwrap_or(peer.address)
 }
 

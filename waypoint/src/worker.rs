@@ -17,7 +17,6 @@ use common::lifecycle::backoff::AcceptBackoff;
 use common::lifecycle::drain::DrainWatch;
 use common::net::socket;
 use common::snapshot::Snapshot;
-use common::snapshot::publish::Reader;
 use common::telemetry::access::AccessLog;
 use common::tls::HandshakeLimiter;
 use futures_util::FutureExt as _;
@@ -76,6 +75,12 @@ impl Shared {
     pub fn tables(&self) -> Arc<Tables> {
         self.routes.load().tables.clone()
     }
+
+    /// The mesh that the routes in force are of: what is bound to this waypoint is looked up nowhere else, so that
+    /// nothing is served whose routes are not known yet.
+    pub fn mesh(&self) -> Arc<Snapshot> {
+        self.routes.load().mesh.clone()
+    }
 }
 
 /// What every connection of a worker uses.
@@ -88,8 +93,6 @@ pub struct Worker {
     pub mirrors: Arc<Semaphore>,
     /// The Gateway this waypoint stands for.
     pub gateway: ObjectName,
-    /// The mesh.
-    pub mesh: Reader,
     /// Certificates; only its own identity is wanted.
     pub certs: CertStore,
     /// Makes connections to endpoints.
@@ -159,8 +162,8 @@ impl Worker {
                 _ = &mut draining => return,
                 _ = sweeps.tick() => {
                     let now = tokio::time::Instant::now();
-                    self.connections.sweep(now, |_| true);
-                    self.shared.limited.sweep(now, |_| true);
+                    self.connections.sweep(now);
+                    self.shared.limited.sweep(now);
                 }
                 accepted = listener.accept() => match accepted {
                     Ok((socket, client)) => {

@@ -58,19 +58,12 @@ impl Source {
         }
     }
 
+    /// The body from its beginning; `None` when that is gone, and then the request must not be sent.
     fn payload(&mut self) -> Option<Payload> {
         match self {
             Self::Empty => Some(Payload::Empty),
             Self::Once(body) => body.take().map(Payload::Once),
             Self::Recorded(recording) => recording.attempt(),
-        }
-    }
-
-    fn can_be_sent_again(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Once(body) => body.is_some(),
-            Self::Recorded(recording) => recording.is_whole(),
         }
     }
 }
@@ -125,30 +118,34 @@ impl Attempts<'_> {
             .map_err(|overflow| none(overflow.into(), record))?;
         let deadline = self.timeouts.total.map(|total| Instant::now() + total);
         let (mut tried, mut retries, mut _retrying) = (Vec::new(), 0, None);
+        let mut payload = self.source.payload().expect("nobody has read of the body yet");
         loop {
             let policy = self.cluster.policy();
             let picked = self.pick(&policy, &tried).map_err(|why| none(why, record))?;
             tried.push(picked.address);
-            let one = self.one(&policy, picked, retries + 1, deadline).await;
+            let one = self.one(&policy, picked, (retries + 1, payload), deadline).await;
             record.upstream(self.cluster.name(), one.picked.address, one.picked.workload.as_ref());
             record.service(&self.cluster.service());
             note(&one);
             match self.verdict(&one.result, retries) {
-                Verdict::Again if self.source.can_be_sent_again() => {
-                    match self.cluster.admit(Resource::Retry, Instant::now()) {
-                        Ok(permit) => _retrying = Some(permit),
-                        Err(_) => {
-                            record.flag(Flag::Overflow);
-                            return self.finish(one, permit, deadline, record);
-                        }
-                    }
-                }
+                Verdict::Final => return self.finish(one, permit, deadline, record),
                 Verdict::Exhausted => {
                     record.flag(Flag::RetryLimit);
                     return self.finish(one, permit, deadline, record);
                 }
-                Verdict::Again | Verdict::Final => return self.finish(one, permit, deadline, record),
+                Verdict::Again => match self.cluster.admit(Resource::Retry, Instant::now()) {
+                    Ok(place) => _retrying = Some(place),
+                    Err(_) => {
+                        record.flag(Flag::Overflow);
+                        return self.finish(one, permit, deadline, record);
+                    }
+                },
             }
+            // Asked for now and not when it is sent: from here on the try before reads no more of it.
+            payload = match self.source.payload() {
+                Some(payload) => payload,
+                None => return self.finish(one, permit, deadline, record),
+            };
             drop(one);
             retries += 1;
             self.back_off(retries, deadline, record).await?;
@@ -173,18 +170,16 @@ impl Attempts<'_> {
         self.conversation.worker.pickers().pick(&self.cluster, &facts, Instant::now(), &mut rand::rng())
     }
 
-    /// One try.
+    /// One try, by its number.
     async fn one(
-        &mut self,
+        &self,
         policy: &EffectivePolicy,
         picked: Picked,
-        number: u32,
+        (number, payload): (u32, Payload),
         deadline: Option<Instant>,
     ) -> Tried {
         let began = Instant::now();
         let version = version(self.outgoing.version, policy.version, self.asked.is_some());
-        // There is one: what cannot be sent again is not tried again.
-        let payload = self.source.payload().unwrap_or(Payload::Empty);
         let mut request = self.outgoing.request(version, payload);
         retry::tell_attempt(number, request.headers_mut());
         if let Some(asked) = &self.asked {

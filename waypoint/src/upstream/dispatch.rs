@@ -94,7 +94,7 @@ impl Upstream<'_> {
         let is_limited = self.is_limited();
         let endpoint = self.picked.attempt.endpoint();
         let key = PoolKey {
-            cluster: Arc::as_ptr(self.cluster).addr(),
+            cluster: self.cluster.name().clone(),
             address: self.picked.address,
             incarnation: endpoint.incarnation.clone(),
             version,
@@ -183,8 +183,11 @@ impl Upstream<'_> {
             }
             match self.cluster.admit(Resource::Connection, Instant::now()) {
                 Ok(permit) => return Turn::New(permit),
-                Err(_) if pool.evict(key.cluster) => {}
-                Err(_) => freed.await,
+                // One that waits for another endpoint or client is in the way; its end is told like any other.
+                Err(_) => {
+                    pool.evict(&key.cluster);
+                    freed.await;
+                }
             }
         }
     }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::connection::Sender;
 
-/// Connections without a request that one pool keeps; beyond it they are closed.
+/// Connections without a request that one pool keeps, of all keys; a further one is closed.
 pub const MAX_IDLE_CONNECTIONS: usize = 4096;
 /// How often connections that were idle for too long are looked for.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -21,8 +21,8 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// What makes two requests share a connection: all of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PoolKey {
-    /// The cluster, by its place in memory.
-    pub cluster: usize,
+    /// The cluster, by its name.
+    pub cluster: Arc<str>,
     /// The endpoint.
     pub address: SocketAddr,
     /// Which pod is there; empty when it is none of the mesh.
@@ -54,15 +54,21 @@ struct Waiting {
 
 /// Connections by key.
 #[derive(Debug, Default)]
-pub struct Connections {
-    by_key: Mutex<HashMap<PoolKey, Vec<Waiting>>>,
+pub struct Connections(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    by_key: HashMap<PoolKey, Vec<Waiting>>,
+    /// How many there are of all keys.
+    count: usize,
 }
 
 impl Connections {
     /// A connection that can take a request now, the one used last.
     pub fn take(&self, key: &PoolKey) -> Option<Pooled> {
-        let mut by_key = self.lock();
-        let waiting = by_key.get_mut(key)?;
+        let mut kept = self.lock();
+        let waiting = kept.by_key.get_mut(key)?;
+        let before = waiting.len();
         waiting.retain(|it| !it.pooled.sender.is_closed() && !it.pooled.is_spent());
         // One that is not ready is an HTTP/1.1 connection whose last answer is just being put away.
         let found = waiting.iter().rposition(|it| it.pooled.sender.is_ready());
@@ -77,9 +83,11 @@ impl Connections {
                 pooled
             }
         });
-        if waiting.is_empty() {
-            by_key.remove(key);
+        let after = waiting.len();
+        if after == 0 {
+            kept.by_key.remove(key);
         }
+        kept.count -= before - after;
         taken
     }
 
@@ -88,50 +96,38 @@ impl Connections {
         if pooled.sender.is_closed() || pooled.is_spent() {
             return;
         }
-        let mut by_key = self.lock();
-        if by_key.len() >= MAX_IDLE_CONNECTIONS && !by_key.contains_key(key) {
-            return;
-        }
-        let waiting = by_key.entry(key.clone()).or_default();
-        if waiting.len() < MAX_IDLE_CONNECTIONS {
-            waiting.push(Waiting { pooled, since: Instant::now() });
+        let mut kept = self.lock();
+        if kept.count < MAX_IDLE_CONNECTIONS {
+            kept.count += 1;
+            kept.by_key.entry(key.clone()).or_default().push(Waiting { pooled, since: Instant::now() });
         }
     }
 
-    /// Closes one connection of a cluster that waits, to make room for another. False when there is none.
-    pub fn evict(&self, cluster: usize) -> bool {
-        let mut by_key = self.lock();
-        by_key
-            .iter_mut()
-            .filter(|(key, _)| key.cluster == cluster)
-            .any(|(_, waiting)| waiting.pop().is_some())
+    /// Closes one connection of a cluster that waits, to make room for another.
+    pub fn evict(&self, cluster: &str) {
+        let mut kept = self.lock();
+        let mut of_cluster = kept.by_key.iter_mut().filter(|(key, _)| *key.cluster == *cluster);
+        if of_cluster.any(|(_, waiting)| waiting.pop().is_some()) {
+            kept.count -= 1;
+        }
     }
 
-    /// Closes what has waited for too long, and what `is_wanted` no longer wants.
-    pub fn sweep(&self, now: Instant, is_wanted: impl Fn(&PoolKey) -> bool) {
-        self.lock().retain(|key, waiting| {
-            let wanted = is_wanted(key);
+    /// Closes what has waited for too long.
+    pub fn sweep(&self, now: Instant) {
+        let mut kept = self.lock();
+        kept.by_key.retain(|_, waiting| {
             waiting.retain(|it| {
-                wanted
-                    && !it.pooled.sender.is_closed()
+                !it.pooled.sender.is_closed()
                     && it.pooled.idle.is_none_or(|most| now.duration_since(it.since) < most)
             });
             !waiting.is_empty()
         });
+        kept.count = kept.by_key.values().map(Vec::len).sum();
     }
 
-    /// Connections that wait.
-    pub fn len(&self) -> usize {
-        self.lock().values().map(Vec::len).sum()
-    }
-
-    /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<PoolKey, Vec<Waiting>>> {
-        self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        // The count is right again before the lock is given back.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
