@@ -117,11 +117,12 @@ impl Destination {
     }
 }
 
-/// `<name>.<namespace>.svc.<domain>`, the domain being the mesh's own.
+/// `<name>.<namespace>.svc.<domain>`, the domain being the mesh's own, or the host of a ServiceEntry.
 fn named<'a>(mesh: &'a Snapshot, host: &str) -> Option<&'a Arc<Service>> {
     let mut labels = host.splitn(3, '.');
     let (name, namespace) = (labels.next()?, labels.next()?);
-    mesh.service(namespace, name).filter(|service| *service.hostname == *host)
+    let of_kubernetes = mesh.service(namespace, name).filter(|service| *service.hostname == *host);
+    of_kubernetes.or_else(|| mesh.external_named(host).next())
 }
 
 impl Protocol {

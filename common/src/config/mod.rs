@@ -1,14 +1,16 @@
-//! What an operator may state about the mesh, typed: the eleven kinds Ebb reads, and a batch of them.
+//! What an operator may state about the mesh, typed: the kinds Ebb reads, and a batch of them.
 //!
 //! Knows no YAML, no files and no watch: `decode` turns documents into these values and `snapshot` compiles them.
 //! Values are checked on the way in (names, ports, addresses), so that whoever holds one need not check again.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 pub mod core;
 pub mod decode;
 pub mod destination;
+pub mod entry;
 pub mod names;
 pub mod note;
 pub mod routing;
@@ -19,6 +21,7 @@ pub use self::core::{
     EndpointSlice, Labels, Namespace, Node, Pod, Service, ServiceAccount, SliceEndpoint, TargetPort,
 };
 pub use self::destination::DestinationRule;
+pub use self::entry::{ServiceEntry, WorkloadEntry};
 use self::note::Note;
 pub use self::routing::VirtualService;
 pub use self::security::{AuthorizationPolicy, PeerAuthentication};
@@ -49,6 +52,10 @@ pub enum Kind {
     VirtualService,
     /// `networking.istio.io` DestinationRule.
     DestinationRule,
+    /// `networking.istio.io` ServiceEntry.
+    ServiceEntry,
+    /// `networking.istio.io` WorkloadEntry.
+    WorkloadEntry,
 }
 
 impl Kind {
@@ -66,6 +73,8 @@ impl Kind {
             Self::Gateway => "Gateway",
             Self::VirtualService => "VirtualService",
             Self::DestinationRule => "DestinationRule",
+            Self::ServiceEntry => "ServiceEntry",
+            Self::WorkloadEntry => "WorkloadEntry",
         }
     }
 
@@ -77,7 +86,8 @@ impl Kind {
     /// Whether it is Istio's own kind: read as strictly as by an API server, where a string that looks like a number or
     /// a boolean must be quoted and nothing unknown is passed over.
     pub fn is_istios(self) -> bool {
-        self.guards_access() || matches!(self, Self::VirtualService | Self::DestinationRule)
+        let routing = matches!(self, Self::VirtualService | Self::DestinationRule);
+        self.guards_access() || routing || matches!(self, Self::ServiceEntry | Self::WorkloadEntry)
     }
 }
 
@@ -158,6 +168,8 @@ pub enum Resource {
     Gateway(Arc<Gateway>),
     VirtualService(Arc<VirtualService>),
     DestinationRule(Arc<DestinationRule>),
+    ServiceEntry(Arc<ServiceEntry>),
+    WorkloadEntry(Arc<WorkloadEntry>),
 }
 
 impl Resource {
@@ -175,6 +187,8 @@ impl Resource {
             Self::Gateway(it) => (Kind::Gateway, it.object.clone()),
             Self::VirtualService(it) => (Kind::VirtualService, it.object.clone()),
             Self::DestinationRule(it) => (Kind::DestinationRule, it.object.clone()),
+            Self::ServiceEntry(it) => (Kind::ServiceEntry, it.object.clone()),
+            Self::WorkloadEntry(it) => (Kind::WorkloadEntry, it.object.clone()),
         };
         Key { kind, object }
     }
@@ -184,6 +198,8 @@ impl Resource {
         match self {
             Self::VirtualService(it) => &it.notes,
             Self::DestinationRule(it) => &it.notes,
+            Self::ServiceEntry(it) => &it.notes,
+            Self::WorkloadEntry(it) => &it.notes,
             _ => &[],
         }
     }
@@ -275,6 +291,8 @@ pub struct Batch {
     pub removals: Vec<Removal>,
     /// Documents turned away.
     pub rejected: Vec<Rejected>,
+    /// Names of endpoints outside, and the addresses found for them.
+    pub resolved: Vec<(Arc<str>, Box<[IpAddr]>)>,
 }
 
 impl Batch {
@@ -284,5 +302,6 @@ impl Batch {
             && self.upserts.is_empty()
             && self.removals.is_empty()
             && self.rejected.is_empty()
+            && self.resolved.is_empty()
     }
 }

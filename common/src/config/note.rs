@@ -47,6 +47,9 @@ pub enum Caveat {
     ConsecutiveErrorsOverridden,
     GatewayErrorsWithoutEffect,
     ProxyProtocolIgnored,
+    WildcardHostIgnored,
+    AddressRangeIgnored,
+    UdpIgnored,
 }
 
 impl Caveat {
@@ -75,6 +78,9 @@ impl Caveat {
             Self::ConsecutiveErrorsOverridden => "consecutive-errors-overridden",
             Self::GatewayErrorsWithoutEffect => "gateway-errors-without-effect",
             Self::ProxyProtocolIgnored => "proxy-protocol-ignored",
+            Self::WildcardHostIgnored => "wildcard-host-ignored",
+            Self::AddressRangeIgnored => "address-range-ignored",
+            Self::UdpIgnored => "udp-ignored",
         }
     }
 
@@ -119,6 +125,11 @@ impl Caveat {
             Self::ProxyProtocolIgnored => {
                 "proxyProtocol is not sent inside a tunnel of the mesh, as in Istio"
             }
+            Self::WildcardHostIgnored => "a pattern is no service: calls to such names go where they went",
+            Self::AddressRangeIgnored => {
+                "a range is not looked up: calls to its addresses go where they went"
+            }
+            Self::UdpIgnored => "only TCP is carried",
         }
     }
 }

@@ -4,12 +4,13 @@
 //! other is reported; which one came first in time makes no difference, so that a restart changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config::{
     AuthorizationPolicy, Batch, DestinationRule, EndpointSlice, Gateway, Key, Kind, Namespace, Node,
     ObjectName, Origin, PeerAuthentication, Pod, Rejected, Removal, Resource, Service, ServiceAccount,
-    Stated, VirtualService,
+    ServiceEntry, Stated, VirtualService, WorkloadEntry,
 };
 
 /// One object stated by more than one file.
@@ -149,6 +150,10 @@ pub(crate) struct Changes {
     pub(crate) gateways: Changed<Gateway>,
     pub(crate) virtual_services: Changed<VirtualService>,
     pub(crate) destination_rules: Changed<DestinationRule>,
+    pub(crate) service_entries: Changed<ServiceEntry>,
+    pub(crate) workload_entries: Changed<WorkloadEntry>,
+    /// Names whose addresses are others now.
+    pub(crate) resolved: Vec<Arc<str>>,
     /// Rejections came or went.
     pub(crate) rejected: bool,
     /// Objects stated by several files came or went, perhaps.
@@ -169,6 +174,10 @@ pub struct Catalog {
     pub(crate) gateways: Store<Gateway>,
     pub(crate) virtual_services: Store<VirtualService>,
     pub(crate) destination_rules: Store<DestinationRule>,
+    pub(crate) service_entries: Store<ServiceEntry>,
+    pub(crate) workload_entries: Store<WorkloadEntry>,
+    /// What was found for the names of endpoints, by name.
+    pub(crate) resolved: BTreeMap<Arc<str>, Box<[IpAddr]>>,
     rejected: BTreeMap<Arc<str>, Vec<Arc<Rejected>>>,
     contested: BTreeSet<Key>,
 }
@@ -190,6 +199,12 @@ impl Catalog {
         }
         for removal in batch.removals {
             self.withdraw(removal, &mut changes);
+        }
+        for (name, addresses) in batch.resolved {
+            if self.resolved.get(&name) != Some(&addresses) {
+                self.resolved.insert(name.clone(), addresses);
+                changes.resolved.push(name);
+            }
         }
         changes
     }
@@ -216,6 +231,12 @@ impl Catalog {
             Resource::DestinationRule(it) => {
                 self.destination_rules.upsert(object, (origin, it), &mut changes.destination_rules)
             }
+            Resource::ServiceEntry(it) => {
+                self.service_entries.upsert(object, (origin, it), &mut changes.service_entries)
+            }
+            Resource::WorkloadEntry(it) => {
+                self.workload_entries.upsert(object, (origin, it), &mut changes.workload_entries)
+            }
         };
         self.contested(key, contested, changes);
     }
@@ -240,6 +261,10 @@ impl Catalog {
             }
             Kind::DestinationRule => {
                 self.destination_rules.withdraw(object, file, &mut changes.destination_rules)
+            }
+            Kind::ServiceEntry => self.service_entries.withdraw(object, file, &mut changes.service_entries),
+            Kind::WorkloadEntry => {
+                self.workload_entries.withdraw(object, file, &mut changes.workload_entries)
             }
         };
         self.contested(removal.key, contested, changes);
@@ -290,6 +315,8 @@ impl Catalog {
             Kind::Gateway => self.gateways.origins(&key.object),
             Kind::VirtualService => self.virtual_services.origins(&key.object),
             Kind::DestinationRule => self.destination_rules.origins(&key.object),
+            Kind::ServiceEntry => self.service_entries.origins(&key.object),
+            Kind::WorkloadEntry => self.workload_entries.origins(&key.object),
         }
     }
 

@@ -11,6 +11,7 @@ use imbl::OrdMap;
 
 use super::catalog::{Catalog, Changed, Changes, Store};
 use super::enforce::Enforcement;
+use super::entries::References;
 use super::index::{Index, service_of};
 use super::model::{Endpoint, Locality, Workload};
 use super::services::{self, Endpoints, Moved};
@@ -23,9 +24,10 @@ use crate::config::{Batch, EndpointSlice, ObjectName, Pod, Service, SliceEndpoin
 #[derive(Debug)]
 pub struct Mesh {
     settings: MeshSettings,
-    constants: Constants,
+    pub(super) constants: Constants,
     pub(super) catalog: Catalog,
     pub(super) index: Index,
+    pub(super) entries: References,
     localities: std::collections::BTreeMap<Arc<str>, Arc<Locality>>,
     nowhere: Arc<Locality>,
     enforcement: Enforcement,
@@ -36,8 +38,8 @@ pub struct Mesh {
 
 /// A pod whose workload, labels or ports may have changed: as it was and as it is.
 pub(super) struct Touched {
-    object: ObjectName,
-    pod_before: Option<Arc<Pod>>,
+    pub(super) object: ObjectName,
+    pub(super) pod_before: Option<Arc<Pod>>,
     pub(super) before: Option<Arc<Workload>>,
     pub(super) now: Option<Arc<Workload>>,
 }
@@ -50,6 +52,7 @@ impl Mesh {
             settings,
             catalog: Catalog::default(),
             index: Index::default(),
+            entries: References::default(),
             localities: std::collections::BTreeMap::new(),
             nowhere: Arc::default(),
             enforcement: Enforcement::default(),
@@ -218,6 +221,7 @@ impl Mesh {
             self.patch_selecting(pod, &rebuild);
             self.patch_slices(pod, &rebuild);
         }
+        self.follow_entries(changes, touched, &mut rebuild);
         let is_bound = |it: &Self| !it.bound.is_empty();
         if is_bound(self) {
             self.look_at(&rebuild, touched, turned);
@@ -305,6 +309,12 @@ impl Mesh {
     fn rebuild(&mut self, rebuild: &BTreeSet<ObjectName>) {
         let mut selecting: std::collections::BTreeMap<Arc<str>, Vec<Arc<Service>>> = Default::default();
         for object in rebuild {
+            if let Some(entry) = self.entry_of(object) {
+                let (service, endpoints) = self.of_entry(&entry, object);
+                self.file_service(object, Some(service));
+                self.draft.endpoints.insert(object.clone(), endpoints);
+                continue;
+            }
             let stated = self.catalog.services.get(object).cloned();
             let namespace = self.catalog.namespaces.get(&ObjectName::new("", object.namespace.clone()));
             let domain = &self.settings.cluster_domain;
@@ -360,6 +370,13 @@ impl Mesh {
             Some(now) => self.draft.services.insert(object.clone(), now.clone()),
             None => self.draft.services.remove(object),
         };
+        if object.name.contains('.') {
+            let (host, namespace) = (object.name.clone(), object.namespace.clone());
+            match &now {
+                Some(now) => self.draft.external.insert((host, namespace), now.clone()),
+                None => self.draft.external.remove(&(host, namespace)),
+            };
+        }
         let from = before.map(|it| it.vips.to_vec()).unwrap_or_default();
         let to = now.as_ref().map(|it| it.vips.to_vec()).unwrap_or_default();
         for vip in from.iter().filter(|it| !to.contains(it)) {

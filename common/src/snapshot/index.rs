@@ -36,6 +36,11 @@ impl<K: Ord, V: Ord> Relation<K, V> {
         self.0.get(key).into_iter().flatten()
     }
 
+    /// Every key, in order.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.0.keys()
+    }
+
     pub(crate) fn has(&self, key: &K) -> bool {
         self.0.contains_key(key)
     }

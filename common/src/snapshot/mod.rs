@@ -7,6 +7,7 @@ pub mod catalog;
 mod compile;
 pub mod difference;
 mod enforce;
+mod entries;
 mod index;
 pub mod model;
 pub mod policies;
@@ -84,6 +85,10 @@ pub struct Snapshot {
     hosts: OrdMap<Arc<str>, Arc<[IpAddr]>>,
     virtual_services: OrdMap<ObjectName, Arc<VirtualService>>,
     destination_rules: OrdMap<ObjectName, Arc<DestinationRule>>,
+    /// Services of ServiceEntries by host and namespace.
+    external: OrdMap<(Arc<str>, Arc<str>), Arc<Service>>,
+    /// Names of endpoints that have to be looked up.
+    names: Arc<[Arc<str>]>,
     rejected: Arc<[Arc<Rejected>]>,
     conflicts: Arc<[Conflict]>,
 }
@@ -119,6 +124,34 @@ impl Snapshot {
     /// The service of this name.
     pub fn service(&self, namespace: &str, name: &str) -> Option<&Arc<Service>> {
         self.services.get(&ObjectName::new(namespace, name))
+    }
+
+    /// The service that a full host name is, to somebody of `namespace`: a ServiceEntry of that namespace before one of
+    /// another that it may see.
+    pub fn service_named(&self, host: &str, namespace: &str, cluster_domain: &str) -> Option<&Arc<Service>> {
+        if let Some(name) = name_below(host, cluster_domain)
+            && let Some(service) = self.services.get(&name)
+        {
+            return Some(service);
+        }
+        let own = ObjectName::new(namespace, host);
+        self.services.get(&own).or_else(|| {
+            let visible =
+                |it: &&Arc<Service>| it.external.as_ref().is_some_and(|it| it.visibility.reaches(namespace));
+            self.external_named(host).find(visible)
+        })
+    }
+
+    /// The services of ServiceEntries that have this host, by namespace.
+    pub fn external_named(&self, host: &str) -> impl Iterator<Item = &Arc<Service>> + use<'_> {
+        let host: Arc<str> = host.into();
+        let range = self.external.range((host.clone(), Arc::from(""))..);
+        range.take_while(move |((it, _), _)| *it == host).map(|(_, service)| service)
+    }
+
+    /// The names of endpoints that have to be looked up, in order.
+    pub fn names(&self) -> &Arc<[Arc<str>]> {
+        &self.names
     }
 
     /// Where a service is served.
@@ -201,4 +234,12 @@ impl Snapshot {
     pub fn conflicts(&self) -> &[Conflict] {
         &self.conflicts
     }
+}
+
+/// The service of a full name: `<name>.<namespace>.svc.<domain>`.
+pub fn name_below(host: &str, cluster_domain: &str) -> Option<ObjectName> {
+    let inner = host.strip_suffix(cluster_domain)?.strip_suffix(".svc.")?;
+    let (name, namespace) = inner.split_once('.')?;
+    (!name.is_empty() && !namespace.is_empty() && !namespace.contains('.'))
+        .then(|| ObjectName::new(namespace, name))
 }

@@ -4,10 +4,12 @@
 //! `/config_dump` can show them under the keys `istioctl ztunnel-config` reads.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::config::routing::Visibility;
 use crate::config::{Labels, ObjectName};
 use crate::spiffe::Identity;
 
@@ -187,6 +189,8 @@ pub struct Endpoint {
     pub health: Health,
     /// Service port to port at this endpoint, for the ports it serves.
     pub ports: Arc<[(u16, u16)]>,
+    /// Its share beside others (`WorkloadEntry.weight`); 1 for pods.
+    pub weight: NonZeroU32,
 }
 
 impl Endpoint {
@@ -196,7 +200,7 @@ impl Endpoint {
     }
 }
 
-/// A Kubernetes Service.
+/// A Kubernetes Service, or a host of a ServiceEntry, whose name is the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
     /// `metadata.name`.
@@ -214,6 +218,19 @@ pub struct Service {
     /// The Gateway that its labels, or its namespace's, name as its waypoint. Whether calls are to pass it is for
     /// [`Snapshot::waypoint_of_service`](super::Snapshot::waypoint_of_service) to say.
     pub waypoint: Option<ObjectName>,
+    /// What a ServiceEntry says beyond this; `None` for a Service of Kubernetes.
+    pub external: Option<Arc<External>>,
+}
+
+/// What is particular to the service of a ServiceEntry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct External {
+    /// `exportTo`: whose routes may lead to it.
+    pub visibility: Visibility,
+    /// `subjectAltNames`, of which a certificate of its endpoints has to have one.
+    pub subject_alt_names: Box<[Arc<str>]>,
+    /// `resolution: NONE`: it has no endpoints of its own and is reached where the caller meant to.
+    pub goes_where_called: bool,
 }
 
 /// What a policy does when it matches.

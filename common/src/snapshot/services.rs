@@ -4,6 +4,7 @@
 //! manifests written by hand needs no slices.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::model::{BalanceMode, Endpoint, Health, LoadBalancing, Scope, Service, ServicePort, Workload};
@@ -136,6 +137,7 @@ pub(crate) fn service(
         ports: ports.collect(),
         load_balancing: load_balancing(stated, namespace),
         waypoint: UseWaypoint::resolve(stated.use_waypoint.as_ref(), inherited),
+        external: None,
     })
 }
 
@@ -186,6 +188,7 @@ pub(crate) fn of_pod(stated: &config::Service, pod: &Pod, workload: &Arc<Workloa
         workload: Some(workload.clone()),
         health: workload.health,
         ports: ports.clone(),
+        weight: NonZeroU32::MIN,
     };
     workload.addresses.iter().map(endpoint).collect()
 }
@@ -211,7 +214,8 @@ pub(crate) fn of_slice(
         for address in endpoint.addresses.iter().filter(|it| about(**it)) {
             let Ok(workload) = resolve(*address, endpoint) else { continue };
             let health = if endpoint.ready { Health::Healthy } else { Health::Unhealthy };
-            endpoints.push(Endpoint { address: *address, workload, health, ports: ports.clone() });
+            let (ports, weight) = (ports.clone(), NonZeroU32::MIN);
+            endpoints.push(Endpoint { address: *address, workload, health, ports, weight });
         }
     }
     endpoints

@@ -2,6 +2,7 @@
 
 mod enforcement;
 mod enrolment;
+mod entries;
 mod equivalence;
 mod routing;
 mod serving;
@@ -50,7 +51,14 @@ impl Desk {
             upserts: decoded.stated,
             removals,
             rejected: decoded.rejected,
+            resolved: Vec::new(),
         });
+        &self.now
+    }
+
+    /// Tells what was found for a name.
+    pub(super) fn resolve(&mut self, found: (Arc<str>, Box<[std::net::IpAddr]>)) -> &Arc<Snapshot> {
+        self.now = self.mesh.apply(Batch { resolved: vec![found], ..Batch::default() });
         &self.now
     }
 

@@ -233,6 +233,7 @@ fn tunnel_to(workload: &Arc<Workload>, address: IpAddr) -> Endpoint {
         workload: Some(workload.clone()),
         health: workload.health,
         ports: [(HBONE_PORT, HBONE_PORT)].into(),
+        weight: std::num::NonZeroU32::MIN,
     }
 }
 
@@ -323,6 +324,7 @@ impl Mesh {
         let selecting = self.index.selectors.candidates(workload.namespace(), &workload.labels);
         let slices = workload.addresses.iter().flat_map(|it| self.index.slices_at.of(it));
         let stating = slices.filter_map(|it| super::index::service_of(self.catalog.slices.get(it)?));
-        selecting.cloned().chain(stating).collect()
+        let entries = self.entries_with(workload);
+        selecting.cloned().chain(stating).chain(entries).collect()
     }
 }

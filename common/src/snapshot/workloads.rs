@@ -25,6 +25,11 @@ impl Constants {
         Self { settings, empty: "".into(), latest: "latest".into() }
     }
 
+    /// What the mesh goes by.
+    pub(crate) fn settings(&self) -> &MeshSettings {
+        &self.settings
+    }
+
     /// The namespace whose policies bind the whole mesh.
     pub(crate) fn root_namespace(&self) -> &Arc<str> {
         &self.settings.root_namespace

@@ -45,6 +45,7 @@ pub(crate) fn service(name: &str) -> Service {
         ports: Box::new([ServicePort { port: 80, name: "http".into(), app_protocol: "".into() }]),
         load_balancing: LoadBalancing::default(),
         waypoint: None,
+        external: None,
     }
 }
 
@@ -55,5 +56,6 @@ pub(crate) fn endpoint(workload: Workload) -> Endpoint {
         health: workload.health,
         workload: Some(Arc::new(workload)),
         ports: Arc::new([(80, 8080)]),
+        weight: std::num::NonZeroU32::MIN,
     }
 }

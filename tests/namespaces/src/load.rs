@@ -31,10 +31,21 @@ pub struct Load {
 pub struct Report {
     /// Exchanges that went well.
     pub done: usize,
-    /// What became of the others.
-    pub failed: Vec<String>,
+    /// The others.
+    pub failed: Vec<Failed>,
     /// The longest of those that went well.
     pub worst: Duration,
+}
+
+/// An exchange that did not go well.
+#[derive(Clone, Debug)]
+pub struct Failed {
+    /// When it began.
+    pub begun: Instant,
+    /// How long it took.
+    pub after: Duration,
+    /// What became of it.
+    pub why: String,
 }
 
 impl Load {
@@ -88,7 +99,10 @@ fn exchange_until(stop: &AtomicBool, done: &AtomicUsize, exchange: impl Fn() -> 
                 done.fetch_add(1, Ordering::Relaxed);
                 report.worst = report.worst.max(start.elapsed());
             }
-            Err(error) => report.failed.push(format!("after {:?}: {error:#}", start.elapsed())),
+            Err(error) => {
+                let (after, why) = (start.elapsed(), format!("{error:#}"));
+                report.failed.push(Failed { begun: start, after, why });
+            }
         }
     }
     report

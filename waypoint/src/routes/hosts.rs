@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use common::config::ObjectName;
+use common::snapshot::name_below;
 
 /// How closely a host of a VirtualService names a service; the greater wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,12 +23,15 @@ pub(super) fn full_name<'h>(host: &'h str, namespace: &str, cluster_domain: &str
     Cow::Owned(format!("{host}.{namespace}.svc.{cluster_domain}"))
 }
 
-/// The service of a full name.
-pub(super) fn service_of(name: &str, cluster_domain: &str) -> Option<ObjectName> {
-    let inner = name.strip_suffix(cluster_domain)?.strip_suffix(".svc.")?;
-    let (name, namespace) = inner.split_once('.')?;
-    (!name.is_empty() && !namespace.is_empty() && !namespace.contains('.'))
-        .then(|| ObjectName::new(namespace, name))
+/// What a full name leads to, whether it is there or not: a service of Kubernetes, or one of any ServiceEntry of that
+/// name, which is of no namespace here.
+pub(super) fn led_to(name: &str, cluster_domain: &str) -> ObjectName {
+    name_below(name, cluster_domain).unwrap_or_else(|| ObjectName::new("", name))
+}
+
+/// The same for a service that is there.
+pub(super) fn led_to_by(service: &ObjectName) -> ObjectName {
+    if service.name.contains('.') { ObjectName::new("", service.name.clone()) } else { service.clone() }
 }
 
 /// What a pattern asks of the end of a name: `.x` for `*.x`.
@@ -68,7 +72,7 @@ mod tests {
 
     #[test]
     fn only_full_names_below_the_cluster_domain_are_services() {
-        let service = |name| service_of(name, "cluster.local").map(|it| it.to_string());
+        let service = |name| name_below(name, "cluster.local").map(|it| it.to_string());
         assert_eq!(service("reviews.shop.svc.cluster.local").as_deref(), Some("shop/reviews"));
         for name in [
             "reviews.shop",

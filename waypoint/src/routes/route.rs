@@ -56,15 +56,14 @@ impl Target {
     /// for whoever goes there to see.
     pub(super) fn find(stated: &Destination, namespace: &str, mesh: &Snapshot, cluster_domain: &str) -> Self {
         let host = hosts::full_name(&stated.host, namespace, cluster_domain);
-        let service = hosts::service_of(&host, cluster_domain)
-            .and_then(|it| Some((mesh.service(&it.namespace, &it.name)?, it)));
-        let only_port = service.as_ref().and_then(|(service, _)| match &*service.ports {
+        let service = mesh.service_named(&host, namespace, cluster_domain);
+        let only_port = service.and_then(|service| match &*service.ports {
             [only] => Some(only.port),
             _ => None,
         });
         Self {
             host: if *host == *stated.host { stated.host.clone() } else { host.into() },
-            service: service.map(|(_, name)| name),
+            service: service.map(|it| ObjectName::new(it.namespace.clone(), it.name.clone())),
             subset: stated.subset.clone(),
             port: stated.port.or(only_port),
         }

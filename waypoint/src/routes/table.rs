@@ -176,11 +176,11 @@ impl Part {
         rules.chain(connections)
     }
 
-    /// The services that its routes lead to, whether they exist or not.
+    /// The services that its routes lead to, whether they exist or not, as [`hosts::led_to`] names them.
     pub(super) fn leads_to(&self, cluster_domain: &str) -> BTreeSet<ObjectName> {
         let http = self.http.iter().flat_map(|(route, _)| route.leads_to());
         let connections = self.connections.iter().flat_map(|(_, route)| route.leads_to());
-        http.chain(connections).filter_map(|it| hosts::service_of(&it.host, cluster_domain)).collect()
+        http.chain(connections).map(|it| hosts::led_to(&it.host, cluster_domain)).collect()
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use common::config::ObjectName;
 use common::config::routing::{HttpAction, VirtualService};
-use common::snapshot::Snapshot;
 use common::snapshot::model::Service;
+use common::snapshot::{Snapshot, name_below};
 use imbl::{OrdMap, OrdSet};
 
 use super::hosts;
@@ -89,7 +89,7 @@ impl Tables {
                 it.map(|it| it.ports.iter().map(|it| it.port).collect::<Vec<u16>>())
             };
             if known(change.before) != known(change.now) {
-                stale.extend(self.references.leading.of(change.object).cloned());
+                stale.extend(self.references.leading.of(&hosts::led_to_by(change.object)).cloned());
             }
         }
         let mut named = BTreeSet::new();
@@ -100,8 +100,10 @@ impl Tables {
                 named.extend(self.references.add(stated, new, &self.view));
             }
         }
-        let by_name = named.iter().filter_map(|it| hosts::service_of(it, &self.view.cluster_domain));
+        let by_name = named.iter().filter_map(|it| name_below(it, &self.view.cluster_domain));
         let mut services: BTreeSet<ObjectName> = by_name.collect();
+        let external = named.iter().flat_map(|it| new.external_named(it));
+        services.extend(external.map(|it| ObjectName::new(it.namespace.clone(), it.name.clone())));
         let ends: BTreeSet<&str> = named.iter().filter_map(|it| hosts::wildcard(it)).collect();
         if !ends.is_empty() {
             let by_pattern =

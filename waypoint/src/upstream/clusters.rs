@@ -13,7 +13,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use common::config::ObjectName;
 use common::snapshot::model::{Endpoint, Health, LoadBalancing, Service, ServicePort, Workload};
-use common::snapshot::{Endpoints, MeshSettings, Snapshot};
+use common::snapshot::{Endpoints, MeshSettings, Snapshot, name_below};
 use imbl::OrdMap;
 
 use super::cluster::Inputs;
@@ -124,12 +124,14 @@ impl Clusters {
             ports: Box::new([port]),
             load_balancing: LoadBalancing::default(),
             waypoint: None,
+            external: None,
         });
         let endpoint = Endpoint {
             address: address.ip(),
             workload: Some(pod.clone()),
             health: Health::Healthy,
             ports: [(address.port(), address.port())].into(),
+            weight: std::num::NonZeroU32::MIN,
         };
         let endpoints = Endpoints::collect(vec![endpoint]);
         let name = ObjectName::new(service.namespace.clone(), service.name.clone());
@@ -235,7 +237,11 @@ impl State {
         let mut any = false;
         let mut about = |about| match about {
             About::Many => any = true,
-            About::Host(host) => services.extend(service_of(&host, domain)),
+            About::Host(host) => {
+                services.extend(name_below(&host, domain));
+                let external = self.mesh.external_named(&host);
+                services.extend(external.map(|it| ObjectName::new(it.namespace.clone(), it.name.clone())));
+            }
         };
         for change in self.mesh.destination_rules_since(before) {
             change.before.into_iter().for_each(|it| about(self.rules.remove(it)));
@@ -274,11 +280,4 @@ impl State {
             self.clusters.remove(key);
         }
     }
-}
-
-/// `<name>.<namespace>.svc.<domain>`.
-fn service_of(host: &str, domain: &str) -> Option<ObjectName> {
-    let named = host.strip_suffix(domain)?.strip_suffix(".svc.")?;
-    let (name, namespace) = named.split_once('.')?;
-    (!namespace.contains('.')).then(|| ObjectName::new(namespace, name))
 }

@@ -152,7 +152,7 @@ impl Wanted<'_> {
                 None => Arc::new(EndpointState::new(address, incarnation, now)),
             };
             let labels = if with_labels { labels(workload.as_deref()) } else { Labels::default() };
-            members.push(Member { address, workload, weight: NonZeroU32::MIN, labels, state });
+            members.push(Member { address, workload, weight: endpoint.weight, labels, state });
         }
         // Endpoints come by address, but ports may differ; and two pods may claim one address for a while.
         members.sort_by_key(|it| it.address);

@@ -20,7 +20,7 @@ use rand::Rng;
 
 use super::cluster::Compiled;
 use super::members::{self, Member};
-use super::{Attempt, Cluster, NoUpstream};
+use super::{Attempt, Cluster, EndpointState, NoUpstream};
 
 /// How often another endpoint is drawn when one was tried before (Istio's `retryIgnorePreviousHosts`). The last one
 /// drawn is used all the same.
@@ -98,6 +98,9 @@ impl Pickers {
         let compiled = cluster.compiled();
         if compiled.gone {
             return Err(NoUpstream::Unknown);
+        }
+        if let Some(picked) = where_called(cluster, &compiled, facts, now) {
+            return Ok(picked);
         }
         let Compiled { members, policy, choices, .. } = &**compiled;
         let mut set_cookies = Vec::new();
@@ -179,6 +182,21 @@ fn passthrough(compiled: &Compiled, facts: &PickFacts<'_>, rng: &mut impl Rng) -
     let service = || compiled.service.vips.contains(&called.ip());
     members::at(members, called)
         .or_else(|| service().then(|| choices.by_chance(facts.far_from, members, policy, rng)).flatten())
+}
+
+/// Where the caller meant to go, for a service that has no endpoints of its own: an address by which it is called.
+fn where_called(
+    cluster: &Arc<Cluster>,
+    compiled: &Compiled,
+    facts: &PickFacts<'_>,
+    now: Instant,
+) -> Option<Picked> {
+    let external = compiled.service.external.as_ref().filter(|it| it.goes_where_called);
+    let address = SocketAddr::new(facts.original.ip().to_canonical(), facts.original.port());
+    external.filter(|_| compiled.service.vips.contains(&address.ip()))?;
+    let state = Arc::new(EndpointState::new(address, "".into(), now));
+    let attempt = Attempt::new(cluster.clone(), state);
+    Some(Picked { address, workload: None, set_cookies: Vec::new(), attempt })
 }
 
 /// Whose turn it is in one cluster.

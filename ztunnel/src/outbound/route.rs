@@ -123,6 +123,14 @@ impl<L: Fn(IpAddr) -> u32> Routing<'_, L> {
             let bound = Bound { gateway, namespace: &service.namespace };
             return self.to_waypoint(bound, original, Some(service.clone()), rng);
         }
+        if service.external.as_ref().is_some_and(|it| it.goes_where_called) {
+            return match self.mesh.workload_at(original.ip()) {
+                Some(workload) => self.to_workload(workload, original, Some(service.clone()), rng),
+                None => {
+                    Ok(NextHop::Plain { target: original, destination: None, service: Some(service.clone()) })
+                }
+            };
+        }
         let caller = Caller { node: &source.node, locality: &source.locality, cluster: &source.cluster };
         let wanted = Wanted { port: original.port(), original: original.ip() };
         let load = |endpoint: &Endpoint| (self.load)(endpoint.address);

@@ -44,7 +44,8 @@ fn endpoint(address: &str, node: &str, zone: &str, health: Health) -> Endpoint {
         waypoint: None,
     };
     let address = address.parse().unwrap();
-    Endpoint { address, workload: Some(Arc::new(workload)), health, ports: Arc::from([(80, 8080)]) }
+    let ports = Arc::from([(80, 8080)]);
+    Endpoint { address, workload: Some(Arc::new(workload)), health, ports, weight: std::num::NonZeroU32::MIN }
 }
 
 fn service(mode: BalanceMode, scopes: &[Scope]) -> Service {
@@ -59,6 +60,7 @@ fn service(mode: BalanceMode, scopes: &[Scope]) -> Service {
             .collect(),
         load_balancing: LoadBalancing { routing_preferences: scopes.into(), mode, allow_unready: false },
         waypoint: None,
+        external: None,
     }
 }
 

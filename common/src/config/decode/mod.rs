@@ -5,6 +5,7 @@
 
 pub mod check;
 pub(crate) mod destination;
+pub(crate) mod entry;
 pub(crate) mod istio;
 pub(crate) mod manifest;
 pub(crate) mod peer;

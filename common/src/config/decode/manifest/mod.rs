@@ -95,7 +95,7 @@ impl<'a> Metadata<'a> {
         })
     }
 
-    fn labels(&self, names: &mut Names) -> Result<Labels, Fault> {
+    pub(crate) fn labels(&self, names: &mut Names) -> Result<Labels, Fault> {
         self.labels.as_ref().map_or_else(|| Ok(Labels::default()), |it| labels(it, "metadata.labels", names))
     }
 

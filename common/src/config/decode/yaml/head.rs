@@ -11,8 +11,7 @@ use crate::config::{Kind, Subject};
 /// Istio's group of routing kinds.
 const NETWORKING: &str = "networking.istio.io";
 /// Its kinds that are no business of ours; Gateway is another.
-const OF_NETWORKING: [&str; 6] =
-    ["ServiceEntry", "WorkloadEntry", "WorkloadGroup", "Sidecar", "EnvoyFilter", "ProxyConfig"];
+const OF_NETWORKING: [&str; 4] = ["WorkloadGroup", "Sidecar", "EnvoyFilter", "ProxyConfig"];
 
 /// The first two fields of every document.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -45,6 +44,8 @@ impl Kind {
             Self::Gateway,
             Self::VirtualService,
             Self::DestinationRule,
+            Self::ServiceEntry,
+            Self::WorkloadEntry,
         ]
         .into_iter()
         .find(|kind| kind.name() == name)
@@ -71,7 +72,7 @@ impl Head {
                     Err(format!("{:?}: expected security.istio.io/v1", self.api_version))
                 };
             }
-            Some(Kind::VirtualService | Kind::DestinationRule) => {
+            Some(Kind::VirtualService | Kind::DestinationRule | Kind::ServiceEntry | Kind::WorkloadEntry) => {
                 if group == NETWORKING && matches!(version, "v1" | "v1beta1" | "v1alpha3") {
                     return Ok(kind);
                 }

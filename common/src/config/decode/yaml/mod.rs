@@ -17,6 +17,7 @@ use serde_saphyr::{Error, Options};
 
 use self::head::{Head, Reading};
 use super::destination::DestinationRuleManifest;
+use super::entry::{ServiceEntryManifest, WorkloadEntryManifest};
 use super::manifest::{
     EndpointSliceManifest, GatewayManifest, Manifest, NamespaceManifest, NodeManifest, PodManifest,
     ServiceAccountManifest, ServiceManifest,
@@ -285,6 +286,8 @@ fn read_kind(kind: Kind, text: &str, names: &mut Names) -> Read {
         Kind::Gateway => read::<GatewayManifest<'_>>(kind, text, names),
         Kind::VirtualService => read::<VirtualServiceManifest<'_>>(kind, text, names),
         Kind::DestinationRule => read::<DestinationRuleManifest<'_>>(kind, text, names),
+        Kind::ServiceEntry => read::<ServiceEntryManifest<'_>>(kind, text, names),
+        Kind::WorkloadEntry => read::<WorkloadEntryManifest<'_>>(kind, text, names),
     }
 }
 
