@@ -33,6 +33,7 @@ use crate::record::Ledger;
 use crate::routes::{ServiceRoutes, View};
 use crate::settings::Settings;
 use crate::upstream::connection::{Connector, Myself};
+use crate::upstream::origins::Origins;
 use crate::upstream::{Clusters, Vantage};
 use crate::worker::{Followed, Shared, Worker, listen};
 
@@ -81,7 +82,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
 
     let ((trigger, watch), end) = (drain::channel(), CancellationToken::new());
     let uid = format!("{}//Pod/{}/{}", settings.node.cluster_id, given.pod_namespace, given.pod_name);
-    let myself = Arc::new(Myself { identity, uid: uid.into() });
+    let (myself, origins) = (Arc::new(Myself { identity, uid: uid.into() }), Arc::new(Origins::default()));
     let mut threads = Vec::new();
     for index in 0..settings.runtime.worker_threads() {
         let listener = listen(given.listen)?;
@@ -90,6 +91,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
             myself: myself.clone(),
             certs: certs.clone(),
             tunnels: Pool::new(TUNNEL_RELEASE, budget.clone()),
+            origins: origins.clone(),
         };
         let worker = Arc::new(Worker {
             shared: shared.clone(),

@@ -1,12 +1,12 @@
 //! Carries a stream that is not HTTP to an endpoint, byte by byte.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::hbone::io::TunnelIo;
 use common::refusal::Refusal;
 use tokio::io::copy_bidirectional;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use crate::exchange::flow::Flow;
 use crate::record::Carried;
@@ -38,11 +38,14 @@ pub async fn carry(conversation: &Arc<Conversation>, client: TunnelIo, server_na
             let _ = match far {
                 Transport::Tunnel(mut far) => copy_bidirectional(&mut client, &mut far).await,
                 Transport::Tcp(mut far) => copy_bidirectional(&mut client, &mut far).await,
+                Transport::TunnelTls(mut far) => copy_bidirectional(&mut client, &mut far).await,
+                Transport::TcpTls(mut far) => copy_bidirectional(&mut client, &mut far).await,
             };
         };
-        match policy.max_connection_duration {
-            Some(most) => drop(timeout(most, carrying).await),
-            None => carrying.await,
+        tokio::select! {
+            () = carrying => {}
+            () = silence(&record, policy.tcp_idle_timeout) => {}
+            () = at_most(policy.max_connection_duration) => {}
         }
         Ok(())
     };
@@ -52,6 +55,24 @@ pub async fn carry(conversation: &Arc<Conversation>, client: TunnelIo, server_na
     };
     if let Err(refusal) = refused {
         record.refuse(refusal);
+    }
+}
+
+/// Ends when nothing has been carried for as long as `idle`, or up to twice that.
+async fn silence(record: &Carried, idle: Option<Duration>) {
+    let Some(idle) = idle else { return std::future::pending().await };
+    let mut carried = None;
+    while carried != Some(record.bytes()) {
+        carried = Some(record.bytes());
+        sleep(idle).await;
+    }
+}
+
+/// Ends after `most`.
+async fn at_most(most: Option<Duration>) {
+    match most {
+        Some(most) => sleep(most).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -5,6 +5,7 @@
 //! them must not hold up traffic.
 
 pub mod file;
+pub mod names;
 mod start;
 
 use std::io;

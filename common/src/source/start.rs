@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use super::apply;
 use super::file::{FileSource, Running};
+use super::{apply, names};
 use crate::lifecycle::readiness::Readiness;
 use crate::settings::NodeSettings;
 use crate::snapshot::publish::Reader;
@@ -26,6 +26,7 @@ pub fn start(
     if let Some(file) = remembered {
         source = source.remembering(file);
     }
+    tokio::spawn(names::follow(mesh.clone(), batches.clone(), names::look_up));
     let running = source.run(batches).context("--manifests")?;
     let (mut status, mut applied) = (running.status(), mesh.clone());
     let read = readiness.await_task(format!("manifests in {}", node.manifests.display()));

@@ -7,6 +7,7 @@ mod admission;
 mod blame;
 mod config;
 mod handshake;
+pub mod origin;
 mod peer;
 mod provider;
 mod roots;

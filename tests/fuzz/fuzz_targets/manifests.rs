@@ -76,6 +76,7 @@ impl Desk {
             upserts: decoded.stated,
             removals,
             rejected: decoded.rejected,
+            resolved: Vec::new(),
         });
         assert!(!unread || !self.now.unknown_policies().is_empty(), "what may be a policy was passed over");
     }

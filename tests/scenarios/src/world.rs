@@ -44,6 +44,7 @@ impl World {
             upserts: decoded.stated,
             removals,
             rejected: decoded.rejected,
+            resolved: Vec::new(),
         });
         self.publisher.publish(now.clone());
         now

@@ -93,6 +93,11 @@ impl Carried {
         self.refusal = Some(refusal);
     }
 
+    /// Bytes carried so far, both ways.
+    pub fn bytes(&self) -> u64 {
+        self.request.all.load(Ordering::Relaxed) + self.response.all.load(Ordering::Relaxed)
+    }
+
     /// The client's stream, counted as it is carried.
     pub fn metered<T>(&self, client: T) -> Metered<'_, T> {
         Metered { client, carried: self }

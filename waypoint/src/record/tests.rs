@@ -51,6 +51,7 @@ fn service(name: &str) -> Arc<Service> {
         ports: Box::new([ServicePort { port: 80, name: "http".into(), app_protocol: "".into() }]),
         load_balancing: LoadBalancing::default(),
         waypoint: None,
+        external: None,
     })
 }
 

@@ -1,9 +1,12 @@
-//! One HTTP connection to an endpoint: over HBONE where the endpoint is in the mesh, plain where it is not.
+//! One connection to an endpoint: over HBONE where the endpoint is in the mesh, plain where it is not; within, TLS of its own
+//! where a DestinationRule asks for that.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use common::certs::CertStore;
+use common::config::destination::pool::{Http2Keepalive, TcpKeepalive};
+use common::config::destination::tls::{ClientTls, TlsMode};
 use common::hbone::io::TunnelIo;
 use common::hbone::pool::{Key, Pool};
 use common::hbone::request::{Authority, Baggage, Connect, Forwarded, Traceparent};
@@ -12,6 +15,7 @@ use common::refusal::Refusal;
 use common::snapshot::model::{TunnelProtocol, Workload};
 use common::spiffe::Identity;
 use common::tls;
+use common::tls::origin::Inside;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
@@ -19,6 +23,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::origins::Origins;
 use crate::payload::Payload;
 
 /// The port of HBONE.
@@ -54,6 +59,8 @@ pub struct Place {
     pub host: Option<Arc<str>>,
     /// Who the client is, for telemetry of the endpoint's node.
     pub baggage: Option<Baggage>,
+    /// `tcpKeepalive` of a connection outside tunnels.
+    pub keepalive: Option<TcpKeepalive>,
 }
 
 /// What connections are made with.
@@ -65,6 +72,8 @@ pub struct Connector {
     pub certs: CertStore,
     /// Tunnels of this worker.
     pub tunnels: Pool,
+    /// TLS towards endpoints, of all workers.
+    pub origins: Arc<Origins>,
 }
 
 /// What is called on a connection.
@@ -86,16 +95,31 @@ pub enum SendError {
 }
 
 impl Connector {
-    /// A byte stream to an endpoint: a tunnel to a pod of the mesh, TCP to anything else.
+    /// A byte stream to an endpoint: a tunnel to a pod of the mesh, TCP to anything else, and within either of them TLS
+    /// where `secured` says so.
     ///
     /// # Errors
     /// [`Refusal`] when it cannot be had.
-    pub async fn connect(&self, place: &Place) -> Result<Transport, Refusal> {
-        match &place.workload {
-            Some(workload) if workload.protocol == TunnelProtocol::Hbone => {
-                self.tunnel(place, workload).await.map(Transport::Tunnel)
+    pub async fn connect(&self, place: &Place, secured: Option<&Secured>) -> Result<Transport, Refusal> {
+        let in_mesh = place.workload.as_ref().filter(|it| it.protocol == TunnelProtocol::Hbone);
+        let Some(secured) = secured.filter(|it| it.is_meant_for(in_mesh.is_some())) else {
+            return match in_mesh {
+                Some(workload) => self.tunnel(place, workload).await.map(Transport::Tunnel),
+                None => dial(place.address, place.keepalive.as_ref()).await.map(Transport::Tcp),
+            };
+        };
+        let origin = self.origins.get(&secured.tls, &secured.names, secured.inside).await?;
+        let called = place.host.as_deref().unwrap_or_default();
+        let deadline = tls::CONNECT_DEADLINE;
+        match in_mesh {
+            Some(workload) => {
+                let io = self.tunnel(place, workload).await?;
+                origin.connect(io, called, deadline).await.map(|it| Transport::TunnelTls(Box::new(it)))
             }
-            _ => dial(place.address).await.map(Transport::Tcp),
+            None => {
+                let io = dial(place.address, place.keepalive.as_ref()).await?;
+                origin.connect(io, called, deadline).await.map(|it| Transport::TcpTls(Box::new(it)))
+            }
         }
     }
 
@@ -120,7 +144,7 @@ impl Connector {
         };
         let certificate = self.certs.get(&self.myself.identity).await?;
         let dialled = || async {
-            let tcp = dial(peer).await?;
+            let tcp = dial(peer, None).await?;
             tls::connect(tcp, &certificate.client, &workload.identity, tls::CONNECT_DEADLINE).await
         };
         self.tunnels.open(&key, &request, dialled).await.map(TunnelIo::new)
@@ -134,6 +158,32 @@ pub enum Transport {
     Tunnel(TunnelIo),
     /// Outside of it.
     Tcp(TcpStream),
+    /// Within the mesh, with TLS of the application's own.
+    TunnelTls(Box<tls::ClientStream<TunnelIo>>),
+    /// Outside of it, with TLS.
+    TcpTls(Box<tls::ClientStream<TcpStream>>),
+}
+
+/// TLS of its own towards an endpoint.
+#[derive(Debug, Clone)]
+pub struct Secured {
+    /// As stated.
+    pub tls: Arc<ClientTls>,
+    /// Names of which the certificate has to have one, where `tls` states none (ServiceEntry `subjectAltNames`).
+    pub names: Box<[Arc<str>]>,
+    /// What is spoken in it.
+    pub inside: Inside,
+}
+
+impl Secured {
+    /// Whether it asks for anything here: the mesh's own TLS is what a tunnel is.
+    fn is_meant_for(&self, tunnelled: bool) -> bool {
+        match self.tls.mode {
+            TlsMode::Disable => false,
+            TlsMode::IstioMutual => !tunnelled,
+            TlsMode::Simple | TlsMode::Mutual => true,
+        }
+    }
 }
 
 impl Transport {
@@ -141,15 +191,27 @@ impl Transport {
     ///
     /// # Errors
     /// [`Refusal::Http2Failed`] when the preface cannot be written.
-    pub async fn begin(self, version: Version, held: impl Send + 'static) -> Result<Sender, Refusal> {
+    pub async fn begin(
+        self,
+        version: Version,
+        keepalive: Option<Http2Keepalive>,
+        held: impl Send + 'static,
+    ) -> Result<Sender, Refusal> {
         match self {
-            Self::Tunnel(io) => begin(io, version, held).await,
-            Self::Tcp(io) => begin(io, version, held).await,
+            Self::Tunnel(io) => begin(io, version, keepalive, held).await,
+            Self::Tcp(io) => begin(io, version, keepalive, held).await,
+            Self::TunnelTls(io) => begin(io, version, keepalive, held).await,
+            Self::TcpTls(io) => begin(io, version, keepalive, held).await,
         }
     }
 }
 
-async fn begin<T>(io: T, version: Version, held: impl Send + 'static) -> Result<Sender, Refusal>
+async fn begin<T>(
+    io: T,
+    version: Version,
+    keepalive: Option<Http2Keepalive>,
+    held: impl Send + 'static,
+) -> Result<Sender, Refusal>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -161,6 +223,9 @@ where
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_header_list_size(ANSWER_HEAD_BYTES as u32);
+        if let Some(keepalive) = keepalive {
+            builder.keep_alive_interval(keepalive.interval).keep_alive_timeout(keepalive.timeout);
+        }
         let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(failed)?;
         tokio::spawn(async move {
             // Its requests have heard of whatever ended it.
@@ -179,11 +244,29 @@ where
     Ok(Sender::Http1(sender))
 }
 
-async fn dial(address: SocketAddr) -> Result<TcpStream, Refusal> {
+async fn dial(address: SocketAddr, keepalive: Option<&TcpKeepalive>) -> Result<TcpStream, Refusal> {
     let failed = |error: std::io::Error| Refusal::ConnectFailed(format!("{address}: {error}").into());
     let stream = TcpStream::connect(address).await.map_err(failed)?;
     socket::tune(&stream).map_err(failed)?;
+    if let Some(keepalive) = keepalive {
+        probe(&stream, keepalive).map_err(failed)?;
+    }
     Ok(stream)
+}
+
+/// Probes of a silent connection, as stated.
+fn probe(stream: &TcpStream, keepalive: &TcpKeepalive) -> std::io::Result<()> {
+    let mut probes = socket2::TcpKeepalive::new();
+    if let Some(time) = keepalive.time {
+        probes = probes.with_time(time);
+    }
+    if let Some(interval) = keepalive.interval {
+        probes = probes.with_interval(interval);
+    }
+    if let Some(count) = keepalive.probes {
+        probes = probes.with_retries(count.get());
+    }
+    socket2::SockRef::from(stream).set_tcp_keepalive(&probes)
 }
 
 fn unspecified(of_family: IpAddr) -> IpAddr {

@@ -9,11 +9,12 @@ use std::time::Instant;
 use common::balance::budget::{Overflow, Resource};
 use common::balance::outlier::Outcome;
 use common::refusal::Refusal;
+use common::tls::origin::Inside;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use super::connection::{Place, SendError, Transport};
+use super::connection::{Place, Secured, SendError, Transport};
 use super::pool::{Connections, PoolKey, Pooled};
 use super::{Cluster, EffectivePolicy, Permit, Picked};
 use crate::payload::Payload;
@@ -99,6 +100,7 @@ impl Upstream<'_> {
             incarnation: endpoint.incarnation.clone(),
             version,
             client: self.conversation.client.ip(),
+            tls: self.policy.tls.clone(),
         };
         loop {
             let mut pooled = self.connection(&key, is_limited).await?;
@@ -137,7 +139,7 @@ impl Upstream<'_> {
             }
             false => None,
         };
-        let transport = self.connect().await?;
+        let transport = self.connect(Inside::Bytes).await?;
         self.picked.attempt.note(Outcome::Opened, Instant::now());
         Ok((transport, (place, self.picked.attempt.endpoint().connected())))
     }
@@ -155,12 +157,23 @@ impl Upstream<'_> {
             },
             false => None,
         };
-        let transport = self.connect().await?;
+        let inside = if key.version == Version::HTTP_2 { Inside::Http2 } else { Inside::Http1 };
+        let transport = self.connect(inside).await?;
         let held = (place, self.picked.attempt.endpoint().connected());
-        let sender = transport.begin(key.version, held).await.map_err(Failed::Connect)?;
+        let keepalive = self.policy.http2_keepalive;
+        let sender = transport.begin(key.version, keepalive, held).await.map_err(Failed::Connect)?;
         self.picked.attempt.note(Outcome::Connected, Instant::now());
         let most = self.policy.max_requests_per_connection.map(std::num::NonZeroU32::get);
-        let mut pooled = Pooled { sender, taken: 0, most, idle: self.policy.http_idle_timeout };
+        let until = self.policy.max_connection_duration.map(|most| tokio::time::Instant::now() + most);
+        let mut pooled = Pooled {
+            sender,
+            taken: 0,
+            most,
+            idle: self.policy.http_idle_timeout,
+            until,
+            most_streams: self.policy.max_concurrent_streams,
+            streams: Arc::default(),
+        };
         match pooled.share() {
             Some(shared) => {
                 pool.keep(key, pooled);
@@ -192,16 +205,19 @@ impl Upstream<'_> {
         }
     }
 
-    async fn connect(&self) -> Result<Transport, Failed> {
-        let conversation = self.conversation;
+    async fn connect(&self, inside: Inside) -> Result<Transport, Failed> {
+        let (conversation, service) = (self.conversation, self.cluster.service());
         let place = Place {
             address: self.picked.address,
             workload: self.picked.workload.clone(),
             client: conversation.client,
-            host: Some(self.cluster.service().hostname.clone()),
+            host: Some(service.hostname.clone()),
             baggage: conversation.baggage.clone(),
+            keepalive: self.policy.tcp_keepalive.clone(),
         };
-        let connecting = conversation.worker.connector.connect(&place);
+        let names = || service.external.iter().flat_map(|it| it.subject_alt_names.iter().cloned()).collect();
+        let secured = self.policy.tls.clone().map(|tls| Secured { tls, names: names(), inside });
+        let connecting = conversation.worker.connector.connect(&place, secured.as_ref());
         let late = || Refusal::ConnectFailed(format!("no answer from {} in time", place.address).into());
         timeout(self.policy.connect_timeout, connecting)
             .await

@@ -13,6 +13,7 @@ pub mod connection;
 pub mod dispatch;
 pub mod endpoint;
 mod members;
+pub mod origins;
 pub mod picker;
 pub mod policy;
 pub mod pool;

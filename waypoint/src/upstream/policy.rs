@@ -6,6 +6,7 @@
 //! subset's block therefore beats the host's for that port. Knows no endpoints; which rule applies is for `rules` to say.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::balance::budget::{Limits, RetryBudget};
@@ -67,8 +68,8 @@ pub struct EffectivePolicy {
     pub http2_keepalive: Option<Http2Keepalive>,
     /// `outlierDetection`; `None` when there is none.
     pub outlier: Option<outlier::Settings>,
-    /// `tls` towards the endpoint, inside the tunnel.
-    pub tls: Option<ClientTls>,
+    /// `tls` towards the endpoint, inside the tunnel where there is one.
+    pub tls: Option<Arc<ClientTls>>,
     /// `tunnel` through a forward proxy.
     pub tunnel: Option<Tunnel>,
 }
@@ -159,7 +160,7 @@ impl<'r> Blocks<'r> {
             max_concurrent_streams: http.max_concurrent_streams.map_or(DEFAULT_MAX_STREAMS, NonZeroU32::get),
             http2_keepalive: http.keepalive,
             outlier: self.outlier_detection.map(detection),
-            tls: self.tls.cloned(),
+            tls: self.tls.cloned().map(Arc::new),
             tunnel: self.tunnel.cloned(),
         }
     }

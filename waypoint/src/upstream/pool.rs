@@ -1,13 +1,14 @@
 //! Connections to endpoints that wait for the next request, by whom they may serve.
 //!
 //! A connection is used again only for the same cluster, endpoint (address and incarnation of the pod), version of HTTP
-//! and client address: the endpoint's node was told of that client. Knows nothing of how connections are made.
+//! client address (the endpoint's node was told of that client), and TLS. Knows nothing of how connections are made.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use common::config::destination::tls::ClientTls;
 use http::Version;
 use tokio::time::Instant;
 
@@ -31,6 +32,8 @@ pub struct PoolKey {
     pub version: Version,
     /// The client's address.
     pub client: IpAddr,
+    /// TLS of its own, as stated when it was made.
+    pub tls: Option<Arc<ClientTls>>,
 }
 
 /// A connection that is in use, or waits.
@@ -44,6 +47,12 @@ pub struct Pooled {
     pub most: Option<u32>,
     /// How long it may wait; `None` is for ever.
     pub idle: Option<Duration>,
+    /// When it takes no further request; `None` is never.
+    pub until: Option<Instant>,
+    /// Requests under way at a time, where it takes several.
+    pub most_streams: u32,
+    /// Held once by each request under way, and once more.
+    pub streams: Arc<()>,
 }
 
 #[derive(Debug)]
@@ -71,7 +80,7 @@ impl Connections {
         let before = waiting.len();
         waiting.retain(|it| !it.pooled.sender.is_closed() && !it.pooled.is_spent());
         // One that is not ready is an HTTP/1.1 connection whose last answer is just being put away.
-        let found = waiting.iter().rposition(|it| it.pooled.sender.is_ready());
+        let found = waiting.iter().rposition(|it| it.pooled.sender.is_ready() && !it.pooled.is_full());
         let taken = found.map(|at| match waiting[at].pooled.share() {
             Some(shared) => {
                 waiting[at].since = Instant::now();
@@ -136,11 +145,18 @@ impl Pooled {
     pub fn share(&mut self) -> Option<Self> {
         let sender = self.sender.shared()?;
         self.taken += 1;
-        Some(Self { sender, taken: self.taken, most: self.most, idle: self.idle })
+        Some(Self { sender, streams: self.streams.clone(), ..*self })
     }
 
     /// Whether it has taken as many requests as it may.
     pub fn is_spent(&self) -> bool {
         self.most.is_some_and(|most| self.taken >= most)
+            || self.until.is_some_and(|until| Instant::now() >= until)
+    }
+
+    /// Whether as many requests are under way on it as may be.
+    fn is_full(&self) -> bool {
+        let others = Arc::strong_count(&self.streams) - 1;
+        !self.sender.is_exclusive() && others >= self.most_streams as usize
     }
 }

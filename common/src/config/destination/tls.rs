@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 /// `tls`. Empty strings are not stated.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ClientTls {
     /// `mode`.
     pub mode: TlsMode,
@@ -26,7 +26,7 @@ pub struct ClientTls {
 }
 
 /// `tls.mode`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum TlsMode {
     /// `DISABLE`: no TLS of its own; a tunnel of the mesh stays what it is.
     #[default]

@@ -1,6 +1,7 @@
 //! Handshakes over an in-memory pipe, both ends ours unless the case is a hostile or plain peer.
 
 mod certificates;
+mod origin;
 mod protocol;
 
 use std::sync::Arc;

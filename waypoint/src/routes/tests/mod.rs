@@ -52,6 +52,7 @@ impl Desk {
             upserts: decoded.stated,
             removals,
             rejected: decoded.rejected,
+            resolved: Vec::new(),
         });
         self.now.clone()
     }

@@ -65,7 +65,7 @@ impl Desk {
         let gone = before.into_iter().filter(|it| !keys.contains(it));
         let removals = gone.map(|key| Removal { file: file.clone(), key }).collect();
         let reread = vec![file.clone()];
-        let batch = Batch { reread, upserts: decoded.stated, removals, rejected: Vec::new() };
+        let batch = Batch { reread, upserts: decoded.stated, removals, ..Batch::default() };
         self.snapshot = self.mesh.apply(batch);
         self.clusters.update(&self.snapshot, self.now);
     }

@@ -83,7 +83,7 @@ fn other_kinds_are_skipped_by_name() {
         ("discovery.k8s.io/v1beta1", "EndpointSlice"),
         ("policy.linkerd.io/v1alpha1", "AuthorizationPolicy"),
         ("security.istio.io/v1", "RequestAuthentication"),
-        ("networking.istio.io/v1", "ServiceEntry"),
+        ("networking.istio.io/v1", "WorkloadGroup"),
         ("networking.istio.io/v1", "Gateway"),
         ("example.com/v1", "VirtualService"),
     ] {
