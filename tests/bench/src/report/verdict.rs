@@ -110,12 +110,12 @@ fn ratio(results: &Results, figure: &Figure, system: &str, yardstick: &str) -> O
 mod tests {
     use super::*;
     use crate::{
-        figures::FIGURES,
+        layer::Layer,
         results::{Contestant, Sample},
     };
 
     fn figure(id: &str) -> &'static Figure {
-        FIGURES.iter().find(|figure| figure.id == id).unwrap()
+        Layer::L4.figures().iter().find(|figure| figure.id == id).unwrap()
     }
 
     /// One value a round for each system.
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn what_was_not_measured_is_never_met() {
-        for figure in FIGURES {
+        for figure in [Layer::L4, Layer::L7].iter().flat_map(|layer| layer.figures()) {
             let verdict = judge(&Results::default(), figure).verdict;
             assert!(matches!(verdict, Verdict::Unmeasured | Verdict::Shown), "{}: {verdict:?}", figure.id);
         }

@@ -5,7 +5,7 @@
 //! be told from outside.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddrV4},
     path::Path,
     time::Duration,
 };
@@ -49,6 +49,8 @@ pub(crate) struct Stage {
     pub(crate) client: Pod,
     /// The pod of the applications.
     pub(crate) server: Pod,
+    /// Where clients call the server, if not at its own address.
+    front: Option<SocketAddrV4>,
     cluster: Cluster,
 }
 
@@ -66,7 +68,7 @@ impl Stage {
                 pod.namespace().sysctl(name, value)?;
             }
         }
-        let mut stage = Self { applications: Vec::new(), client, server, cluster };
+        let mut stage = Self { applications: Vec::new(), client, server, front: None, cluster };
         for (program, port) in [("http", port::HTTP), ("tcp-echo", port::ECHO), ("tcp-sink", port::SINK)] {
             let application = Spawn::new(program, binaries::find("ebb-app")?)
                 .role(SERVER)
@@ -125,15 +127,26 @@ impl Stage {
         SocketAddrV4::new(self.address(), port).to_string()
     }
 
+    /// From now on clients call the server's HTTP at `front`, as at a service's address.
+    pub(crate) fn call_at(&mut self, front: SocketAddrV4) {
+        self.front = Some(front);
+    }
+
+    /// Where clients call the server's HTTP.
+    #[must_use]
+    pub(crate) fn called(&self) -> SocketAddrV4 {
+        self.front.unwrap_or(SocketAddrV4::new(self.address(), port::HTTP))
+    }
+
     /// The address of a small answer.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/bytes/64", self.target(port::HTTP))
+        format!("http://{}/bytes/64", self.called())
     }
 
     /// Whether a request from the client's pod is answered.
     pub(crate) fn answers(&self) -> bool {
-        let server = SocketAddr::from((self.address(), port::HTTP));
-        let answer = self.client.namespace().http_get(server, "/bytes/1", Duration::from_secs(2));
+        let answer =
+            self.client.namespace().http_get(self.called().into(), "/bytes/1", Duration::from_secs(2));
         answer.is_ok_and(|(status, _)| status == 200)
     }
 }

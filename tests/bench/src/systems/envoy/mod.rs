@@ -1,4 +1,4 @@
-//! A pair of Envoy sidecars in L4 mode, one in each pod's namespace, with mutual TLS between them: what Ebb is measured
+//! A pair of Envoy sidecars that carry connections or route requests, one in each pod's namespace, with mutual TLS between them: what Ebb is measured
 //! against.
 //!
 //! Nothing works without both: the server's side takes nothing but mutual TLS, and the client's sends nothing else.
@@ -25,8 +25,11 @@ use harness::{
     process::{Process, Spawn},
 };
 
-use self::{certificates::Certificates, config::Side};
-use super::{Candidate, Running, Stage, Tools};
+use self::{
+    certificates::Certificates,
+    config::{Carries, Side},
+};
+use super::{Candidate, ROUTES, Running, Stage, Tools};
 
 /// How long a sidecar may take to be live.
 const LIVE_WITHIN: Duration = Duration::from_secs(20);
@@ -42,13 +45,19 @@ const ANSWER_MAX: u64 = 64 * 1024;
 pub(crate) struct Envoy {
     name: &'static str,
     concurrency: u32,
+    carries: Carries,
 }
 
 impl Envoy {
     /// One worker thread each.
-    pub(crate) const ONE: Self = Self { name: "envoy-1", concurrency: 1 };
+    pub(crate) const ONE: Self = Self { name: "envoy-1", concurrency: 1, carries: Carries::Connections };
     /// Two worker threads each.
-    pub(crate) const TWO: Self = Self { name: "envoy-2", concurrency: 2 };
+    pub(crate) const TWO: Self = Self { name: "envoy-2", concurrency: 2, carries: Carries::Connections };
+
+    /// The same with both sidecars speaking HTTP, and routes in the client's.
+    pub(crate) fn routing(self) -> Self {
+        Self { carries: Carries::Requests { routes: ROUTES }, ..self }
+    }
 
     fn spawn(&self, program: &Path, pod: &Pod, side: Side, config: &Path) -> Result<Process> {
         let name = match side {
@@ -91,9 +100,17 @@ impl Candidate for Envoy {
     }
 
     fn about(&self) -> String {
+        let filter = match self.carries {
+            Carries::Connections => "tcp_proxy",
+            Carries::Requests { .. } => {
+                "http_connection_manager in both, the routes with Istio's default retries in the client's, HTTP/1.1 \
+                 throughout, Envoy's own statistics as in its defaults"
+            }
+        };
         format!(
-            "a pair of Envoy {} sidecars, tcp_proxy, concurrency {}; mutual TLS 1.3 by Envoy's defaults (AES-128-GCM first, \
-             sessions resumed), P-256 certificates; nat redirection in the pods; circuit breakers raised; no access log",
+            "a pair of Envoy {} sidecars, {filter}, concurrency {}; mutual TLS 1.3 by Envoy's defaults (AES-128-GCM first, \
+             sessions resumed), P-256 certificates; nat redirection in the pods; circuit breakers raised; no access log, as \
+             in Istio's default installation",
             binary::VERSION,
             self.concurrency
         )
@@ -109,15 +126,27 @@ impl Candidate for Envoy {
         let stage = Stage::set()?;
         let servers: Vec<SocketAddrV4> = stage.servers();
         let certificates = Certificates::generate()?;
-        let mut running = Running { proxies: Vec::new(), stage };
+        let mut running = Running { proxies: Vec::new(), router: None, stage };
         for (side, pod) in [(Side::Server, &running.stage.server), (Side::Client, &running.stage.client)] {
             let config = running.stage.directory().join(format!("envoy-{side:?}.json").to_lowercase());
-            let text = config::sidecar(side, &servers, &certificates).to_string();
+            let text = config::sidecar(side, &servers, &certificates, self.carries).to_string();
             fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
             running.proxies.push(Box::new(self.spawn(&program, pod, side, &config)?));
         }
+        // The client's, which was pushed last.
+        running.router =
+            matches!(self.carries, Carries::Requests { .. }).then_some(running.proxies.len() - 1);
         redirect::inbound(running.stage.server.namespace())?;
         redirect::outbound(running.stage.client.namespace())?;
         Ok(running)
+    }
+
+    fn start_with_routes(&self, tools: &Tools, routes: u32) -> Result<Option<Running>> {
+        match self.carries {
+            Carries::Connections => Ok(None),
+            Carries::Requests { .. } => {
+                Self { carries: Carries::Requests { routes }, ..*self }.start(tools).map(Some)
+            }
+        }
     }
 }
