@@ -6,6 +6,7 @@
 mod direct;
 mod ebb;
 mod envoy;
+mod request;
 mod routes;
 mod stage;
 

@@ -18,7 +18,7 @@ use harness::{
     process::{Process, Spawn},
 };
 
-use super::{CLIENT, SERVER};
+use super::{CLIENT, SERVER, request};
 
 /// The server's ports.
 pub(crate) mod port {
@@ -32,6 +32,9 @@ pub(crate) mod port {
     /// All of them.
     pub(crate) const ALL: [u16; 3] = [HTTP, ECHO, SINK];
 }
+
+/// How long one try may take.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long an application may take to listen.
 const LISTENS_WITHIN: Duration = Duration::from_secs(10);
@@ -145,8 +148,7 @@ impl Stage {
 
     /// Whether a request from the client's pod is answered.
     pub(crate) fn answers(&self) -> bool {
-        let answer =
-            self.client.namespace().http_get(self.called().into(), "/bytes/1", Duration::from_secs(2));
-        answer.is_ok_and(|(status, _)| status == 200)
+        request::status(self.client.namespace(), self.called().into(), "/bytes/1", ANSWERS_WITHIN)
+            .is_ok_and(|status| status == 200)
     }
 }

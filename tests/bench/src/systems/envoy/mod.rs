@@ -1,5 +1,5 @@
-//! A pair of Envoy sidecars that carry connections or route requests, one in each pod's namespace, with mutual TLS between them: what Ebb is measured
-//! against.
+//! A pair of Envoy sidecars that carry connections or route requests, one in each pod's namespace, with mutual TLS between
+//! them: what Ebb is measured against.
 //!
 //! Nothing works without both: the server's side takes nothing but mutual TLS, and the client's sends nothing else.
 //! Traffic gets to them as in a sidecar of Istio's, by nat rules in the pod. It runs as root with the sidecar's group, by
@@ -10,13 +10,7 @@ mod certificates;
 mod config;
 mod redirect;
 
-use std::{
-    fs,
-    io::{Read, Write},
-    net::SocketAddrV4,
-    path::Path,
-    time::Duration,
-};
+use std::{fs, net::SocketAddrV4, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use harness::{
@@ -29,16 +23,13 @@ use self::{
     certificates::Certificates,
     config::{Carries, Side},
 };
-use super::{Candidate, ROUTES, Running, Stage, Tools};
+use super::{Candidate, ROUTES, Running, Stage, Tools, request};
 
 /// How long a sidecar may take to be live.
 const LIVE_WITHIN: Duration = Duration::from_secs(20);
 
 /// How long its admin port may take to answer.
 const ASK_WITHIN: Duration = Duration::from_secs(1);
-
-/// Longest answer of the admin port that is read, in bytes.
-const ANSWER_MAX: u64 = 64 * 1024;
 
 /// Envoy with a number of worker threads. Which number is better depends on the work, so both take part.
 #[derive(Clone, Copy, Debug)]
@@ -83,15 +74,10 @@ impl Envoy {
     }
 }
 
-/// Asks the sidecar in `pod`. By HTTP/1.1, since Envoy's admin port refuses 1.0, which is what the harness speaks.
+/// Asks the sidecar in `pod`.
 fn is_live(pod: &Pod) -> Result<bool> {
     let admin = ([127, 0, 0, 1], config::ADMIN).into();
-    let mut stream = pod.namespace().connect(admin, ASK_WITHIN)?;
-    stream.set_read_timeout(Some(ASK_WITHIN))?;
-    stream.write_all(b"GET /ready HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
-    Ok(answer.starts_with("HTTP/1.1 200 "))
+    Ok(request::status(pod.namespace(), admin, "/ready", ASK_WITHIN)? == 200)
 }
 
 impl Candidate for Envoy {
