@@ -1,6 +1,7 @@
 //! What routing costs: to match a request with a thousand rules, and to follow one change among ten thousand routes.
 //!
-//! `cargo run --release -p waypoint --example routing_cost [services]`
+//! `cargo run --release -p waypoint --example routing_cost [--json] [services]`: a table for people, or one JSON object in
+//! the same units, with the costs of a match by shape and those of a change by what is changed.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use common::config::names::Names;
 use common::config::{Batch, ObjectName};
 use common::snapshot::{Mesh, MeshSettings, Snapshot};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Value, json};
 use waypoint::routes::{Found, RequestFacts, Tables, View, canonical_path, compile};
 
 const RULES: usize = 1_000;
@@ -20,17 +22,44 @@ const RULES_PER_RESOURCE: usize = 250;
 const MATCHES: u32 = 200_000;
 
 fn main() -> Result<()> {
-    let services = std::env::args().nth(1).map(|it| it.parse()).transpose()?.unwrap_or(10_000);
-    println!("one request against {RULES} rules, ns: first rule, last rule, none, every rule in turn");
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let as_json = arguments.first().is_some_and(|it| it == "--json");
+    arguments.drain(..usize::from(as_json));
+    let services = arguments.first().map(|it| it.parse()).transpose()?.unwrap_or(10_000);
+    let mut costs = json!({});
     for (shape, rule, request) in SHAPES {
-        matching(shape, rule, request)?;
+        costs["match_ns"][shape] = matching(shape, rule, request)?;
     }
     let started = Instant::now();
     for _ in 0..MATCHES {
         black_box(canonical_path(black_box("/api/v1/users/12345/orders?page=2")).is_ok());
     }
-    println!("canonical path {:23.0}", ns_each(started));
-    following(services)
+    costs["canonical_path_ns"] = json!(started.elapsed().as_nanos() as f64 / f64::from(MATCHES));
+    costs["services"] = json!(services);
+    costs["change_ms"] = following(services)?;
+    if as_json {
+        println!("{costs}")
+    } else {
+        print!("{}", table(&costs))
+    }
+    Ok(())
+}
+
+fn table(costs: &Value) -> String {
+    let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
+    let mut text =
+        format!("one request against {RULES} rules, ns: first rule, last rule, none, every rule in turn\n");
+    for (shape, ..) in SHAPES {
+        let of = |place: &str| number(&costs["match_ns"][shape][place]);
+        let [first, last, none, in_turn] = ["first", "last", "none", "in_turn"].map(of);
+        text += &format!("{shape:21}{first:9.0}{last:9.0}{none:9.0}{in_turn:9.0}\n");
+    }
+    text += &format!("canonical path {:23.0}\n", number(&costs["canonical_path_ns"]));
+    text += &format!("{} services with a VirtualService each, ms:\n", costs["services"]);
+    for (what, ms) in costs["change_ms"].as_object().into_iter().flatten() {
+        text += &format!("{what:15}{:10.3}\n", number(ms));
+    }
+    text
 }
 
 /// A shape: its name, the match of rule `#`, and path and header `x-tenant` of a request for it.
@@ -46,7 +75,7 @@ const SHAPES: [Shape; 7] = [
     ("header prefixes", "headers: {x-tenant: {prefix: t#-}}", ("/api/x", "t#-x")),
 ];
 
-fn matching(shape: &str, rule: &str, (path, tenant): (&str, &str)) -> Result<()> {
+fn matching(shape: &str, rule: &str, (path, tenant): (&str, &str)) -> Result<Value> {
     let mut text = service("reviews");
     for first in (0..RULES).step_by(RULES_PER_RESOURCE) {
         let rules: String = (first..first + RULES_PER_RESOURCE)
@@ -59,8 +88,8 @@ fn matching(shape: &str, rule: &str, (path, tenant): (&str, &str)) -> Result<()>
     let routes = compile(&mesh, &view(), service);
     let http = &routes.port(80).http;
     ensure!(http.rules().len() == RULES, "{} rules", http.rules().len());
-    let mut figures = String::new();
-    for number in [0, RULES - 1, RULES + 1] {
+    let mut costs = json!({});
+    for (place, number) in [("first", 0), ("last", RULES - 1), ("none", RULES + 1)] {
         let (path, tenant) = (numbered(path, number), numbered(tenant, number));
         let headers = headers(&tenant);
         let facts = RequestFacts {
@@ -80,10 +109,10 @@ fn matching(shape: &str, rule: &str, (path, tenant): (&str, &str)) -> Result<()>
         for _ in 0..count {
             black_box(http.find(black_box(&facts)));
         }
-        figures += &format!("{:9.0}", started.elapsed().as_nanos() as f64 / f64::from(count));
+        costs[place] = json!(started.elapsed().as_nanos() as f64 / f64::from(count));
     }
-    println!("{shape:21}{figures}{:9.0}", in_turn(http, (path, tenant))?);
-    Ok(())
+    costs["in_turn"] = json!(in_turn(http, (path, tenant))?);
+    Ok(costs)
 }
 
 /// The mean over requests for every rule in turn, so that no rule stays in the cache by being the only one.
@@ -126,7 +155,7 @@ fn headers(tenant: &str) -> HeaderMap {
     headers
 }
 
-fn following(services: usize) -> Result<()> {
+fn following(services: usize) -> Result<Value> {
     let mut mesh = Mesh::new(MeshSettings::default());
     let all: String = (0..services).map(|i| service(&format!("s{i}"))).collect();
     snapshot(&mut mesh, "services.yaml", &all)?;
@@ -135,10 +164,10 @@ fn following(services: usize) -> Result<()> {
         let text = forwarding(&format!("s{i}"), "1s");
         now = snapshot(&mut mesh, &format!("v{i}.yaml"), &text)?;
     }
-    println!("{services} services with a VirtualService each, ms:");
+    let mut costs = json!({});
     let started = Instant::now();
     let mut tables = Tables::new(view(), &now);
-    println!("from nothing   {:10.3}", started.elapsed().as_secs_f64() * 1e3);
+    costs["from nothing"] = json!(started.elapsed().as_secs_f64() * 1e3);
     ensure!(tables.iter().count() == services, "a table for each service");
     let pattern =
         virtual_service("pattern", "'*.shop.svc.cluster.local'", "  - directResponse: {status: 200}\n");
@@ -152,14 +181,10 @@ fn following(services: usize) -> Result<()> {
         let next = snapshot(&mut mesh, file, &text)?;
         let started = Instant::now();
         let later = tables.update(&now, &next);
-        println!("{what:15}{:10.3}", started.elapsed().as_secs_f64() * 1e3);
+        costs[what] = json!(started.elapsed().as_secs_f64() * 1e3);
         (tables, now) = (later, next);
     }
-    Ok(())
-}
-
-fn ns_each(started: Instant) -> f64 {
-    started.elapsed().as_nanos() as f64 / f64::from(MATCHES)
+    Ok(costs)
 }
 
 fn numbered(text: &str, number: usize) -> String {

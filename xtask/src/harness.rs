@@ -19,18 +19,20 @@ const CLEAN_LIMIT: Duration = Duration::from_secs(120);
 
 /// Builds what is shipped with optimisations, the kernel programs and the package of the demo, and becomes the demo.
 pub(crate) fn demo(workspace: &Workspace, arguments: &[String]) -> Result<()> {
-    become_program(workspace, "ebb-demo", &["ztunnel", "waypoint", "ebb-harness", "ebb-demo"], arguments)
+    let packages = ["ztunnel", "waypoint", "ebb-harness", "ebb-demo"];
+    become_program(workspace, "ebb-demo", (&packages, &[]), arguments)
 }
 
-/// The same for the benchmarks.
+/// The same for the benchmarks, and the program that measures routing by itself.
 pub(crate) fn bench(workspace: &Workspace, arguments: &[String]) -> Result<()> {
-    become_program(workspace, "ebb-bench", &["ztunnel", "waypoint", "ebb-harness", "ebb-bench"], arguments)
+    let packages = ["ztunnel", "waypoint", "ebb-harness", "ebb-bench"];
+    become_program(workspace, "ebb-bench", (&packages, &["routing_cost"]), arguments)
 }
 
 fn become_program(
     workspace: &Workspace,
     program: &str,
-    packages: &[&str],
+    (packages, examples): (&[&str], &[&str]),
     arguments: &[String],
 ) -> Result<()> {
     require_root(program)?;
@@ -38,6 +40,7 @@ fn become_program(
     let object = build_kernel_programs(workspace)?;
     let mut build = cargo(workspace, &["build", "--release", "--bins"]);
     build.args(packages.iter().flat_map(|package| ["--package", package]));
+    build.args(examples.iter().flat_map(|example| ["--example", example]));
     child::run_quietly(workspace, &format!("build {}", packages.join(" ")), &mut build)?;
     let binaries = workspace.binaries(Profile::Release);
     let path = binaries.join(program);

@@ -51,9 +51,9 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Measure, such as `bench l4` (root).
+    /// Measure connections (`bench l4`) or requests (`bench l7`) (root).
     #[command(after_help = "Builds with optimisations first, which takes some minutes the first time.\n\
-        l4 [--quick] [--rounds N] [--scenario A,B] [--systems A,B] [--before DIR] [--json FILE]")]
+        l4 or l7, then [--quick] [--rounds N] [--scenario A,B] [--systems A,B] [--before DIR] [--json FILE]")]
     Bench {
         /// What to measure, and its own options.
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]

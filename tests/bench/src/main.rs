@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod figures;
+mod layer;
 mod machine;
 mod plan;
 mod progress;
@@ -20,9 +21,13 @@ mod systems;
 use std::{env, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::{Parser, Subcommand};
+use clap::{
+    Parser, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
 use self::{
+    layer::Layer,
     machine::Machine,
     plan::Plan,
     scenarios::Scenario,
@@ -33,13 +38,35 @@ use self::{
 #[command(version, about = "Compares Ebb with other meshes on this machine")]
 struct Arguments {
     #[command(subcommand)]
-    layer: Layer,
+    compared: Compared,
 }
 
 #[derive(Subcommand)]
-enum Layer {
+enum Compared {
     /// Connections between two pods through the node proxies
-    L4(Flags),
+    L4 {
+        /// Only these scenarios
+        #[arg(long, value_delimiter = ',', value_parser = scenarios(Layer::L4))]
+        scenario: Vec<Scenario>,
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// HTTP requests between two pods through node proxies and a waypoint with 10 routes
+    L7 {
+        /// Only these scenarios
+        #[arg(long, value_delimiter = ',', value_parser = scenarios(Layer::L7))]
+        scenario: Vec<Scenario>,
+        #[command(flatten)]
+        flags: Flags,
+    },
+}
+
+/// Reads the name of a scenario of `layer`.
+fn scenarios(layer: Layer) -> impl TypedValueParser<Value = Scenario> {
+    let list = layer.scenarios();
+    let named = move |name: String| list.iter().copied().find(|it| it.name() == name);
+    PossibleValuesParser::new(list.iter().map(|it| it.name()))
+        .try_map(move |name| named(name).ok_or("no such scenario"))
 }
 
 #[derive(clap::Args)]
@@ -47,26 +74,27 @@ struct Flags {
     /// Rounds; 8 or more for a claim under 20 %
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
-    /// Only these scenarios
-    #[arg(long, value_delimiter = ',')]
-    scenario: Vec<Scenario>,
     /// Only these systems, such as `direct,envoy-1,ebb`
     #[arg(long, value_delimiter = ',')]
     systems: Vec<String>,
-    /// Measure an earlier build too: a directory with its `ztunnel` and `ebb-redirect.o`
+    /// Measure an earlier build too: a directory with its `ztunnel`, `ebb-redirect.o` and, for l7,
+    /// `waypoint`
     #[arg(long, value_name = "DIR")]
     before: Option<PathBuf>,
     /// Few and short rounds: shows that everything works, proves nothing
     #[arg(long)]
     quick: bool,
-    /// Where the JSON file goes, instead of `bench/l4.json` in the target directory
+    /// Where the JSON file goes, instead of `bench/LAYER.json` in the target directory
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
-    let Layer::L4(flags) = Arguments::parse().layer;
-    match l4(flags) {
+    let ended = match Arguments::parse().compared {
+        Compared::L4 { scenario, flags } => compare(Layer::L4, scenario, flags),
+        Compared::L7 { scenario, flags } => compare(Layer::L7, scenario, flags),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ebb-bench: {error:#}");
@@ -75,19 +103,21 @@ fn main() -> ExitCode {
     }
 }
 
-fn l4(flags: Flags) -> Result<()> {
+fn compare(layer: Layer, mut scenarios: Vec<Scenario>, flags: Flags) -> Result<()> {
     harness::interrupt::install()?;
     let target = target_directory()?;
-    let candidates = chosen(flags.before, &flags.systems)?;
-    let mut scenarios = if flags.scenario.is_empty() { Scenario::ALL.to_vec() } else { flags.scenario };
+    let candidates = chosen(layer, flags.before, &flags.systems)?;
+    if scenarios.is_empty() {
+        scenarios = layer.scenarios().to_vec();
+    }
     scenarios.sort_unstable();
     scenarios.dedup();
-    let plan = Plan::new(flags.rounds.map(usize::from), scenarios, flags.quick);
+    let plan = Plan::new(layer, flags.rounds.map(usize::from), scenarios, flags.quick);
     let tools = Tools { directory: target.join("tools") };
     let machine = Machine::describe();
     let results = run::measure(&candidates, &tools, &plan)?;
     print(&machine, &plan, &results);
-    let json = flags.json.unwrap_or_else(|| target.join("bench/l4.json"));
+    let json = flags.json.unwrap_or_else(|| target.join(format!("bench/{}.json", layer.name())));
     report::write_json(&json, &machine, &plan, &results)?;
     println!("\nAll samples: {}", json.display());
     harness::interrupt::check().context("the figures above are of what was measured until then")
@@ -118,8 +148,8 @@ fn print(machine: &Machine, plan: &Plan, results: &results::Results) {
 }
 
 /// The systems asked for, in the fixed order; all of them when none is named.
-fn chosen(before: Option<PathBuf>, names: &[String]) -> Result<Vec<Box<dyn Candidate>>> {
-    let mut candidates = systems::all(before);
+fn chosen(layer: Layer, before: Option<PathBuf>, names: &[String]) -> Result<Vec<Box<dyn Candidate>>> {
+    let mut candidates = layer.candidates(before);
     let known = || candidates.iter().map(|candidate| candidate.name());
     for name in names {
         ensure!(
@@ -149,12 +179,15 @@ mod tests {
     fn systems_are_chosen_by_name_in_the_fixed_order() {
         let names = |asked: &[&str]| -> Result<Vec<&str>> {
             let asked: Vec<String> = asked.iter().map(|name| (*name).into()).collect();
-            Ok(chosen(None, &asked)?.iter().map(|candidate| candidate.name()).collect())
+            Ok(chosen(Layer::L4, None, &asked)?.iter().map(|candidate| candidate.name()).collect())
         };
         assert_eq!(names(&["envoy-2", "direct"]).unwrap(), ["direct", "envoy-2"]);
-        assert_eq!(names(&[]).unwrap().len(), systems::all(None).len());
+        assert_eq!(names(&[]).unwrap().len(), Layer::L4.candidates(None).len());
         assert!(names(&["ebb-before"]).is_err(), "there is no earlier build");
-        assert_eq!(chosen(Some("old".into()), &[]).unwrap().len(), systems::all(None).len() + 1);
+        for layer in [Layer::L4, Layer::L7] {
+            let all = layer.candidates(None).len();
+            assert_eq!(chosen(layer, Some("old".into()), &[]).unwrap().len(), all + 1);
+        }
         assert!(names(&["istio"]).unwrap_err().to_string().contains("direct"));
     }
 
@@ -162,5 +195,17 @@ mod tests {
     fn the_command_line_is_sound() {
         use clap::CommandFactory;
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn each_comparison_takes_its_own_scenarios() {
+        let read = |arguments: &str| Arguments::try_parse_from(arguments.split_whitespace());
+        let Ok(Arguments { compared: Compared::L7 { scenario, .. } }) = read("b l7 --scenario paced,http-16")
+        else {
+            panic!("scenarios of l7 are refused");
+        };
+        assert_eq!(scenario, [Scenario::Paced, Scenario::Http16]);
+        assert!(read("b l4 --scenario paced").is_err());
+        assert!(read("b l7 --scenario bulk").is_err());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::scenarios::Scenario;
+use crate::{layer::Layer, scenarios::Scenario};
 
 /// Rounds below which a claim under 20 % does not hold on a shared machine.
 pub(crate) const ROUNDS: usize = 8;
@@ -17,6 +17,8 @@ pub(crate) const QUICK_ROUNDS: usize = 3;
 /// What to measure and for how long.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Plan {
+    /// What is compared.
+    pub(crate) layer: Layer,
     /// How often each system is measured in each scenario, but for those that are measured once.
     pub(crate) rounds: usize,
     /// The scenarios, in order.
@@ -27,6 +29,16 @@ pub(crate) struct Plan {
     pub(crate) connections_held: u32,
     /// Workloads in the mesh of the scenario `ready`.
     pub(crate) workloads: u32,
+    /// The length of one sample of the scenario `paced`, in seconds.
+    pub(crate) paced_seconds: u64,
+    /// Requests per second in it.
+    pub(crate) paced_rate: u32,
+    /// Routes of the scenario `routes`.
+    pub(crate) routes: u32,
+    /// Services with a VirtualService each in the scenario `change`.
+    pub(crate) services: u32,
+    /// How often one of them is changed there.
+    pub(crate) changes: u32,
     /// Share of stolen CPU time, 0 to 1, above which a sample is taken a second time.
     pub(crate) stolen_limit: f64,
 }
@@ -34,14 +46,20 @@ pub(crate) struct Plan {
 impl Plan {
     /// A plan with these rounds and scenarios.
     #[must_use]
-    pub(crate) fn new(rounds: Option<usize>, scenarios: Vec<Scenario>, quick: bool) -> Self {
+    pub(crate) fn new(layer: Layer, rounds: Option<usize>, scenarios: Vec<Scenario>, quick: bool) -> Self {
         let default = if quick { QUICK_ROUNDS } else { ROUNDS };
         Self {
+            layer,
             rounds: rounds.unwrap_or(default),
             scenarios,
             sample_seconds: if quick { 1 } else { 2 },
             connections_held: if quick { 500 } else { 2000 },
             workloads: 10_000,
+            paced_seconds: if quick { 2 } else { 5 },
+            paced_rate: 1000,
+            routes: 1000,
+            services: if quick { 2000 } else { 10_000 },
+            changes: if quick { 10 } else { 30 },
             stolen_limit: 0.2,
         }
     }
@@ -51,7 +69,9 @@ impl Plan {
     pub(crate) fn rounds_of(&self, scenario: Scenario) -> usize {
         match scenario {
             // A process that held connections once keeps some of their memory: only the first time is true.
-            Scenario::Memory => 1,
+            Scenario::Memory | Scenario::Idle => 1,
+            // Each starts what it measures anew, or repeats it by itself.
+            Scenario::Routes | Scenario::Change | Scenario::Matching => 1,
             _ => self.rounds,
         }
     }
@@ -63,6 +83,10 @@ impl Plan {
         match scenario {
             Scenario::Memory => Duration::from_secs(2) + Duration::from_millis(3) * self.connections_held,
             Scenario::Ready => Duration::from_secs(2),
+            Scenario::Idle => Duration::from_secs(1),
+            Scenario::Paced => Duration::from_secs(self.paced_seconds) + Duration::from_millis(300),
+            Scenario::Routes => Duration::from_secs(4),
+            Scenario::Change | Scenario::Matching => Duration::from_secs(10),
             _ => sample + Duration::from_millis(300),
         }
     }
@@ -83,14 +107,16 @@ mod tests {
 
     #[test]
     fn a_full_run_has_the_rounds_that_a_claim_needs_and_ends_within_coffee_time() {
-        let plan = Plan::new(None, Scenario::ALL.to_vec(), false);
-        assert!(plan.rounds >= 8);
-        assert!(plan.expected_in_all(4) < Duration::from_secs(600), "{:?}", plan.expected_in_all(4));
+        for layer in [Layer::L4, Layer::L7] {
+            let plan = Plan::new(layer, None, layer.scenarios().to_vec(), false);
+            assert!(plan.rounds >= 8);
+            assert!(plan.expected_in_all(4) < Duration::from_secs(600), "{:?}", plan.expected_in_all(4));
+        }
     }
 
     #[test]
     fn asked_for_rounds_win_over_quick() {
-        assert_eq!(Plan::new(Some(5), vec![Scenario::Bulk], true).rounds, 5);
-        assert_eq!(Plan::new(None, vec![Scenario::Bulk], true).rounds, QUICK_ROUNDS);
+        assert_eq!(Plan::new(Layer::L4, Some(5), vec![Scenario::Bulk], true).rounds, 5);
+        assert_eq!(Plan::new(Layer::L7, None, vec![Scenario::Bulk], true).rounds, QUICK_ROUNDS);
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::{figures::Figure, statistics::Summary};
+use crate::{figures::Figure, layer::Layer, statistics::Summary};
 
 /// What one sample yielded, by the figures' names.
 pub(crate) type Sample = BTreeMap<&'static str, f64>;
@@ -38,6 +38,9 @@ pub(crate) struct Mishap {
 /// Everything a run measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Results {
+    /// What was compared.
+    #[serde(skip)]
+    pub(crate) layer: Layer,
     /// The systems in the order in which the rounds went.
     pub(crate) systems: Vec<Contestant>,
     /// System, then figure, then one value a round.
@@ -75,11 +78,11 @@ impl Results {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figures::FIGURES;
+    use crate::figures::L4;
 
     #[test]
     fn a_failed_sample_leaves_a_hole_in_its_round() {
-        let figure = &FIGURES[0];
+        let figure = &L4[0];
         let mut results = Results::default();
         results.record("ebb", 0, &Sample::from([(figure.id, 1.0)]));
         results.record("ebb", 2, &Sample::from([(figure.id, 3.0)]));
@@ -90,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_repeated_sample_replaces_the_first() {
-        let figure = &FIGURES[0];
+        let figure = &L4[0];
         let mut results = Results::default();
         results.record("ebb", 0, &Sample::from([(figure.id, 1.0)]));
         results.record("ebb", 0, &Sample::from([(figure.id, 2.0)]));

@@ -17,6 +17,7 @@ use crate::{
 
 /// The systems that take part, all of them up.
 struct Field<'a> {
+    tools: &'a Tools,
     systems: Vec<(&'a dyn Candidate, Running)>,
     plan: &'a Plan,
     progress: Progress,
@@ -37,10 +38,11 @@ pub(crate) fn measure(candidates: &[Box<dyn Candidate>], tools: &Tools, plan: &P
     }
     let progress = Progress::start(plan.expected_in_all(candidates.len()));
     let results = Results {
+        layer: plan.layer,
         systems: candidates.iter().map(|one| contestant(one.as_ref())).collect(),
         ..Results::default()
     };
-    let mut field = Field { systems, plan, progress, results };
+    let mut field = Field { tools, systems, plan, progress, results };
     for scenario in &plan.scenarios {
         for round in 0..plan.rounds_of(*scenario) {
             if interrupt::interrupted() {
@@ -64,7 +66,7 @@ impl Field<'_> {
             self.progress.now(&format!("{place}, {}", candidate.name()));
             let (sample, mishaps) = undisturbed(self.plan.stolen_limit, || {
                 let before = CpuTime::now()?;
-                let sample = scenarios::take(scenario, *candidate, running, self.plan)?;
+                let sample = scenarios::take(scenario, *candidate, running, (self.tools, self.plan))?;
                 Ok((sample, CpuTime::now()?.stolen_since(&before)))
             });
             if let Some(sample) = sample {

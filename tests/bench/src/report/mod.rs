@@ -13,12 +13,7 @@ pub(crate) use self::{
     table::{missed, table},
     verdict::has_subject,
 };
-use crate::{
-    figures::{FIGURES, Figure},
-    machine::Machine,
-    plan::Plan,
-    results::Results,
-};
+use crate::{figures::Figure, machine::Machine, plan::Plan, results::Results};
 
 /// The JSON file's content.
 #[derive(Debug, Serialize)]
@@ -43,7 +38,8 @@ struct Judged {
 /// # Errors
 /// The file cannot be written.
 pub(crate) fn write_json(path: &Path, machine: &Machine, plan: &Plan, results: &Results) -> Result<()> {
-    let figures = FIGURES.iter().map(|figure| Judged { figure, judgement: judge(results, figure) }).collect();
+    let judged = |figure| Judged { figure, judgement: judge(results, figure) };
+    let figures = results.layer.figures().iter().map(judged).collect();
     let document = Document { machine, plan, figures, results };
     let text = serde_json::to_string_pretty(&document).context("put the results into JSON")?;
     if let Some(directory) = path.parent() {

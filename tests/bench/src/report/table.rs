@@ -4,7 +4,7 @@
 
 use super::verdict::{SUBJECT, Verdict, against_before, judge};
 use crate::{
-    figures::{FIGURES, Figure, Target},
+    figures::{Figure, Target},
     results::Results,
     statistics::Summary,
     systems::BEFORE,
@@ -49,7 +49,7 @@ pub(crate) fn missed(results: &Results) -> Vec<String> {
 }
 
 fn measured(results: &Results) -> impl Iterator<Item = &'static Figure> {
-    FIGURES.iter().filter(|figure| {
+    results.layer.figures().iter().filter(|figure| {
         results.systems.iter().any(|system| !results.series(&system.name, figure).is_empty())
     })
 }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How long to let the proxies come to rest before their memory is read.
-const SETTLE: Duration = Duration::from_millis(500);
+pub(super) const SETTLE: Duration = Duration::from_millis(500);
 
 /// How long opening the connections may take.
 const OPEN_WITHIN: Duration = Duration::from_secs(60);
@@ -43,12 +43,25 @@ pub(super) fn take(running: &Running, plan: &Plan) -> Result<Sample> {
     Ok(Sample::from([("memory.idle", idle as f64 / 1e6), ("memory.connection", each / 1024.0)]))
 }
 
+/// The proxy that routes, and all of them, with nothing to do.
+pub(super) fn idle(running: &Running) -> Result<Sample> {
+    let Some(_) = running.router else { return Ok(Sample::new()) };
+    thread::sleep(SETTLE);
+    let router = of_router(running)?.map(|bytes| ("idle.router", bytes as f64 / 1e6));
+    Ok(router.into_iter().chain([("idle.all", resident(running)? as f64 / 1e6)]).collect())
+}
+
+/// Bytes of the proxy that routes, if there is one.
+pub(super) fn of_router(running: &Running) -> Result<Option<u64>> {
+    running.router().map(|proxy| Ok(proxy.process().memory()?.rss)).transpose()
+}
+
 fn opened(line: &str) -> Result<u64> {
     let report: HoldReport = serde_json::from_str(line).with_context(|| format!("read the report {line}"))?;
     Ok(report.opened)
 }
 
-/// Bytes of both proxies.
+/// Bytes of all proxies.
 fn resident(running: &Running) -> Result<u64> {
     running.proxies.iter().map(|proxy| Ok(proxy.process().memory()?.rss)).sum()
 }

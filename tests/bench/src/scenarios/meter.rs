@@ -10,8 +10,10 @@ use crate::systems::{CLIENT, Running, SERVER};
 /// CPU time spent in one sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Spent {
-    /// By both proxies.
+    /// By all proxies.
     pub(super) proxies: Duration,
+    /// By the one that routes; nothing where none does.
+    pub(super) router: Option<Duration>,
     /// By proxies, client and server together.
     pub(super) total: Duration,
 }
@@ -23,6 +25,7 @@ type Account = (Cgroup, Duration);
 #[derive(Debug)]
 pub(super) struct Meter {
     proxies: Vec<Account>,
+    router: Option<usize>,
     others: Vec<Account>,
 }
 
@@ -31,7 +34,7 @@ impl Meter {
     pub(super) fn start(running: &Running) -> Result<Self> {
         let proxies = running.proxies.iter().map(|proxy| Ok(proxy.process().role().clone()));
         let others = [CLIENT, SERVER].map(|role| running.stage.role(role));
-        Ok(Self { proxies: opened(proxies)?, others: opened(others)? })
+        Ok(Self { proxies: opened(proxies)?, router: running.router, others: opened(others)? })
     }
 
     /// Reads them again.
@@ -42,8 +45,9 @@ impl Meter {
         let proxies = self.proxies.iter().map(since).collect::<Result<Vec<_>>>()?;
         ensure!(proxies.iter().all(|spent| !spent.is_zero()), "the traffic went past a proxy");
         let others = self.others.iter().map(since).sum::<Result<Duration>>()?;
+        let router = self.router.and_then(|router| proxies.get(router).copied());
         let proxies = proxies.into_iter().sum();
-        Ok(Spent { proxies, total: proxies + others })
+        Ok(Spent { proxies, router, total: proxies + others })
     }
 }
 

@@ -1,54 +1,55 @@
 //! Owns the kinds of work that systems are compared in, one file each; here is the list and who takes which sample.
 
+mod change;
 mod memory;
 mod meter;
-mod ready;
+mod once;
 mod traffic;
 
 use anyhow::Result;
-use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::{
     plan::Plan,
     results::Sample,
-    systems::{Candidate, Running},
+    systems::{Candidate, Running, Tools},
 };
 
 /// A kind of work. The order is that of a run: idle memory while the proxies are fresh, new connections after all that
 /// needs a quiet machine, since the sockets they leave in TIME_WAIT were seen to add 16 ms to what came after.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Scenario {
-    /// Resident memory, idle and with idle connections
+    /// Resident memory, idle and with idle connections.
     Memory,
-    /// One byte there and back on one connection
-    #[value(name = "ping")]
-    #[serde(rename = "ping")]
+    /// Resident memory of the proxy that routes, idle.
+    Idle,
+    /// One byte there and back on one connection.
     PingPong,
-    /// One stream as fast as it goes
+    /// HTTP requests at a fixed rate, evenly spaced.
+    Paced,
+    /// One stream as fast as it goes.
     Bulk,
-    /// Small HTTP requests on 1 connection
-    #[value(name = "http-1")]
-    #[serde(rename = "http-1")]
+    /// Small HTTP requests on 1 connection.
     Http1,
-    /// Small HTTP requests on 16 connections
-    #[value(name = "http-16")]
-    #[serde(rename = "http-16")]
+    /// Small HTTP requests on 16 connections.
     Http16,
-    /// Small HTTP requests on 64 connections
-    #[value(name = "http-64")]
-    #[serde(rename = "http-64")]
+    /// Small HTTP requests on 64 connections.
     Http64,
-    /// New connections, 16 at a time
+    /// New connections, 16 at a time.
     Connect,
-    /// Start with 10,000 workloads (Ebb only)
+    /// Start with 10,000 workloads (Ebb only).
     Ready,
+    /// Resident memory of a proxy that has 1,000 routes instead of 10.
+    Routes,
+    /// One route that changes among 10,000 (Ebb only).
+    Change,
+    /// A table of 1,000 rules asked for one, without any network (Ebb only).
+    Matching,
 }
 
 impl Scenario {
-    /// All of them, in the order of a run.
-    pub(crate) const ALL: &[Self] = &[
+    /// Those of connections, in the order of a run.
+    pub(crate) const L4: &[Self] = &[
         Self::Memory,
         Self::PingPong,
         Self::Bulk,
@@ -59,11 +60,28 @@ impl Scenario {
         Self::Ready,
     ];
 
+    /// Those of requests, in the order of a run.
+    pub(crate) const L7: &[Self] = &[
+        Self::Idle,
+        Self::Paced,
+        Self::Http1,
+        Self::Http16,
+        Self::Http64,
+        Self::Routes,
+        Self::Change,
+        Self::Matching,
+    ];
+
     /// Its name on the command line and in the JSON file.
     #[must_use]
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
+            Self::Idle => "idle",
+            Self::Paced => "paced",
+            Self::Routes => "routes",
+            Self::Change => "change",
+            Self::Matching => "matching",
             Self::PingPong => "ping",
             Self::Bulk => "bulk",
             Self::Http1 => "http-1",
@@ -75,6 +93,12 @@ impl Scenario {
     }
 }
 
+impl Serialize for Scenario {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
 /// Takes one sample of `scenario`; empty when the scenario is not for this system.
 ///
 /// # Errors
@@ -83,7 +107,7 @@ pub(crate) fn take(
     scenario: Scenario,
     candidate: &dyn Candidate,
     running: &Running,
-    plan: &Plan,
+    (tools, plan): (&Tools, &Plan),
 ) -> Result<Sample> {
     let mut sample = match scenario {
         Scenario::Memory => memory::take(running, plan),
@@ -93,7 +117,12 @@ pub(crate) fn take(
         Scenario::Http16 => traffic::http(running, plan, 16),
         Scenario::Http64 => traffic::http(running, plan, 64),
         Scenario::Connect => traffic::connect(running, plan),
-        Scenario::Ready => ready::take(candidate, plan),
+        Scenario::Ready => once::ready(candidate, plan),
+        Scenario::Idle => memory::idle(running),
+        Scenario::Paced => traffic::paced(running, plan),
+        Scenario::Routes => once::routes(candidate, tools, plan),
+        Scenario::Change => change::take(candidate, plan),
+        Scenario::Matching => once::matching(candidate),
     }?;
     if running.proxies.is_empty() {
         // No proxies spend nothing, which is no figure.
@@ -107,12 +136,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_the_json_and_the_name_agree() {
-        for scenario in Scenario::ALL {
-            let flag = scenario.to_possible_value().unwrap();
-            assert_eq!(flag.get_name(), scenario.name());
-            assert_eq!(serde_json::to_value(scenario).unwrap(), scenario.name());
+    fn runs_go_in_the_order_of_the_list() {
+        for list in [Scenario::L4, Scenario::L7] {
+            assert!(list.is_sorted(), "{list:?}");
         }
-        assert_eq!(Scenario::ALL, Scenario::value_variants());
     }
 }

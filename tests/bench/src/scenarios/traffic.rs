@@ -19,6 +19,12 @@ use crate::{
 /// Connections opened at the same time in the scenario `connect`.
 const CONNECTING: u32 = 16;
 
+/// Connections over which the requests of the scenario `paced` are spread.
+const PACED_CONNECTIONS: u32 = 16;
+
+/// Share of the rate asked for that a sample at a fixed rate must have reached.
+const RATE_REACHED: f64 = 0.95;
+
 /// How much longer than its own time a load generator may take to end.
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -36,15 +42,43 @@ pub(super) fn bulk(running: &Running, plan: &Plan) -> Result<Sample> {
 }
 
 pub(super) fn http(running: &Running, plan: &Plan, connections: u32) -> Result<Sample> {
-    let connections_text = connections.to_string();
-    let (report, spent): (LoadReport, _) =
-        generate(running, plan, &["load", &running.stage.url(), "--connections", &connections_text])?;
-    let names = match connections {
-        1 => ["http-1.rate", "http-1.cpu", "http-1.cpu_total"],
-        16 => ["http-16.rate", "http-16.cpu", "http-16.cpu_total"],
-        _ => ["http-64.rate", "http-64.cpu", "http-64.cpu_total"],
+    let (url, connections_text) = (running.stage.url(), connections.to_string());
+    let arguments = load(&url, &connections_text, plan);
+    let (report, spent): (LoadReport, _) = generate(running, plan, &arguments)?;
+    let (names, router) = match connections {
+        1 => (["http-1.rate", "http-1.cpu", "http-1.cpu_total"], "http-1.cpu_router"),
+        16 => (["http-16.rate", "http-16.cpu", "http-16.cpu_total"], "http-16.cpu_router"),
+        _ => (["http-64.rate", "http-64.cpu", "http-64.cpu_total"], "http-64.cpu_router"),
     };
-    per_operation(&report, spent, names)
+    let mut sample = per_operation(&report, spent, names)?;
+    sample.extend(spent.router.map(|spent| (router, micros(spent) / report.done as f64)));
+    Ok(sample)
+}
+
+/// Requests evenly spaced at a fixed rate, each timed from when it was due.
+pub(super) fn paced(running: &Running, plan: &Plan) -> Result<Sample> {
+    let (url, rate, connections) =
+        (running.stage.url(), plan.paced_rate.to_string(), PACED_CONNECTIONS.to_string());
+    let mut arguments = load(&url, &connections, plan);
+    arguments.extend(["--rate", &rate]);
+    let (report, spent): (LoadReport, _) = generate_for(running, plan.paced_seconds, &arguments)?;
+    succeeded(&report)?;
+    ensure!(
+        report.rate > f64::from(plan.paced_rate) * RATE_REACHED,
+        "only {:.0} req/s were reached",
+        report.rate
+    );
+    Ok(Sample::from([
+        ("paced.p50", report.latency.p50_us),
+        ("paced.p99", report.latency.p99_us),
+        ("paced.cpu", micros(spent.proxies) / report.done as f64),
+    ]))
+}
+
+/// The command of the generator of HTTP requests.
+fn load<'a>(url: &'a str, connections: &'a str, plan: &Plan) -> Vec<&'a str> {
+    let headers = plan.layer.request_headers().iter().flat_map(|header| ["--header", header]);
+    ["load", url, "--connections", connections].into_iter().chain(headers).collect()
 }
 
 pub(super) fn connect(running: &Running, plan: &Plan) -> Result<Sample> {
@@ -86,8 +120,17 @@ fn succeeded(report: &LoadReport) -> Result<()> {
 
 /// Runs one generator for the plan's time and returns its report and what it cost.
 fn generate<T: DeserializeOwned>(running: &Running, plan: &Plan, arguments: &[&str]) -> Result<(T, Spent)> {
-    let duration = Duration::from_secs(plan.sample_seconds);
-    let seconds = plan.sample_seconds.to_string();
+    generate_for(running, plan.sample_seconds, arguments)
+}
+
+/// The same for so many seconds.
+fn generate_for<T: DeserializeOwned>(
+    running: &Running,
+    seconds: u64,
+    arguments: &[&str],
+) -> Result<(T, Spent)> {
+    let duration = Duration::from_secs(seconds);
+    let seconds = seconds.to_string();
     let meter = Meter::start(running)?;
     let generator = running.stage.generate(&[arguments, &["--seconds", &seconds]].concat())?;
     let output = generator.finish(duration + GRACE)?;

@@ -18,6 +18,6 @@ impl Candidate for Direct {
     }
 
     fn start(&self, _: &Tools) -> Result<Running> {
-        Ok(Running { proxies: Vec::new(), stage: Stage::set()? })
+        Ok(Running { proxies: Vec::new(), router: None, stage: Stage::set()? })
     }
 }

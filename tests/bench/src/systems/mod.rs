@@ -6,6 +6,8 @@
 mod direct;
 mod ebb;
 mod envoy;
+mod request;
+mod routes;
 mod stage;
 
 use std::{path::PathBuf, time::Duration};
@@ -15,9 +17,10 @@ use harness::{interrupt::wait_for, process::Process};
 
 pub(crate) use self::{
     ebb::BEFORE,
+    routes::{REQUEST_HEADERS, ROUTES},
     stage::{Stage, port},
 };
-use crate::results::Sample;
+use crate::{layer::Layer, results::Sample};
 
 /// The load generator's role.
 pub(crate) const CLIENT: &str = "client";
@@ -56,6 +59,32 @@ pub(crate) trait Candidate {
         let _ = workloads;
         Ok(None)
     }
+
+    /// Brings another one up whose table has `routes` routes instead of [`ROUTES`]. Nothing by default.
+    ///
+    /// # Errors
+    /// As [`Candidate::start`].
+    fn start_with_routes(&self, tools: &Tools, routes: u32) -> Result<Option<Running>> {
+        let _ = (tools, routes);
+        Ok(None)
+    }
+
+    /// Brings another one up that routes `services` services, the one that is called among them. Nothing by default.
+    ///
+    /// # Errors
+    /// As [`Candidate::start`].
+    fn start_among_services(&self, services: u32) -> Result<Option<Changing>> {
+        let _ = services;
+        Ok(None)
+    }
+
+    /// The program that measures its routing by itself and prints what it found as JSON. Nothing by default.
+    ///
+    /// # Errors
+    /// It is missing.
+    fn routing_cost(&self) -> Result<Option<PathBuf>> {
+        Ok(None)
+    }
 }
 
 /// Where programs that have to be installed are kept.
@@ -69,9 +98,24 @@ pub(crate) struct Tools {
 pub(crate) struct Running {
     /// Its proxies; none for no mesh.
     pub(crate) proxies: Vec<Box<dyn Proxy>>,
+    /// Which of them matches requests with routes.
+    pub(crate) router: Option<usize>,
     /// The pods and applications.
     pub(crate) stage: Stage,
 }
+
+/// A system that is up, and whose route for the service that is called can be changed.
+pub(crate) struct Changing {
+    /// The system.
+    pub(crate) running: Running,
+    /// The file that holds the route. It is replaced as a whole.
+    pub(crate) file: PathBuf,
+    /// The file's content that makes every answer carry `version` in the header [`VERSION_HEADER`].
+    pub(crate) content: fn(version: u32) -> String,
+}
+
+/// The header by which a client sees which version of a route it fell under.
+pub(crate) const VERSION_HEADER: &str = "x-route-version";
 
 /// One proxy of a running system.
 pub(crate) trait Proxy {
@@ -95,6 +139,11 @@ impl Proxy for Process {
 }
 
 impl Running {
+    /// The proxy that matches requests with routes.
+    pub(crate) fn router(&self) -> Option<&dyn Proxy> {
+        self.proxies.get(self.router?).map(AsRef::as_ref)
+    }
+
     /// Makes sure that requests get through, and through the proxies; what is made on first use is there afterwards.
     ///
     /// # Errors
@@ -117,16 +166,23 @@ impl Running {
     }
 }
 
-/// Every system, in the order in which rounds go; with the earlier build of Ebb that lies in `before`, if any.
-pub(crate) fn all(before: Option<PathBuf>) -> Vec<Box<dyn Candidate>> {
-    let mut all: Vec<Box<dyn Candidate>> = vec![
-        Box::new(direct::Direct),
-        Box::new(envoy::Envoy::ONE),
-        Box::new(envoy::Envoy::TWO),
-        Box::new(ebb::Ebb::default()),
-    ];
-    if before.is_some() {
-        all.push(Box::new(ebb::Ebb { before }));
+/// Every system of a comparison, in the order in which rounds go; with the earlier build of Ebb that lies in `before`, if
+/// any.
+pub(crate) fn all(layer: Layer, before: Option<PathBuf>) -> Vec<Box<dyn Candidate>> {
+    let mut all: Vec<Box<dyn Candidate>> = vec![Box::new(direct::Direct)];
+    for envoy in [envoy::Envoy::ONE, envoy::Envoy::TWO] {
+        all.push(match layer {
+            Layer::L4 => Box::new(envoy),
+            Layer::L7 => Box::new(envoy.routing()),
+        });
+    }
+    let builds = [Some(None), before.map(Some)].into_iter().flatten();
+    for before in builds {
+        let ebb = ebb::Ebb { before };
+        all.push(match layer {
+            Layer::L4 => Box::new(ebb),
+            Layer::L7 => Box::new(ebb::EbbL7(ebb)),
+        });
     }
     all
 }

@@ -5,7 +5,7 @@
 //! be told from outside.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddrV4},
     path::Path,
     time::Duration,
 };
@@ -18,7 +18,7 @@ use harness::{
     process::{Process, Spawn},
 };
 
-use super::{CLIENT, SERVER};
+use super::{CLIENT, SERVER, request};
 
 /// The server's ports.
 pub(crate) mod port {
@@ -32,6 +32,9 @@ pub(crate) mod port {
     /// All of them.
     pub(crate) const ALL: [u16; 3] = [HTTP, ECHO, SINK];
 }
+
+/// How long one try may take.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long an application may take to listen.
 const LISTENS_WITHIN: Duration = Duration::from_secs(10);
@@ -49,6 +52,8 @@ pub(crate) struct Stage {
     pub(crate) client: Pod,
     /// The pod of the applications.
     pub(crate) server: Pod,
+    /// Where clients call the server, if not at its own address.
+    front: Option<SocketAddrV4>,
     cluster: Cluster,
 }
 
@@ -66,7 +71,7 @@ impl Stage {
                 pod.namespace().sysctl(name, value)?;
             }
         }
-        let mut stage = Self { applications: Vec::new(), client, server, cluster };
+        let mut stage = Self { applications: Vec::new(), client, server, front: None, cluster };
         for (program, port) in [("http", port::HTTP), ("tcp-echo", port::ECHO), ("tcp-sink", port::SINK)] {
             let application = Spawn::new(program, binaries::find("ebb-app")?)
                 .role(SERVER)
@@ -125,15 +130,25 @@ impl Stage {
         SocketAddrV4::new(self.address(), port).to_string()
     }
 
+    /// From now on clients call the server's HTTP at `front`, as at a service's address.
+    pub(crate) fn call_at(&mut self, front: SocketAddrV4) {
+        self.front = Some(front);
+    }
+
+    /// Where clients call the server's HTTP.
+    #[must_use]
+    pub(crate) fn called(&self) -> SocketAddrV4 {
+        self.front.unwrap_or(SocketAddrV4::new(self.address(), port::HTTP))
+    }
+
     /// The address of a small answer.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/bytes/64", self.target(port::HTTP))
+        format!("http://{}/bytes/64", self.called())
     }
 
     /// Whether a request from the client's pod is answered.
     pub(crate) fn answers(&self) -> bool {
-        let server = SocketAddr::from((self.address(), port::HTTP));
-        let answer = self.client.namespace().http_get(server, "/bytes/1", Duration::from_secs(2));
-        answer.is_ok_and(|(status, _)| status == 200)
+        request::status(self.client.namespace(), self.called().into(), "/bytes/1", ANSWERS_WITHIN)
+            .is_ok_and(|status| status == 200)
     }
 }

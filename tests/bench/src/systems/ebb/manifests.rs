@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddrV4},
     path::{Path, PathBuf},
 };
 
@@ -13,8 +13,16 @@ use harness::{
     kubelet::NETNS_ANNOTATION,
 };
 
+use crate::systems::routes;
+
 /// The namespace of everything here, enrolled in the mesh.
-const NAMESPACE: &str = "bench";
+pub(super) const NAMESPACE: &str = "bench";
+
+/// The service of the server's pod, and its pods' label `app`.
+pub(super) const SERVICE: &str = "server";
+
+/// Services in one file. Which file a service is in does not matter; a file has a bound.
+const SERVICES_PER_FILE: u32 = 500;
 
 /// Pods that fit in 10.0.0.0/8 without a thought about node ranges.
 const PODS_MAX: u32 = 1 << 20;
@@ -33,6 +41,8 @@ struct Facts<'a> {
     host: Ipv4Addr,
     /// The pod's network namespace, where it is a pod of this machine.
     netns: Option<PathBuf>,
+    /// The Gateway whose waypoint it is.
+    gateway: Option<&'a str>,
 }
 
 /// Writes what the mesh of two pods consists of into a new directory.
@@ -46,8 +56,16 @@ pub(super) fn write_small(directory: &Path, nodes: [&Node; 2], pods: [&Pod; 2]) 
         let netns = Some(pod.namespace().path());
         let (address, host) = (pod.addresses().v4, node.addresses().v4);
         cluster += &service_account(pod.name());
-        cluster += &Facts { name: pod.name(), account: pod.name(), node: node.name(), address, host, netns }
-            .manifest();
+        cluster += &Facts {
+            name: pod.name(),
+            account: pod.name(),
+            node: node.name(),
+            address,
+            host,
+            netns,
+            gateway: None,
+        }
+        .manifest();
     }
     write(directory, "mesh", &cluster)
 }
@@ -71,10 +89,66 @@ pub(super) fn write_large(directory: &Path, own: &Node, count: u32) -> Result<()
             address: Ipv4Addr::from_bits(Ipv4Addr::new(10, 16, 0, 0).to_bits() + number),
             host: host(node_number),
             netns: None,
+            gateway: None,
         };
         write(directory, &name, &facts.manifest())?;
     }
     Ok(())
+}
+
+/// Adds a waypoint, run by `pod`, and the service that is called at `front` and bound to it.
+pub(super) fn write_waypoint(directory: &Path, pod: &Pod, front: SocketAddrV4) -> Result<()> {
+    let gateway = format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata:\n  name: waypoint\n  namespace: {NAMESPACE}\n  \
+         labels: {{istio.io/waypoint-for: service}}\nspec:\n  gatewayClassName: istio-waypoint\n  listeners: [{{name: mesh, \
+         port: 15008, protocol: HBONE}}]\n"
+    );
+    let node = pod.node();
+    let facts = Facts {
+        name: pod.name(),
+        account: pod.name(),
+        node: node.name(),
+        address: pod.addresses().v4,
+        host: node.addresses().v4,
+        netns: Some(pod.namespace().path()),
+        gateway: Some("waypoint"),
+    };
+    let account = service_account(pod.name());
+    write(directory, "waypoint", &(gateway + &account + &facts.manifest() + &service(SERVICE, front)))
+}
+
+/// Adds `count` further services behind the waypoint, each with a VirtualService in a file of its own.
+pub(super) fn write_services(directory: &Path, count: u32) -> Result<()> {
+    for first in (0..count).step_by(SERVICES_PER_FILE as usize) {
+        let numbers = first..count.min(first + SERVICES_PER_FILE);
+        let address = |number: u32| {
+            SocketAddrV4::new(Ipv4Addr::from_bits(Ipv4Addr::new(10, 100, 0, 0).to_bits() + number), 80)
+        };
+        let services: String =
+            numbers.map(|number| service(&format!("other-{number}"), address(number))).collect();
+        write(directory, &format!("services-{first}"), &services)?;
+    }
+    for number in 0..count {
+        let name = format!("other-{number}");
+        let entry = format!("  - route: [{{destination: {{host: {name}}}}}]\n    timeout: 1s\n");
+        write(
+            directory,
+            &format!("route-{number}"),
+            &routes::virtual_service(&name, NAMESPACE, &name, &entry),
+        )?;
+    }
+    Ok(())
+}
+
+/// A service of HTTP for the pods with its name as label `app`, bound to the waypoint.
+fn service(name: &str, at: SocketAddrV4) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {NAMESPACE}, labels: \
+         {{istio.io/use-waypoint: waypoint}}}}\nspec:\n  clusterIP: {}\n  selector: {{app: {name}}}\n  ports: [{{name: http, \
+         port: {port}, targetPort: {port}}}]\n",
+        at.ip(),
+        port = at.port()
+    )
 }
 
 fn host(number: u32) -> Ipv4Addr {
@@ -109,11 +183,14 @@ fn node_object(name: &str, address: Ipv4Addr) -> String {
 impl Facts<'_> {
     /// The Pod as the API server would give it.
     fn manifest(&self) -> String {
-        let Self { name, account, node, address, host, netns } = self;
+        let Self { name, account, node, address, host, netns, gateway } = self;
         let mut text = format!(
             "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: {NAMESPACE}\n  uid: {name}-uid\n  \
              labels:\n    app: {account}\n    version: v1\n"
         );
+        if let Some(gateway) = gateway {
+            text += &format!("    gateway.networking.k8s.io/gateway-name: {gateway}\n");
+        }
         if let Some(netns) = netns {
             // A String takes everything that is written to it.
             let _ = writeln!(text, "  annotations:\n    {NETNS_ANNOTATION}: {}", netns.display());
@@ -139,6 +216,7 @@ mod tests {
             address: Ipv4Addr::new(10, 244, 1, 2),
             host: Ipv4Addr::new(172, 30, 0, 1),
             netns: Some("/run/netns/x".into()),
+            gateway: None,
         };
         let local = facts.manifest();
         assert!(local.contains("\n  annotations:\n    ebb.dev/netns: /run/netns/x\nspec:\n"), "{local}");

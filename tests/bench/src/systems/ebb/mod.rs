@@ -2,6 +2,7 @@
 //!
 //! Run as an operator runs it, with its defaults: log level info, a log line for each connection, metrics, the embedded CA.
 
+mod l7;
 mod manifests;
 
 use std::{
@@ -17,6 +18,7 @@ use harness::{
     ztunnel::{Settings, Ztunnel},
 };
 
+pub(crate) use self::l7::EbbL7;
 use super::{Candidate, Proxy, Running, Stage, Tools};
 use crate::results::Sample;
 
@@ -62,7 +64,7 @@ impl Candidate for Ebb {
             ztunnel.wait_ready(READY_WITHIN)?;
             proxies.push(Box::new(ztunnel));
         }
-        Ok(Running { proxies, stage })
+        Ok(Running { proxies, router: None, stage })
     }
 
     fn start_in_large_mesh(&self, workloads: u32) -> Result<Option<Sample>> {

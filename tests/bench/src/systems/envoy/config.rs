@@ -1,4 +1,4 @@
-//! Writes the static configuration of one sidecar: what Istio gives an L4 sidecar, without Istio's own filters and metrics.
+//! Writes the static configuration of one sidecar: what Istio gives a sidecar, without Istio's own filters and metrics.
 //!
 //! Pure. What is not set is Envoy's default on purpose: cipher order, session resumption, buffer limits, no access log. Two
 //! things are set because the defaults would end a measurement: circuit breakers, and TLS 1.3 as the least version.
@@ -8,6 +8,7 @@ use std::net::SocketAddrV4;
 use serde_json::{Value, json};
 
 use super::certificates::{Certificates, Identity};
+use crate::systems::routes;
 
 /// Where a client's connections are redirected to, as in a sidecar of Istio's.
 pub(super) const OUTBOUND: u16 = 15001;
@@ -30,13 +31,28 @@ pub(super) enum Side {
     Server,
 }
 
+/// What a sidecar takes a connection for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carries {
+    /// Bytes.
+    Connections,
+    /// HTTP requests, of which the client's sidecar compares each with `routes` routes.
+    Requests { routes: u32 },
+}
+
 /// The whole configuration of the sidecar on `side`, for a server that listens on `servers`.
-pub(super) fn sidecar(side: Side, servers: &[SocketAddrV4], certificates: &Certificates) -> Value {
+pub(super) fn sidecar(
+    side: Side,
+    servers: &[SocketAddrV4],
+    certificates: &Certificates,
+    carries: Carries,
+) -> Value {
     let port = match side {
         Side::Client => OUTBOUND,
         Side::Server => INBOUND,
     };
-    let chains: Vec<Value> = servers.iter().map(|server| filter_chain(side, *server, certificates)).collect();
+    let chains: Vec<Value> =
+        servers.iter().map(|server| filter_chain(side, *server, certificates, carries)).collect();
     let clusters: Vec<Value> = servers.iter().map(|server| cluster(side, *server, certificates)).collect();
     json!({
         "admin": { "address": address("127.0.0.1", ADMIN) },
@@ -55,16 +71,26 @@ pub(super) fn sidecar(side: Side, servers: &[SocketAddrV4], certificates: &Certi
     })
 }
 
-fn filter_chain(side: Side, server: SocketAddrV4, certificates: &Certificates) -> Value {
+fn filter_chain(side: Side, server: SocketAddrV4, certificates: &Certificates, carries: Carries) -> Value {
     let name = name(server);
-    let proxy = json!({ "stat_prefix": name, "cluster": name });
+    let filter = match carries {
+        Carries::Connections => {
+            let proxy = json!({ "stat_prefix": name, "cluster": name });
+            json!({
+                "name": "envoy.filters.network.tcp_proxy",
+                "typed_config": typed("filters.network.tcp_proxy.v3.TcpProxy", proxy),
+            })
+        }
+        Carries::Requests { routes } => {
+            // The server's side has one route to its application, as Istio's has.
+            let count = if side == Side::Client { routes } else { 1 };
+            http_connection_manager(&name, &routes::table(count))
+        }
+    };
     let mut chain = json!({
         "name": name,
         "filter_chain_match": { "destination_port": server.port() },
-        "filters": [{
-            "name": "envoy.filters.network.tcp_proxy",
-            "typed_config": typed("filters.network.tcp_proxy.v3.TcpProxy", proxy),
-        }],
+        "filters": [filter],
     });
     if side == Side::Server {
         let mut context = tls(&certificates.server, &certificates.client, &certificates.authority);
@@ -72,6 +98,28 @@ fn filter_chain(side: Side, server: SocketAddrV4, certificates: &Certificates) -
         chain["transport_socket"] = transport("DownstreamTlsContext", context);
     }
     chain
+}
+
+/// Routes each request to the cluster `name`. Paths are normalised, as in Istio.
+fn http_connection_manager(name: &str, rules: &[routes::Rule]) -> Value {
+    let routes = routes::envoy_routes(rules, name);
+    let manager = json!({
+        "stat_prefix": name,
+        "normalize_path": true,
+        "route_config": {
+            "name": name,
+            "virtual_hosts": [{ "name": name, "domains": ["*"], "routes": routes }],
+        },
+        "http_filters": [{
+            "name": "envoy.filters.http.router",
+            "typed_config": typed("filters.http.router.v3.Router", json!({})),
+        }],
+    });
+    json!({
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config":
+            typed("filters.network.http_connection_manager.v3.HttpConnectionManager", manager),
+    })
 }
 
 fn cluster(side: Side, server: SocketAddrV4, certificates: &Certificates) -> Value {
@@ -134,7 +182,7 @@ mod tests {
 
     fn config(side: Side) -> Value {
         let servers = ["10.0.0.9:8080", "10.0.0.9:9000"].map(|server| server.parse().unwrap());
-        sidecar(side, &servers, &Certificates::generate().unwrap())
+        sidecar(side, &servers, &Certificates::generate().unwrap(), Carries::Connections)
     }
 
     #[test]
@@ -152,6 +200,19 @@ mod tests {
             );
             assert!(cluster(&server).get("transport_socket").is_none());
         }
+    }
+
+    #[test]
+    fn the_clients_sidecar_has_the_routes_and_the_servers_one() {
+        let routes = |side| {
+            let servers = ["10.0.0.9:8080".parse().unwrap()];
+            let certificates = Certificates::generate().unwrap();
+            let config = sidecar(side, &servers, &certificates, Carries::Requests { routes: 10 });
+            let chain = &config["static_resources"]["listeners"][0]["filter_chains"][0];
+            let hosts = &chain["filters"][0]["typed_config"]["route_config"]["virtual_hosts"];
+            hosts[0]["routes"].as_array().unwrap().len()
+        };
+        assert_eq!((routes(Side::Client), routes(Side::Server)), (10, 1));
     }
 
     #[test]

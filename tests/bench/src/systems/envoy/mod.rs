@@ -1,5 +1,5 @@
-//! A pair of Envoy sidecars in L4 mode, one in each pod's namespace, with mutual TLS between them: what Ebb is measured
-//! against.
+//! A pair of Envoy sidecars that carry connections or route requests, one in each pod's namespace, with mutual TLS between
+//! them: what Ebb is measured against.
 //!
 //! Nothing works without both: the server's side takes nothing but mutual TLS, and the client's sends nothing else.
 //! Traffic gets to them as in a sidecar of Istio's, by nat rules in the pod. It runs as root with the sidecar's group, by
@@ -10,13 +10,7 @@ mod certificates;
 mod config;
 mod redirect;
 
-use std::{
-    fs,
-    io::{Read, Write},
-    net::SocketAddrV4,
-    path::Path,
-    time::Duration,
-};
+use std::{fs, net::SocketAddrV4, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use harness::{
@@ -25,8 +19,11 @@ use harness::{
     process::{Process, Spawn},
 };
 
-use self::{certificates::Certificates, config::Side};
-use super::{Candidate, Running, Stage, Tools};
+use self::{
+    certificates::Certificates,
+    config::{Carries, Side},
+};
+use super::{Candidate, ROUTES, Running, Stage, Tools, request};
 
 /// How long a sidecar may take to be live.
 const LIVE_WITHIN: Duration = Duration::from_secs(20);
@@ -34,21 +31,24 @@ const LIVE_WITHIN: Duration = Duration::from_secs(20);
 /// How long its admin port may take to answer.
 const ASK_WITHIN: Duration = Duration::from_secs(1);
 
-/// Longest answer of the admin port that is read, in bytes.
-const ANSWER_MAX: u64 = 64 * 1024;
-
 /// Envoy with a number of worker threads. Which number is better depends on the work, so both take part.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Envoy {
     name: &'static str,
     concurrency: u32,
+    carries: Carries,
 }
 
 impl Envoy {
     /// One worker thread each.
-    pub(crate) const ONE: Self = Self { name: "envoy-1", concurrency: 1 };
+    pub(crate) const ONE: Self = Self { name: "envoy-1", concurrency: 1, carries: Carries::Connections };
     /// Two worker threads each.
-    pub(crate) const TWO: Self = Self { name: "envoy-2", concurrency: 2 };
+    pub(crate) const TWO: Self = Self { name: "envoy-2", concurrency: 2, carries: Carries::Connections };
+
+    /// The same with both sidecars speaking HTTP, and routes in the client's.
+    pub(crate) fn routing(self) -> Self {
+        Self { carries: Carries::Requests { routes: ROUTES }, ..self }
+    }
 
     fn spawn(&self, program: &Path, pod: &Pod, side: Side, config: &Path) -> Result<Process> {
         let name = match side {
@@ -74,15 +74,10 @@ impl Envoy {
     }
 }
 
-/// Asks the sidecar in `pod`. By HTTP/1.1, since Envoy's admin port refuses 1.0, which is what the harness speaks.
+/// Asks the sidecar in `pod`.
 fn is_live(pod: &Pod) -> Result<bool> {
     let admin = ([127, 0, 0, 1], config::ADMIN).into();
-    let mut stream = pod.namespace().connect(admin, ASK_WITHIN)?;
-    stream.set_read_timeout(Some(ASK_WITHIN))?;
-    stream.write_all(b"GET /ready HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
-    Ok(answer.starts_with("HTTP/1.1 200 "))
+    Ok(request::status(pod.namespace(), admin, "/ready", ASK_WITHIN)? == 200)
 }
 
 impl Candidate for Envoy {
@@ -91,9 +86,17 @@ impl Candidate for Envoy {
     }
 
     fn about(&self) -> String {
+        let filter = match self.carries {
+            Carries::Connections => "tcp_proxy",
+            Carries::Requests { .. } => {
+                "http_connection_manager in both, the routes with Istio's default retries in the client's, HTTP/1.1 \
+                 throughout, Envoy's own statistics as in its defaults"
+            }
+        };
         format!(
-            "a pair of Envoy {} sidecars, tcp_proxy, concurrency {}; mutual TLS 1.3 by Envoy's defaults (AES-128-GCM first, \
-             sessions resumed), P-256 certificates; nat redirection in the pods; circuit breakers raised; no access log",
+            "a pair of Envoy {} sidecars, {filter}, concurrency {}; mutual TLS 1.3 by Envoy's defaults (AES-128-GCM first, \
+             sessions resumed), P-256 certificates; nat redirection in the pods; circuit breakers raised; no access log, as \
+             in Istio's default installation",
             binary::VERSION,
             self.concurrency
         )
@@ -109,15 +112,27 @@ impl Candidate for Envoy {
         let stage = Stage::set()?;
         let servers: Vec<SocketAddrV4> = stage.servers();
         let certificates = Certificates::generate()?;
-        let mut running = Running { proxies: Vec::new(), stage };
+        let mut running = Running { proxies: Vec::new(), router: None, stage };
         for (side, pod) in [(Side::Server, &running.stage.server), (Side::Client, &running.stage.client)] {
             let config = running.stage.directory().join(format!("envoy-{side:?}.json").to_lowercase());
-            let text = config::sidecar(side, &servers, &certificates).to_string();
+            let text = config::sidecar(side, &servers, &certificates, self.carries).to_string();
             fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
             running.proxies.push(Box::new(self.spawn(&program, pod, side, &config)?));
         }
+        // The client's, which was pushed last.
+        running.router =
+            matches!(self.carries, Carries::Requests { .. }).then_some(running.proxies.len() - 1);
         redirect::inbound(running.stage.server.namespace())?;
         redirect::outbound(running.stage.client.namespace())?;
         Ok(running)
+    }
+
+    fn start_with_routes(&self, tools: &Tools, routes: u32) -> Result<Option<Running>> {
+        match self.carries {
+            Carries::Connections => Ok(None),
+            Carries::Requests { .. } => {
+                Self { carries: Carries::Requests { routes }, ..*self }.start(tools).map(Some)
+            }
+        }
     }
 }

@@ -37,13 +37,22 @@ pub(crate) struct Flags {
     /// Requests per second over all connections; as many as possible when not given
     #[arg(long)]
     rate: Option<f64>,
+    /// A further header, `NAME: VALUE`; may be given several times
+    #[arg(long, value_parser = field)]
+    header: Vec<String>,
     #[command(flatten)]
     amount: Amount,
 }
 
+/// A header that does not end the head early.
+fn field(text: &str) -> Result<String, String> {
+    let is_field = text.split_once(": ").is_some_and(|(name, _)| !name.is_empty() && !name.contains(' '));
+    if is_field && !text.contains(['\r', '\n']) { Ok(text.into()) } else { Err("write NAME: VALUE".into()) }
+}
+
 pub(crate) async fn run(flags: Flags) -> Result<ExitCode> {
     let to = flags.connect.map_or_else(|| target(&flags.url), Ok)?;
-    let request: Rc<[u8]> = request(&flags.url, to, false).into();
+    let request: Rc<[u8]> = request(&flags.url, to, &flags.header, false).into();
     let within = flags.amount.timeout();
     tally::run(flags.amount, flags.connections, |tally, number| {
         let client = Client { to, request: Rc::clone(&request), within, connection: None };

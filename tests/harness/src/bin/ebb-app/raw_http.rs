@@ -32,12 +32,13 @@ pub(crate) struct Answered {
     pub(crate) last: bool,
 }
 
-/// The bytes of a GET request.
-pub(crate) fn request(url: &Uri, to: SocketAddr, last: bool) -> Vec<u8> {
+/// The bytes of a GET request, with further headers as lines of `NAME: VALUE`.
+pub(crate) fn request(url: &Uri, to: SocketAddr, headers: &[String], last: bool) -> Vec<u8> {
     let path = url.path_and_query().map_or("/", |path| path.as_str());
     let host = url.authority().map_or_else(|| to.to_string(), ToString::to_string);
     let close = if last { "Connection: close\r\n" } else { "" };
-    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{close}\r\n").into_bytes()
+    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}{close}\r\n").into_bytes()
 }
 
 impl HttpConnection {
@@ -106,6 +107,17 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(usize, Answered)>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn further_headers_stand_between_host_and_end() {
+        let (url, to) = ("http://shop:80/a?b".parse().unwrap(), "10.0.0.1:80".parse().unwrap());
+        let sent = |headers: &[String]| String::from_utf8(request(&url, to, headers, false)).unwrap();
+        assert_eq!(sent(&[]), "GET /a?b HTTP/1.1\r\nHost: shop:80\r\n\r\n");
+        assert_eq!(
+            sent(&["x: 1".into(), "y: 2".into()]),
+            "GET /a?b HTTP/1.1\r\nHost: shop:80\r\nx: 1\r\ny: 2\r\n\r\n"
+        );
+    }
 
     #[test]
     fn a_head_is_read_once_it_is_whole() {

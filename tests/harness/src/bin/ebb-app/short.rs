@@ -88,7 +88,7 @@ pub(crate) async fn echo_one(stream: &mut TcpStream, byte: u8) -> Result<(), Fai
 
 pub(crate) async fn connrate(flags: ConnrateFlags) -> Result<ExitCode> {
     let to = flags.connect.map_or_else(|| target(&flags.url), Ok)?;
-    let request: Rc<[u8]> = request(&flags.url, to, true).into();
+    let request: Rc<[u8]> = request(&flags.url, to, &[], true).into();
     let within = flags.amount.timeout();
     tally::run(flags.amount, flags.parallel, |tally, _| {
         let request = Rc::clone(&request);

@@ -1,0 +1,183 @@
+//! Ebb in front of HTTP: `ztunnel`, a waypoint in a pod of its own, `ztunnel`.
+//!
+//! The waypoint is on the server's node, as in the examples; every leg leaves one pod and enters another, so which node it
+//! is on changes nothing here but whose `ztunnel` carries it. All three processes run with their defaults, the waypoint's
+//! access log with a line for each request among them.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use harness::{
+    binaries,
+    cluster::Pod,
+    interrupt::wait_for,
+    process::{Process, Spawn},
+    prometheus::Metrics,
+    ztunnel::Ztunnel,
+};
+
+use super::{Ebb, READY_WITHIN, manifests};
+use crate::systems::{Candidate, Changing, Proxy, ROUTES, Running, Stage, Tools, port, routes};
+
+/// The address of the service that is called.
+const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+
+/// The file of the routes of the service that is called.
+const ROUTES_FILE: &str = "routes.yaml";
+
+/// The waypoint's ports for metrics and readiness.
+const METRICS: u16 = 15020;
+const READINESS: u16 = 15021;
+
+/// How long one of its answers may take.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Both node proxies and a waypoint, of this build or an earlier one.
+#[derive(Clone, Debug)]
+pub(crate) struct EbbL7(pub(crate) Ebb);
+
+/// The waypoint's process, which ends before its pod goes.
+struct Waypoint {
+    process: Process,
+    pod: Pod,
+}
+
+impl EbbL7 {
+    /// The system with these routes for the service that is called, and `others` services with a route each beside it.
+    fn start_with(&self, routes: &str, others: u32) -> Result<Running> {
+        let mut stage = Stage::set()?;
+        let nodes = [stage.cluster().node(0).clone(), stage.cluster().node(1).clone()];
+        let pod = nodes[1].add_pod("waypoint")?;
+        let directory = stage.directory().join("manifests");
+        manifests::write_small(&directory, [&nodes[0], &nodes[1]], [&stage.client, &stage.server])?;
+        let front = SocketAddrV4::new(SERVICE, port::HTTP);
+        manifests::write_waypoint(&directory, &pod, front)?;
+        let path = directory.join(ROUTES_FILE);
+        fs::write(&path, routes).with_context(|| format!("write {}", path.display()))?;
+        manifests::write_services(&directory, others)?;
+        let mut proxies: Vec<Box<dyn Proxy>> = Vec::new();
+        let ztunnels: Vec<Ztunnel> = nodes
+            .iter()
+            .map(|node| Ztunnel::start(node, &directory, self.0.settings()))
+            .collect::<Result<_>>()?;
+        let waypoint = self.waypoint(pod)?;
+        for ztunnel in ztunnels {
+            ztunnel.wait_ready(READY_WITHIN)?;
+            proxies.push(Box::new(ztunnel));
+        }
+        waypoint.wait_ready()?;
+        proxies.push(Box::new(waypoint));
+        stage.call_at(front);
+        Ok(Running { router: Some(proxies.len() - 1), proxies, stage })
+    }
+
+    /// As its Deployment would run it.
+    fn waypoint(&self, pod: Pod) -> Result<Waypoint> {
+        let program = match &self.0.before {
+            Some(build) => build.join("waypoint"),
+            None => binaries::find("waypoint")?,
+        };
+        let run = pod.node().run();
+        let spawn = Spawn::new("waypoint", program)
+            .role("proxy-waypoint")
+            .args(["--manifests".as_ref(), run.directory().join("manifests").as_os_str()])
+            .args(["--gateway", &format!("{}/waypoint", manifests::NAMESPACE)])
+            .args(["--ca-dir".as_ref(), run.authority()?.as_os_str()])
+            .env("EBB_STATE_DIR", run.directory().join("state"))
+            .env("POD_NAME", pod.name())
+            .env("POD_NAMESPACE", manifests::NAMESPACE)
+            .env("POD_IP", pod.addresses().v4.to_string())
+            .env("SERVICE_ACCOUNT", pod.name())
+            .env("NODE_NAME", pod.node().name())
+            .env("RUST_LOG", std::env::var_os("RUST_LOG").unwrap_or_else(|| "info".into()));
+        Ok(Waypoint { process: pod.spawn(spawn)?, pod })
+    }
+}
+
+impl Candidate for EbbL7 {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn about(&self) -> String {
+        "ztunnel, waypoint, ztunnel, CPU of all three, with their default settings: eBPF redirection, HBONE over mutual TLS \
+         1.3 on both legs, P-256 certificates, the waypoint in a pod of its own on the server's node, a line for each request \
+         in its access log, Istio's metrics of requests"
+            .into()
+    }
+
+    fn start(&self, _: &Tools) -> Result<Running> {
+        self.start_with(&table(ROUTES), 0)
+    }
+
+    fn start_with_routes(&self, _: &Tools, routes: u32) -> Result<Option<Running>> {
+        self.start_with(&table(routes), 0).map(Some)
+    }
+
+    fn start_among_services(&self, services: u32) -> Result<Option<Changing>> {
+        let running = self.start_with(&changing(0), services.saturating_sub(1))?;
+        let file = running.stage.directory().join("manifests").join(ROUTES_FILE);
+        Ok(Some(Changing { running, file, content: changing }))
+    }
+
+    fn routing_cost(&self) -> Result<Option<PathBuf>> {
+        // Of an earlier build only the programs that run are kept.
+        if self.0.before.is_some() { Ok(None) } else { binaries::find("examples/routing_cost").map(Some) }
+    }
+}
+
+fn table(count: u32) -> String {
+    routes::virtual_services(&routes::table(count), manifests::NAMESPACE, manifests::SERVICE)
+}
+
+/// The route of the service that is called, in a version.
+fn changing(version: u32) -> String {
+    let header = crate::systems::VERSION_HEADER;
+    let entry = format!(
+        "  - route: [{{destination: {{host: {host}}}}}]\n    headers: {{response: {{set: {{{header}: '{version}'}}}}}}\n",
+        host = manifests::SERVICE
+    );
+    routes::virtual_service("changing", manifests::NAMESPACE, manifests::SERVICE, &entry)
+}
+
+impl Waypoint {
+    fn wait_ready(&self) -> Result<()> {
+        let ready = wait_for("readiness of the waypoint", READY_WITHIN, || {
+            ensure!(self.process.is_alive(), "it has ended");
+            Ok(self.ask(READINESS, "/healthz/ready").is_ok_and(|(status, _)| status == 200).then_some(()))
+        });
+        ready.with_context(|| self.process.tail())
+    }
+
+    fn ask(&self, port: u16, path: &str) -> Result<(u16, String)> {
+        self.pod.namespace().http_get(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), path, ANSWER)
+    }
+}
+
+impl Proxy for Waypoint {
+    fn process(&self) -> &Process {
+        &self.process
+    }
+
+    fn has_encrypted(&self) -> Result<bool> {
+        let (_, text) = self.ask(METRICS, "/metrics")?;
+        let encrypted = [("connection_security_policy", "mutual_tls")];
+        Ok(Metrics::parse(&text)?.sum("istio_requests_total", &encrypted) > 0.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_a_route_differ_in_nothing_but_the_version() {
+        assert_ne!(changing(1), changing(2));
+        assert_eq!(changing(1).replace("'1'", "'2'"), changing(2));
+    }
+}
