@@ -27,6 +27,7 @@ use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::accept;
+use crate::farewell::callers_know;
 use crate::record::Ledger;
 use crate::routes::{Tables, View};
 use crate::upstream::connection::Connector;
@@ -143,7 +144,7 @@ impl Worker {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Accepts until a drain begins, and serves what was accepted until `end` fires.
+    /// Accepts until a drain begins and callers have heard of it, and serves what was accepted until `end` fires.
     pub async fn run(self: Arc<Self>, listener: std::net::TcpListener) {
         match TcpListener::from_std(listener) {
             Ok(listener) => self.tend(listener).await,
@@ -153,13 +154,15 @@ impl Worker {
     }
 
     async fn tend(self: &Arc<Self>, listener: TcpListener) {
+        // A drain waits for what may still come.
+        let _open = self.drain.guard();
         let mut backoff = AcceptBackoff::default();
         let mut sweeps = interval(SWEEP_INTERVAL);
-        let mut draining = std::pin::pin!(self.drain.draining());
+        let mut closing = std::pin::pin!(callers_know(&self.drain));
         loop {
             tokio::select! {
                 biased;
-                _ = &mut draining => return,
+                () = &mut closing => return self.empty(listener).await,
                 _ = sweeps.tick() => {
                     let now = tokio::time::Instant::now();
                     self.connections.sweep(now);
@@ -179,6 +182,22 @@ impl Worker {
                     }
                 },
             }
+        }
+    }
+
+    /// Takes what the kernel has accepted already: it would reset that when the listener closes.
+    async fn empty(self: &Arc<Self>, listener: TcpListener) {
+        let listener = match listener.into_std() {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "the listener cannot be emptied"),
+        };
+        // Asks the kernel itself, because the runtime may not have heard yet of what has just come.
+        while let Ok((socket, client)) = listener.accept() {
+            let adopted = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
+            if let Ok(socket) = adopted {
+                self.serve(socket, client);
+            }
+            tokio::task::yield_now().await;
         }
     }
 
