@@ -32,7 +32,7 @@ use crate::record::Ledger;
 use crate::routes::{Tables, View};
 use crate::upstream::connection::Connector;
 use crate::upstream::pool::{Connections, SWEEP_INTERVAL};
-use crate::upstream::{Clusters, Pickers};
+use crate::upstream::{Clusters, Destinations, Pickers};
 
 /// Connections that wait to be accepted.
 const ACCEPT_BACKLOG: i32 = 1024;
@@ -49,32 +49,45 @@ pub struct Shared {
     pub freed: Notify,
 }
 
-/// Routes, and the snapshot they are of.
+/// Routes, the destinations they name, and the snapshot that both are of: what a request goes by from its beginning to
+/// its end, so that it sees a change whole or not at all.
 pub struct Followed {
     mesh: Arc<Snapshot>,
     tables: Arc<Tables>,
+    destinations: Destinations,
 }
 
 impl Followed {
     /// No routes, of a waypoint that stands for a Gateway.
-    pub fn nothing(view: View) -> Self {
+    pub fn nothing(view: View, clusters: &Clusters) -> Self {
         let mesh = Arc::<Snapshot>::default();
-        Self { tables: Arc::new(Tables::new(view, &mesh)), mesh }
+        Self { tables: Arc::new(Tables::new(view, &mesh)), destinations: clusters.now(), mesh }
+    }
+
+    /// The routes.
+    pub fn tables(&self) -> &Arc<Tables> {
+        &self.tables
+    }
+
+    /// The destinations they name.
+    pub fn destinations(&self) -> &Destinations {
+        &self.destinations
     }
 }
 
 impl Shared {
-    /// Takes over a new snapshot. Destinations first: a route must not lead to one that is not known yet.
+    /// Takes over a new snapshot: destinations and the routes that lead to them.
     pub fn follow(&self, mesh: &Arc<Snapshot>) {
         self.clusters.update(mesh, Instant::now());
         let before = self.routes.load();
         let tables = Arc::new(before.tables.update(&before.mesh, mesh));
-        self.routes.store(Arc::new(Followed { mesh: mesh.clone(), tables }));
+        let destinations = self.clusters.now();
+        self.routes.store(Arc::new(Followed { mesh: mesh.clone(), tables, destinations }));
     }
 
-    /// The routes in force.
-    pub fn tables(&self) -> Arc<Tables> {
-        self.routes.load().tables.clone()
+    /// The routes in force, and what goes with them.
+    pub fn followed(&self) -> Arc<Followed> {
+        self.routes.load_full()
     }
 
     /// The mesh that the routes in force are of: what is bound to this waypoint is looked up nowhere else, so that

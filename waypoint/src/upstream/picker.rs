@@ -96,7 +96,7 @@ impl Pickers {
     ) -> Result<Picked, NoUpstream> {
         cluster.sweep(now);
         let compiled = cluster.compiled();
-        if compiled.gone {
+        if compiled.gone && compiled.members.is_empty() {
             return Err(NoUpstream::Unknown);
         }
         let Compiled { members, policy, choices, .. } = &**compiled;
