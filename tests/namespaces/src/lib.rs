@@ -7,8 +7,10 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod counting;
 pub mod hostile;
 pub mod load;
 pub mod mesh;
+pub mod paced;
 pub mod peer;
 pub mod traces;
