@@ -11,6 +11,7 @@ pub mod counting;
 pub mod hostile;
 pub mod load;
 pub mod mesh;
+pub mod multiplexed;
 pub mod paced;
 pub mod peer;
 pub mod traces;

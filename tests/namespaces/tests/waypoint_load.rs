@@ -18,12 +18,16 @@ use ebb_tests::{
     app::{self, App, gateway},
     counting::Arrivals,
     mesh::{Mesh, SETTLED, eventually},
+    multiplexed::Multiplexed,
     paced::{Done, Paced, Plan},
     peer::Server,
 };
 
 /// Requests per second, evenly apart.
 const RATE: u32 = 500;
+
+/// Further requests per second, all on one HTTP/2 connection.
+const MULTIPLEXED: u32 = 50;
 
 /// The backends fail the first arrival of a GET whose number this divides: one in 14 GETs.
 const FAILS_ONCE: u64 = 28;
@@ -91,7 +95,15 @@ fn pause() {
     std::thread::sleep(BETWEEN);
 }
 
+// The servers speak HTTP/1.1 alone.
 const RETRIES: &str = r#"
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web, namespace: shop}
+spec:
+  host: web
+  trafficPolicy: {connectionPool: {http: {h2UpgradePolicy: DO_NOT_UPGRADE}}}
+---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: web, namespace: shop}
@@ -118,6 +130,7 @@ fn a_waypoint_scaled_and_killed_under_load_costs_no_get_and_repeats_no_post() ->
     in_force(&mesh, "retries")?;
 
     let load = Paced::start(mesh.pod("client")?.namespace(), Plan { first: PROBES, ..plan() })?;
+    let multiplexed = Multiplexed::start(mesh.pod("client")?.namespace(), vip(), MULTIPLEXED, 2 * PROBES)?;
     let began = Instant::now();
     pause();
     let first = waypoints(&mesh);
@@ -126,23 +139,29 @@ fn a_waypoint_scaled_and_killed_under_load_costs_no_get_and_repeats_no_post() ->
     mesh.kubelet_mut().scale("shop", "wp", 3)?;
     mesh.wait_ready("wp")?;
     pause();
-    let victim = mesh.kubelet().replicas("shop", "wp").last().context("three replicas")?;
+    // The oldest, which was alone for a while and has most of the kept connections.
+    let victim = mesh.replica("wp")?;
     let killed = Instant::now();
     victim.waypoint_process().context("a waypoint has a program")?.kill9()?;
     pause();
     mesh.wait_ready("wp")?;
     pause();
     let lasted = began.elapsed();
-    let done = load.stop()?;
+    let mut done = load.stop()?;
+    let sent = done.len();
+    let on_one_connection = multiplexed.stop()?;
+    assert!(on_one_connection.len() as f64 >= 0.8 * lasted.as_secs_f64() * f64::from(MULTIPLEXED));
+    done.extend(on_one_connection);
 
     let report = Report::of(&done, &arrivals, killed);
     eprintln!("{} requests in {lasted:?}: {report:#?}", done.len());
     let due = lasted.as_secs_f64() * f64::from(RATE);
-    assert!(done.len() as f64 >= 0.9 * due, "{} requests of {due}", done.len());
+    assert!(sent as f64 >= 0.9 * due, "{sent} requests of {due}");
     assert_eq!(report.failed_gets, [""; 0], "every GET succeeds");
     assert_eq!(report.posts_repeated, 0, "no POST arrives twice");
     assert_eq!(report.failed_posts_uncut, [""; 0], "no POST fails but by the kill");
-    assert!(report.failed_posts_cut.len() <= plan().clients as usize, "{report:#?}");
+    let under_way = plan().clients + MULTIPLEXED;
+    assert!(report.failed_posts_cut.len() <= under_way as usize, "{report:#?}");
     assert!(report.retries > 0, "the waypoint tries again");
     let extra = report.gets_resent + report.retries;
     assert!(extra * 100 <= BUDGET_PERCENT * report.gets, "{extra} of {}", report.gets);
