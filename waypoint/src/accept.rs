@@ -15,6 +15,7 @@ use common::tls::{self, ServerStream};
 use futures_util::FutureExt as _;
 use tokio::net::TcpStream;
 
+use crate::farewell::time_to_move;
 use crate::serve;
 use crate::worker::Worker;
 
@@ -75,12 +76,12 @@ async fn handshake(
 /// The loop both drives the connection and takes what arrives; it ends when the connection does.
 async fn run(worker: &Arc<Worker>, peer: Arc<Peer>, mut server: Server<ServerStream<TcpStream>>) {
     let mut draining = false;
-    let (mut end, mut drain) = (pin!(worker.end.cancelled()), pin!(worker.drain.draining()));
+    let (mut end, mut drain) = (pin!(worker.end.cancelled()), pin!(time_to_move(&worker.drain)));
     loop {
         tokio::select! {
             biased;
             () = &mut end => return,
-            _ = &mut drain, if !draining => {
+            () = &mut drain, if !draining => {
                 draining = true;
                 server.drain();
             }

@@ -150,7 +150,8 @@ fn shared(settings: &Settings, mesh: &Reader, readiness: &Readiness) -> Arc<Shar
     let vantage = Vantage::new(&settings.node.mesh(), pod);
     let clusters = Clusters::new(vantage, Instant::now());
     let cluster_domain = settings.node.cluster_domain.as_str().into();
-    let routes = Followed::nothing(View { waypoint: given.gateway.clone(), cluster_domain });
+    let view = View { waypoint: given.gateway.clone(), cluster_domain };
+    let routes = Followed::nothing(view, &clusters);
     let shared = Arc::new(Shared {
         clusters,
         routes: ArcSwap::from_pointee(routes),
@@ -213,12 +214,12 @@ fn sections(mesh: &Reader, certs: &CertStore, shared: &Arc<Shared>) -> Vec<DumpS
     vec![
         DumpSection::list("clusters", move || clusters.dump()),
         DumpSection::value("routes", move || {
-            let tables = routes.tables();
+            let followed = routes.followed();
             let shown = |table: &Arc<ServiceRoutes>| {
                 let names: Vec<_> = table.applied.iter().map(|it| it.object.to_string()).collect();
                 json!({ "service": table.service.to_string(), "virtualServices": names })
             };
-            json!(tables.iter().map(shown).collect::<Vec<_>>())
+            json!(followed.tables().iter().map(shown).collect::<Vec<_>>())
         }),
         DumpSection::value("certificates", move || json!(certs.dump())),
         DumpSection::value("rejected", move || {

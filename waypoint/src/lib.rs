@@ -9,6 +9,7 @@ pub mod accept;
 pub mod app;
 pub mod destination;
 pub mod exchange;
+pub mod farewell;
 pub mod flags;
 pub mod payload;
 pub mod record;

@@ -12,6 +12,8 @@ use common::hbone::request::{Baggage, Connect};
 use common::hbone::server::Incoming;
 use common::snapshot::model::Workload;
 use common::telemetry::labels::Reporter;
+use http::header::CONNECTION;
+use http::{HeaderValue, StatusCode};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -19,6 +21,7 @@ use std::pin::pin;
 
 use crate::accept::Peer;
 use crate::destination::{Destination, Protocol};
+use crate::farewell::{silence_is_over, time_to_move};
 use crate::sniff::{self, Sniffed, watch};
 use crate::strict::StrictIo;
 use crate::upstream::Cluster;
@@ -142,7 +145,14 @@ async fn http1(conversation: Arc<Conversation>, stream: TunnelIo) {
     let worker = conversation.worker.clone();
     let service = service_fn(move |request| {
         let conversation = conversation.clone();
-        async move { Ok::<_, Infallible>(exchange::serve(conversation, request).await) }
+        async move {
+            let drain = conversation.worker.drain.clone();
+            let mut reply = exchange::serve(conversation, request).await;
+            if drain.is_draining() && reply.status() != StatusCode::SWITCHING_PROTOCOLS {
+                reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(reply)
+        }
     });
     let mut builder = http1::Builder::new();
     builder
@@ -158,7 +168,7 @@ async fn http1(conversation: Arc<Conversation>, stream: TunnelIo) {
     tokio::select! {
         _ = connection.as_mut() => return,
         () = worker.end.cancelled() => return,
-        _ = worker.drain.draining() => connection.as_mut().graceful_shutdown(),
+        () = silence_is_over(&worker.drain) => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
         _ = connection => {}
@@ -186,7 +196,7 @@ async fn http2(conversation: Arc<Conversation>, stream: TunnelIo) {
     tokio::select! {
         _ = connection.as_mut() => return,
         () = worker.end.cancelled() => return,
-        _ = worker.drain.draining() => connection.as_mut().graceful_shutdown(),
+        () = time_to_move(&worker.drain) => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
         _ = connection => {}

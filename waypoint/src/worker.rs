@@ -27,11 +27,12 @@ use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::accept;
+use crate::farewell::callers_know;
 use crate::record::Ledger;
 use crate::routes::{Tables, View};
 use crate::upstream::connection::Connector;
 use crate::upstream::pool::{Connections, SWEEP_INTERVAL};
-use crate::upstream::{Clusters, Pickers};
+use crate::upstream::{Clusters, Destinations, Pickers};
 
 /// Connections that wait to be accepted.
 const ACCEPT_BACKLOG: i32 = 1024;
@@ -48,32 +49,45 @@ pub struct Shared {
     pub freed: Notify,
 }
 
-/// Routes, and the snapshot they are of.
+/// Routes, the destinations they name, and the snapshot that both are of: what a request goes by from its beginning to
+/// its end, so that it sees a change whole or not at all.
 pub struct Followed {
     mesh: Arc<Snapshot>,
     tables: Arc<Tables>,
+    destinations: Destinations,
 }
 
 impl Followed {
     /// No routes, of a waypoint that stands for a Gateway.
-    pub fn nothing(view: View) -> Self {
+    pub fn nothing(view: View, clusters: &Clusters) -> Self {
         let mesh = Arc::<Snapshot>::default();
-        Self { tables: Arc::new(Tables::new(view, &mesh)), mesh }
+        Self { tables: Arc::new(Tables::new(view, &mesh)), destinations: clusters.now(), mesh }
+    }
+
+    /// The routes.
+    pub fn tables(&self) -> &Arc<Tables> {
+        &self.tables
+    }
+
+    /// The destinations they name.
+    pub fn destinations(&self) -> &Destinations {
+        &self.destinations
     }
 }
 
 impl Shared {
-    /// Takes over a new snapshot. Destinations first: a route must not lead to one that is not known yet.
+    /// Takes over a new snapshot: destinations and the routes that lead to them.
     pub fn follow(&self, mesh: &Arc<Snapshot>) {
         self.clusters.update(mesh, Instant::now());
         let before = self.routes.load();
         let tables = Arc::new(before.tables.update(&before.mesh, mesh));
-        self.routes.store(Arc::new(Followed { mesh: mesh.clone(), tables }));
+        let destinations = self.clusters.now();
+        self.routes.store(Arc::new(Followed { mesh: mesh.clone(), tables, destinations }));
     }
 
-    /// The routes in force.
-    pub fn tables(&self) -> Arc<Tables> {
-        self.routes.load().tables.clone()
+    /// The routes in force, and what goes with them.
+    pub fn followed(&self) -> Arc<Followed> {
+        self.routes.load_full()
     }
 
     /// The mesh that the routes in force are of: what is bound to this waypoint is looked up nowhere else, so that
@@ -143,7 +157,7 @@ impl Worker {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Accepts until a drain begins, and serves what was accepted until `end` fires.
+    /// Accepts until a drain begins and callers have heard of it, and serves what was accepted until `end` fires.
     pub async fn run(self: Arc<Self>, listener: std::net::TcpListener) {
         match TcpListener::from_std(listener) {
             Ok(listener) => self.tend(listener).await,
@@ -153,13 +167,15 @@ impl Worker {
     }
 
     async fn tend(self: &Arc<Self>, listener: TcpListener) {
+        // A drain waits for what may still come.
+        let _open = self.drain.guard();
         let mut backoff = AcceptBackoff::default();
         let mut sweeps = interval(SWEEP_INTERVAL);
-        let mut draining = std::pin::pin!(self.drain.draining());
+        let mut closing = std::pin::pin!(callers_know(&self.drain));
         loop {
             tokio::select! {
                 biased;
-                _ = &mut draining => return,
+                () = &mut closing => return self.empty(listener).await,
                 _ = sweeps.tick() => {
                     let now = tokio::time::Instant::now();
                     self.connections.sweep(now);
@@ -179,6 +195,22 @@ impl Worker {
                     }
                 },
             }
+        }
+    }
+
+    /// Takes what the kernel has accepted already: it would reset that when the listener closes.
+    async fn empty(self: &Arc<Self>, listener: TcpListener) {
+        let listener = match listener.into_std() {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "the listener cannot be emptied"),
+        };
+        // Asks the kernel itself, because the runtime may not have heard yet of what has just come.
+        while let Ok((socket, client)) = listener.accept() {
+            let adopted = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
+            if let Ok(socket) = adopted {
+                self.serve(socket, client);
+            }
+            tokio::task::yield_now().await;
         }
     }
 

@@ -84,6 +84,21 @@ pub struct Registration {
     id: u64,
 }
 
+impl Registration {
+    /// Notes that the connection is taken to another server than the one it was entered with.
+    pub fn led_to(&self, server: SocketAddr) {
+        let mut inner = self.live.lock();
+        if inner.entries.get(&self.id).is_none_or(|(entry, _)| entry.server == server) {
+            return;
+        }
+        let Some((mut entry, kill)) = inner.entries.remove(&self.id) else { return };
+        inner.unload(&entry);
+        entry.server = server;
+        inner.load(&entry);
+        inner.entries.insert(self.id, (entry, kill));
+    }
+}
+
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut inner = self.live.lock();

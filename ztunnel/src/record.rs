@@ -108,6 +108,13 @@ impl Record {
         Self { ends, edge }
     }
 
+    /// Notes which pod of its destination a connection is led to in the end. It stays counted where it was at first:
+    /// the pods of one destination are one to the metrics, as long as they are of one Deployment.
+    pub fn led_to(&mut self, server: SocketAddr, destination: &Arc<Workload>) {
+        self.ends.server = server;
+        self.ends.destination = Some(destination.clone());
+    }
+
     /// Closes the record of a connection that was carried.
     pub fn close(self, log: &AccessLog, outcome: &Outcome) {
         let (request_bytes, response_bytes) = match self.ends.near {

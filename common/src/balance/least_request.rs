@@ -25,6 +25,9 @@ pub struct Load {
     pub outstanding: u32,
     /// Its weight now, above 0.
     pub weight: f64,
+    /// It was tried before for this very request: of two drawn the other is taken, however busy. One that fails at once
+    /// is never busy, and every try would go there. Turns come to another by themselves.
+    pub tried: bool,
 }
 
 impl LeastRequest {
@@ -43,10 +46,14 @@ impl LeastRequest {
                 let one = rng.random_range(0..*count);
                 // Of all but that one.
                 let other = (one + rng.random_range(1..*count)) % *count;
-                Some(if load(other).outstanding < load(one).outstanding { other } else { one })
+                let burden = |at| {
+                    let Load { outstanding, tried, .. } = load(at);
+                    (tried, outstanding)
+                };
+                Some(if burden(other) < burden(one) { other } else { one })
             }
             Way::Turns(schedule) => schedule.next(|candidate| {
-                let Load { outstanding, weight } = load(candidate);
+                let Load { outstanding, weight, .. } = load(candidate);
                 weight / (f64::from(outstanding) + 1.0)
             }),
         }

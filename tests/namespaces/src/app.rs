@@ -11,6 +11,7 @@ pub struct App {
     node: usize,
     image: String,
     replicas: u32,
+    stops_after: u32,
     labels: Vec<(String, String)>,
 }
 
@@ -25,6 +26,7 @@ impl App {
             node: 0,
             image: "ebb.dev/sleep".into(),
             replicas: 1,
+            stops_after: 0,
             labels: Vec::new(),
         }
     }
@@ -71,6 +73,13 @@ impl App {
         self
     }
 
+    /// Its pods are known to be ending for so many seconds before they do.
+    #[must_use]
+    pub fn stops_after(mut self, seconds: u32) -> Self {
+        self.stops_after = seconds;
+        self
+    }
+
     /// With a further label on its pods.
     #[must_use]
     pub fn label(mut self, name: &str, value: &str) -> Self {
@@ -81,17 +90,21 @@ impl App {
     /// The Deployment.
     #[must_use]
     pub fn manifest(&self) -> String {
-        let Self { namespace, name, account, node, image, replicas, labels } = self;
+        let Self { namespace, name, account, node, image, replicas, stops_after, labels } = self;
         let mut more = String::new();
         for (label, value) in labels {
             let _ = write!(more, ", {label}: \"{value}\"");
         }
+        let hook = match stops_after {
+            0 => String::new(),
+            seconds => format!(", lifecycle: {{preStop: {{sleep: {{seconds: {seconds}}}}}}}"),
+        };
         let node = node + 1;
         format!(
             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  \
              replicas: {replicas}\n  selector: {{matchLabels: {{app: {name}}}}}\n  template:\n    metadata: {{labels: {{app: {name}{more}}}}}\n    \
              spec:\n      serviceAccountName: {account}\n      nodeName: node-{node}\n      containers:\n        - {{name: \
-             app, image: {image}, ports: [{{containerPort: 8080}}]}}\n"
+             app, image: {image}, ports: [{{containerPort: 8080}}]{hook}}}\n"
         )
     }
 }

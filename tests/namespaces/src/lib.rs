@@ -7,8 +7,11 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod counting;
 pub mod hostile;
 pub mod load;
 pub mod mesh;
+pub mod multiplexed;
+pub mod paced;
 pub mod peer;
 pub mod traces;

@@ -136,6 +136,14 @@ impl Doorway {
     pub fn to(namespace: &Namespace) -> Result<Self> {
         Ok(Self(File::open(namespace.path())?))
     }
+
+    /// Takes the calling thread through it, for good.
+    ///
+    /// # Errors
+    /// The namespace is gone, or the thread may not.
+    pub fn enter(&self) -> Result<()> {
+        setns(&self.0, CloneFlags::CLONE_NEWNET).context("enter a namespace")
+    }
 }
 
 impl Origin for Doorway {
@@ -143,7 +151,7 @@ impl Origin for Doorway {
         // A thread of its own, because a namespace is a property of the thread.
         std::thread::scope(|scope| {
             let connecting = scope.spawn(|| {
-                setns(&self.0, CloneFlags::CLONE_NEWNET)?;
+                self.enter()?;
                 TcpStream::connect_timeout(&to, within).with_context(|| format!("connect to {to}"))
             });
             connecting.join().map_err(|_| anyhow!("the connecting thread panicked"))?

@@ -17,23 +17,26 @@ use crate::routes::{
 use crate::serve::Conversation;
 use crate::stages::transform::{self, Disclosure, NotAPath, Rewritten};
 use crate::stages::{mirror, retry};
-use crate::upstream::{Cluster, ClusterKey, NoUpstream};
+use crate::upstream::{Cluster, ClusterKey, Destinations, NoUpstream};
 
 /// The routes of what was called, as they are when the request begins.
 pub(crate) struct Flow<'a> {
     conversation: &'a Arc<Conversation>,
     table: Option<Arc<ServiceRoutes>>,
+    destinations: Destinations,
     none: HttpRoutes,
 }
 
 impl<'a> Flow<'a> {
     /// Looks up the routes of what was called.
     pub(crate) fn find(conversation: &'a Arc<Conversation>) -> Self {
+        let followed = conversation.worker.shared.followed();
         let table = conversation.destination.service().and_then(|service| {
             let name = ObjectName::new(service.namespace.clone(), service.name.clone());
-            conversation.worker.shared.tables().of(&name).cloned()
+            followed.tables().of(&name).cloned()
         });
-        Self { conversation, table, none: HttpRoutes::default() }
+        let destinations = followed.destinations().clone();
+        Self { conversation, table, destinations, none: HttpRoutes::default() }
     }
 
     /// The routes of the port that was called.
@@ -55,10 +58,10 @@ impl<'a> Flow<'a> {
     pub(crate) fn cluster(&self, target: Option<&Target>) -> Result<Arc<Cluster>, NoUpstream> {
         let clusters = &self.conversation.worker.shared.clusters;
         let cluster = match (target, &self.conversation.destination) {
-            (Some(target), _) => self.key(target).and_then(|key| clusters.get(&key)),
+            (Some(target), _) => self.key(target).and_then(|key| clusters.get_of(&self.destinations, &key)),
             (None, Destination::Service { service, port }) => {
                 let service = ObjectName::new(service.namespace.clone(), service.name.clone());
-                clusters.get(&ClusterKey { service, port: *port, subset: None })
+                clusters.get_of(&self.destinations, &ClusterKey { service, port: *port, subset: None })
             }
             (None, Destination::Workload { workload, .. }) => {
                 let of_pod = || clusters.of_pod(workload, self.conversation.original, Instant::now());

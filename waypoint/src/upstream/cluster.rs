@@ -124,7 +124,8 @@ impl Cluster {
         }))
     }
 
-    /// Takes over what changed. `false` when there is no such port or subset any more, and then it refuses everyone.
+    /// Takes over what changed. `false` when there is no such port or subset any more, or the subset has other labels and
+    /// is another one: then it stays as it is, for those who hold it.
     pub(super) fn rebuild(&self, inputs: Inputs<'_>, now: Instant) -> bool {
         let mut detector = self.lock();
         let before = self.compiled.load_full();
@@ -135,8 +136,8 @@ impl Cluster {
             false => inputs.policy(&self.key).map(Arc::new),
         };
         let port = inputs.service.ports.iter().any(|it| it.port == self.key.port);
-        let Some(policy) = policy.filter(|_| port) else {
-            self.retire(&before);
+        let Some(policy) = policy.filter(|_| port && before.is_same_part(&self.key, &inputs.applied)) else {
+            self.retire(&before, before.members.clone());
             return false;
         };
         let members: Arc<[Member]> = inputs.members(&self.key, &policy, &before.members, now).into();
@@ -163,14 +164,19 @@ impl Cluster {
         true
     }
 
+    /// Whether its endpoints are those that its key means under these rules.
+    pub(super) fn stands_for(&self, applied: &Applied) -> bool {
+        self.compiled.load().is_same_part(&self.key, applied)
+    }
+
     /// The service is gone: whoever still holds this is refused.
     pub(super) fn close(&self) {
         let _detector = self.lock();
-        self.retire(&self.compiled.load_full());
+        self.retire(&self.compiled.load_full(), Arc::default());
     }
 
-    fn retire(&self, before: &Compiled) {
-        self.compiled.store(Arc::new(Compiled { gone: true, ..before.with(Arc::default()) }));
+    fn retire(&self, before: &Compiled, left: Arc<[Member]>) {
+        self.compiled.store(Arc::new(Compiled { gone: true, ..before.with(left) }));
     }
 
     /// Its name.
@@ -345,6 +351,13 @@ impl Cluster {
 }
 
 impl Compiled {
+    /// Whether a subset has the same labels under other rules.
+    fn is_same_part(&self, key: &ClusterKey, applied: &Applied) -> bool {
+        let Some(name) = key.subset.as_deref() else { return true };
+        let labels = |applied: &Applied| applied.subset(name).map(|it| it.labels.clone());
+        labels(&self.applied) == labels(applied)
+    }
+
     /// The same with these members, judged anew.
     fn with(&self, members: Arc<[Member]>) -> Self {
         Self {

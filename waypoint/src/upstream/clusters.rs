@@ -59,6 +59,11 @@ struct Shared {
     refused: AtomicU64,
 }
 
+/// The destinations of one moment, which routes of that moment name. Of one that exists no more the last endpoints
+/// stay known to whoever holds this, so that a request that has begun under old routes ends under them. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Destinations(Arc<State>);
+
 /// What is known at one moment. Cheap to clone.
 #[derive(Debug, Clone)]
 struct State {
@@ -89,26 +94,43 @@ impl Clusters {
         Self(Arc::new(Shared { vantage, state, writer, refused: AtomicU64::new(0) }))
     }
 
-    /// The cluster of a destination, built when it is asked for for the first time. `None` when there is no such
-    /// service, port or subset, or when there are [`MAX_CLUSTERS`].
+    /// The destinations as they are now.
+    pub fn now(&self) -> Destinations {
+        Destinations(self.0.state.load_full())
+    }
+
+    /// The cluster of a destination as it is now.
+    pub fn get(&self, key: &ClusterKey) -> Option<Arc<Cluster>> {
+        self.get_of(&self.now(), key)
+    }
+
+    /// The cluster of a destination as it was at a moment, built when it is asked for for the first time. `None` when
+    /// there was no such service, port or subset, or when there are [`MAX_CLUSTERS`].
     ///
     /// The value stays the cluster of that destination for as long as the destination exists, so it may be kept; then
     /// ask again when [`Cluster::is_gone`].
-    pub fn get(&self, key: &ClusterKey) -> Option<Arc<Cluster>> {
+    pub fn get_of(&self, then: &Destinations, key: &ClusterKey) -> Option<Arc<Cluster>> {
         let state = self.0.state.load();
-        if let Some(cluster) = state.clusters.get(key) {
+        let then = &*then.0;
+        let is_now = Arc::ptr_eq(&state.mesh, &then.mesh);
+        // One that was first asked for since then and is still the same destination will do.
+        let since = || state.clusters.get(key).filter(|it| is_now || then.knows(it));
+        if let Some(cluster) = then.clusters.get(key).filter(|_| !is_now).or_else(since) {
             return Some(cluster.clone());
         }
         // Destinations that do not exist, or are too many, are asked for again and again: they must not wait for each
         // other.
-        if !state.has(key) {
+        if !then.has(key) {
             return None;
         }
         if state.clusters.len() >= MAX_CLUSTERS {
             self.0.refused.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        self.build(key)
+        match is_now {
+            true => self.build(then, key),
+            false => then.build(key),
+        }
     }
 
     /// The cluster of one pod, which is called by an address of its own. It is the caller's alone: no DestinationRule is
@@ -141,17 +163,19 @@ impl Clusters {
         Cluster::build(key, inputs, now)
     }
 
-    fn build(&self, key: &ClusterKey) -> Option<Arc<Cluster>> {
+    fn build(&self, then: &State, key: &ClusterKey) -> Option<Arc<Cluster>> {
         let _writer = self.lock();
         let mut state = State::clone(&self.0.state.load());
+        if !Arc::ptr_eq(&state.mesh, &then.mesh) {
+            return then.build(key);
+        }
         if let Some(cluster) = state.clusters.get(key) {
             return Some(cluster.clone());
         }
         if state.clusters.len() >= MAX_CLUSTERS {
             return None;
         }
-        // Its endpoints have been there since the last change, however late somebody asks for them.
-        let cluster = Cluster::build(key.clone(), state.inputs(&key.service)?, state.since)?;
+        let cluster = state.build(key)?;
         state.clusters.insert(key.clone(), cluster.clone());
         self.0.state.store(Arc::new(state));
         Some(cluster)
@@ -210,6 +234,17 @@ impl State {
         };
         let subset = |name: &Arc<str>| self.rules.find(service, &self.client).subset(name).is_some();
         service.ports.iter().any(|it| it.port == key.port) && key.subset.as_ref().is_none_or(subset)
+    }
+
+    /// A cluster of its own, which nobody else gets to see unless it is kept.
+    fn build(&self, key: &ClusterKey) -> Option<Arc<Cluster>> {
+        // Its endpoints have been there since the last change, however late somebody asks for them.
+        Cluster::build(key.clone(), self.inputs(&key.service)?, self.since)
+    }
+
+    /// Whether a cluster is what its key means here.
+    fn knows(&self, cluster: &Cluster) -> bool {
+        self.inputs(&cluster.key().service).is_some_and(|it| cluster.stands_for(&it.applied))
     }
 
     fn inputs(&self, service: &ObjectName) -> Option<Inputs<'_>> {

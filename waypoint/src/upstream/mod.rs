@@ -30,7 +30,7 @@ use common::config::ObjectName;
 
 pub use self::admission::Permit;
 pub use self::cluster::Cluster;
-pub use self::clusters::{Clusters, Vantage};
+pub use self::clusters::{Clusters, Destinations, Vantage};
 pub use self::endpoint::{Attempt, EndpointState};
 pub use self::picker::{PickFacts, Picked, Pickers};
 pub use self::policy::EffectivePolicy;

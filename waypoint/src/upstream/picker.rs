@@ -96,7 +96,7 @@ impl Pickers {
     ) -> Result<Picked, NoUpstream> {
         cluster.sweep(now);
         let compiled = cluster.compiled();
-        if compiled.gone {
+        if compiled.gone && compiled.members.is_empty() {
             return Err(NoUpstream::Unknown);
         }
         if let Some(picked) = where_called(cluster, &compiled, facts, now) {
@@ -116,7 +116,7 @@ impl Pickers {
             }
             (Algorithm::LeastRequest | Algorithm::RoundRobin, _) => {
                 let turns = self.turns(cluster, &compiled, now, rng);
-                fresh(members, facts.tried, || turns.next(facts.far_from, &compiled, now, rng))
+                fresh(members, facts.tried, || turns.next(facts, &compiled, now, rng))
             }
         };
         let member = at.and_then(|at| members.get(at)).ok_or(NoUpstream::NoHealthy)?;
@@ -243,19 +243,23 @@ impl Turns {
 
     fn next(
         &mut self,
-        far_from: &[SocketAddr],
+        facts: &PickFacts<'_>,
         compiled: &Compiled,
         now: Instant,
         rng: &mut impl Rng,
     ) -> Option<usize> {
+        let PickFacts { tried, far_from, .. } = *facts;
         let Compiled { members, policy, choices, .. } = compiled;
         let level = choices.level_for(far_from, members, rng)?;
         let group = choices.group(level, members, policy, rng)?;
         let candidates = &choices.levels().get(level)?.groups.get(group)?.members;
         let warmup = policy.warmup.as_ref();
         let weight = |at: usize| weight(&members[candidates[at]], warmup, now);
-        let load =
-            |at: usize| Load { outstanding: members[candidates[at]].state.active(), weight: weight(at) };
+        let load = |at: usize| {
+            let member = &members[candidates[at]];
+            let tried = tried.contains(&member.address);
+            Load { outstanding: member.state.active(), weight: weight(at), tried }
+        };
         let at = match self.turns.get_mut(level)?.get_mut(group)? {
             Turn::Least(least) => least.choose(load, rng),
             Turn::Robin(robin) => robin.choose(weight),

@@ -19,7 +19,7 @@ use crate::inbound::admit::{self, Admission};
 use crate::inbound::deliver;
 use crate::live::{Entry, Protocol};
 use crate::outbound::forward::{self, TunnelTo};
-use crate::outbound::route::{Bound, waypoint_pod};
+use crate::outbound::route::{Bound, WaypointWanted, waypoint_pod};
 use crate::pods::Pod;
 use crate::record::{Ends, Near, Record};
 use crate::worker::Worker;
@@ -33,9 +33,9 @@ pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, client: TcpStream, addres
     let mesh = worker.mesh.current();
     let judged = admit::admit_plaintext(&mesh, &flow, worker.plaintext_behind_waypoint)
         .and_then(|admission| way(&worker, &mesh, &flow, admission));
-    let record = Record::open(&worker.edges, &worker.access, ends(&mesh, &flow, &judged));
+    let mut record = Record::open(&worker.edges, &worker.access, ends(&mesh, &flow, &judged));
     let entered = judged.and_then(|way| worker.live.enter(way.entry(&flow)).map(|entered| (way, entered)));
-    let (way, (_registration, killed)) = match entered {
+    let (way, (registration, killed)) = match entered {
         Ok(entered) => entered,
         Err(refusal) => return refuse(&worker, record, client, &refusal),
     };
@@ -51,11 +51,14 @@ pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, client: TcpStream, addres
                 Err(refusal) => refuse(&worker, record, client, &refusal),
             }
         }
-        Way::Waypoint(_, tunnel) => {
-            let opening = Box::pin(forward::open(&worker, &mesh, &flow, &tunnel));
-            match forward::or_killed(&killed, opening).await {
+        Way::Waypoint(_, mut tunnel) => {
+            let opening = Box::pin(forward::open(&worker, &mesh, &flow, &mut tunnel));
+            let opened = forward::or_killed(&killed, opening).await;
+            record.led_to(tunnel.peer, &tunnel.destination);
+            match opened {
                 Ok(stream) => {
-                    drop(mesh);
+                    registration.led_to(tunnel.peer);
+                    drop((mesh, tunnel));
                     let outcome = hbone::relay::relay(client, stream, &record, &killed).await;
                     record.close(&worker.access, &outcome);
                 }
@@ -89,11 +92,13 @@ impl Way {
 fn way(worker: &Worker, mesh: &Snapshot, flow: &Flow, admission: Admission) -> Result<Way, Refusal> {
     let Some(gateway) = &admission.by_way_of else { return Ok(Way::Straight(admission)) };
     let own = mesh.workload(&flow.pod.uid).ok_or(Refusal::UnknownWorkload)?;
-    let bound = Bound { gateway, namespace: own.namespace() };
+    let bound = Bound { gateway: gateway.clone(), namespace: own.namespace().clone() };
+    let wanted = WaypointWanted { bound: &bound, called: admission.target.ip(), tried: &[] };
     let (load, rng) = (|server| worker.live.load(server), &mut rand::rng());
-    let (peer, destination) = waypoint_pod(mesh, bound, own, admission.target.ip(), load, rng)?;
+    let (peer, destination) = waypoint_pod(mesh, wanted, own, load, rng)?;
     let authority = admission.target;
-    let tunnel = TunnelTo { peer, authority, destination, service: None, unauthenticated: true };
+    let waypoint = Some(bound);
+    let tunnel = TunnelTo { peer, authority, destination, service: None, waypoint, unauthenticated: true };
     Ok(Way::Waypoint(admission, tunnel))
 }
 

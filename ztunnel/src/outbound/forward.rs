@@ -20,15 +20,15 @@ use crate::dial::dial;
 use crate::flow::Flow;
 use crate::inbound::admit::{self, Admission};
 use crate::live::{Direction, Entry, Protocol};
-use crate::outbound::route::{self, NextHop, leaves_from};
+use crate::outbound::route::{self, Bound, NextHop, WaypointWanted, leaves_from};
 use crate::record::{Ends, Near, Record};
 use crate::worker::Worker;
 
 /// Carries `near` to `hop` and to its end.
 pub async fn forward(worker: &Arc<Worker>, mesh: Arc<Snapshot>, flow: Flow, hop: NextHop, near: TcpStream) {
     let ends = ends(&mesh, &flow, &hop);
-    let record = Record::open(&worker.edges, &worker.access, ends);
-    match carry(worker, mesh, &flow, hop, &record, near).await {
+    let mut record = Record::open(&worker.edges, &worker.access, ends);
+    match carry(worker, mesh, &flow, hop, &mut record, near).await {
         Ok(outcome) => record.close(&worker.access, &outcome),
         Err((refusal, near)) => {
             record.refuse(&worker.access, &refusal);
@@ -43,7 +43,7 @@ async fn carry(
     mesh: Arc<Snapshot>,
     flow: &Flow,
     hop: NextHop,
-    record: &Record,
+    record: &mut Record,
     near: TcpStream,
 ) -> Result<Outcome, (Refusal, TcpStream)> {
     let protocol = match hop {
@@ -59,7 +59,7 @@ async fn carry(
         server: hop.server(),
         admission: own_admission(flow, &hop),
     };
-    let (_registration, killed) = match worker.live.enter(entry) {
+    let (registration, killed) = match worker.live.enter(entry) {
         Ok(entered) => entered,
         Err(refusal) => return Err((refusal, near)),
     };
@@ -69,31 +69,36 @@ async fn carry(
     {
         return Err((refusal, near));
     }
-    match hop {
-        NextHop::Tunnel { peer, authority, destination, service }
-        | NextHop::Waypoint { peer, authority, waypoint: destination, service } => {
-            let tunnel = TunnelTo { peer, authority, destination, service, unauthenticated: false };
-            // Boxed, here and below, so that what opening takes is not held for as long as the connection lasts.
-            let opening = Box::pin(open(worker, &mesh, flow, &tunnel));
-            match or_killed(&killed, opening).await {
-                Ok(stream) => {
-                    // A connection may last for weeks, and what it was decided by need not.
-                    drop(mesh);
-                    Ok(hbone::relay::relay(near, stream, record, &killed).await)
-                }
-                Err(refusal) => Err((refusal, near)),
-            }
+    let mut tunnel = match hop {
+        NextHop::Tunnel { peer, authority, destination, service } => {
+            TunnelTo { peer, authority, destination, service, waypoint: None, unauthenticated: false }
+        }
+        NextHop::Waypoint { peer, authority, waypoint: destination, service, bound } => {
+            TunnelTo { peer, authority, destination, service, waypoint: Some(bound), unauthenticated: false }
         }
         NextHop::Plain { target, .. } | NextHop::Local { target, .. } => {
             let from = leaves_from(&flow.pod.addresses, flow.client.ip(), target.ip());
             let connecting =
                 Box::pin(async { dial(&flow.pod, from, target).await.map_err(|e| e.refusal(target)) });
             drop(mesh);
-            match or_killed(&killed, connecting).await {
+            return match or_killed(&killed, connecting).await {
                 Ok(far) => Ok(relay(near, far, record, &killed).await),
                 Err(refusal) => Err((refusal, near)),
-            }
+            };
         }
+    };
+    // Boxed, as above, so that what opening takes is not held for as long as the connection lasts.
+    let opening = Box::pin(open(worker, &mesh, flow, &mut tunnel));
+    let opened = or_killed(&killed, opening).await;
+    record.led_to(tunnel.peer, &tunnel.destination);
+    match opened {
+        Ok(stream) => {
+            registration.led_to(tunnel.peer);
+            // A connection may last for weeks, and what it was decided by need not.
+            drop((mesh, tunnel));
+            Ok(hbone::relay::relay(near, stream, record, &killed).await)
+        }
+        Err(refusal) => Err((refusal, near)),
     }
 }
 
@@ -127,15 +132,62 @@ pub struct TunnelTo {
     pub destination: Arc<Workload>,
     /// The service that was called.
     pub service: Option<Arc<Service>>,
+    /// The waypoint whose pod the peer is; `None` where the peer is the destination itself.
+    pub waypoint: Option<Bound>,
     /// It is for a client that proved nothing, and not for the pod.
     pub unauthenticated: bool,
 }
 
-/// Opens a tunnel as the flow's pod.
+/// Further pods of a waypoint that are tried when the one that was chosen cannot be reached.
+pub const MORE_WAYPOINT_PODS: usize = 2;
+
+/// Opens a tunnel as the flow's pod. Where it is to a pod of a waypoint that cannot be reached, another one is tried, and
+/// `to` says in the end which it was: no payload is sent before a peer has answered, so that none is sent twice.
 ///
 /// # Errors
-/// Why there is none.
-pub async fn open(worker: &Worker, mesh: &Snapshot, flow: &Flow, to: &TunnelTo) -> Result<Stream, Refusal> {
+/// Why there is none: for the last pod that was tried.
+pub async fn open(
+    worker: &Worker,
+    mesh: &Snapshot,
+    flow: &Flow,
+    to: &mut TunnelTo,
+) -> Result<Stream, Refusal> {
+    let mut tried = Vec::new();
+    loop {
+        let refusal = match open_one(worker, mesh, flow, to).await {
+            Ok(stream) => return Ok(stream),
+            Err(refusal) => refusal,
+        };
+        tried.push(to.destination.uid.clone());
+        let Some(bound) = to.waypoint.as_ref().filter(|_| tried.len() <= MORE_WAYPOINT_PODS) else {
+            return Err(refusal);
+        };
+        if !concerns_the_peer_alone(&refusal) {
+            return Err(refusal);
+        }
+        let Some(caller) = route::source(mesh, flow) else { return Err(refusal) };
+        // Pods come and go, and a moment or ten seconds have passed: those of now.
+        let now = worker.mesh.current();
+        let wanted = WaypointWanted { bound, called: to.authority.ip(), tried: &tried };
+        let load = |server| worker.live.load(server);
+        match route::waypoint_pod(&now, wanted, caller, load, &mut rand::rng()) {
+            Ok((peer, destination)) => {
+                tracing::debug!(failed = %to.peer, %refusal, next = %peer, "another pod of the waypoint is tried");
+                (to.peer, to.destination) = (peer, destination);
+            }
+            Err(_) => return Err(refusal),
+        }
+    }
+}
+
+/// Whether another peer may be reached where this one was not. Neither its word, nor what this side lacks, is asked for
+/// again.
+fn concerns_the_peer_alone(refusal: &Refusal) -> bool {
+    use Refusal::*;
+    matches!(refusal, ConnectFailed(_) | TunnelUnreachable(_) | TlsFailed(_) | Http2Failed(_))
+}
+
+async fn open_one(worker: &Worker, mesh: &Snapshot, flow: &Flow, to: &TunnelTo) -> Result<Stream, Refusal> {
     let certificate = worker.certs.get(&flow.pod.identity).await?;
     let from = leaves_from(&flow.pod.addresses, flow.client.ip(), to.peer.ip());
     let key = Arc::new(Key {
@@ -178,7 +230,7 @@ fn request(mesh: &Snapshot, flow: &Flow, to: &TunnelTo) -> Result<Connect, Refus
 fn ends(mesh: &Snapshot, flow: &Flow, hop: &NextHop) -> Ends {
     let (server, tunnelled_to, destination, service) = match hop {
         NextHop::Tunnel { peer, authority, destination, service }
-        | NextHop::Waypoint { peer, authority, waypoint: destination, service } => {
+        | NextHop::Waypoint { peer, authority, waypoint: destination, service, .. } => {
             (*peer, Some(*authority), Some(destination.clone()), service.clone())
         }
         NextHop::Local { target, destination, service } => {

@@ -4,14 +4,15 @@
 //! plaintext for want of an endpoint, and none that is bound to a waypoint is reached round it: where the waypoint cannot
 //! be reached, neither can the destination.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use common::balance::{self, Caller, Choice, NoEndpoint, Wanted};
 use common::config::ObjectName;
 use common::refusal::Refusal;
-use common::snapshot::Snapshot;
 use common::snapshot::model::{Endpoint, LoadBalancing, Service, TunnelProtocol, Workload};
+use common::snapshot::{Endpoints, Snapshot};
 use rand::Rng;
 
 use crate::flow::{Flow, HBONE_PORT, is_own_port};
@@ -40,6 +41,8 @@ pub enum NextHop {
         waypoint: Arc<Workload>,
         /// The service that was called, if it was one.
         service: Option<Arc<Service>>,
+        /// The waypoint, of which another pod will do.
+        bound: Bound,
     },
     /// To the calling pod itself, which called a service it serves: no network is crossed, policy holds all the same.
     Local {
@@ -120,7 +123,7 @@ impl<L: Fn(IpAddr) -> u32> Routing<'_, L> {
         if let Some(gateway) = self.mesh.waypoint_of_service(service)
             && !self.is_sent_by(gateway)
         {
-            let bound = Bound { gateway, namespace: &service.namespace };
+            let bound = Bound { gateway: gateway.clone(), namespace: service.namespace.clone() };
             return self.to_waypoint(bound, original, Some(service.clone()), rng);
         }
         if service.external.as_ref().is_some_and(|it| it.goes_where_called) {
@@ -163,7 +166,7 @@ impl<L: Fn(IpAddr) -> u32> Routing<'_, L> {
         if let Some(gateway) = self.mesh.waypoint_of_workload(workload)
             && !self.is_sent_by(gateway)
         {
-            let bound = Bound { gateway, namespace: workload.namespace() };
+            let bound = Bound { gateway: gateway.clone(), namespace: workload.namespace().clone() };
             return self.to_waypoint(bound, target, service, rng);
         }
         let destination = workload.clone();
@@ -193,47 +196,64 @@ impl<L: Fn(IpAddr) -> u32> Routing<'_, L> {
 
     fn to_waypoint(
         &self,
-        bound: Bound<'_>,
+        bound: Bound,
         authority: SocketAddr,
         service: Option<Arc<Service>>,
         rng: &mut impl Rng,
     ) -> Result<NextHop, Refusal> {
-        let (peer, waypoint) = waypoint_pod(self.mesh, bound, self.source, authority.ip(), &self.load, rng)?;
-        Ok(NextHop::Waypoint { peer, authority, waypoint, service })
+        let wanted = WaypointWanted { bound: &bound, called: authority.ip(), tried: &[] };
+        let (peer, waypoint) = waypoint_pod(self.mesh, wanted, self.source, &self.load, rng)?;
+        Ok(NextHop::Waypoint { peer, authority, waypoint, service, bound })
     }
 }
 
 /// What asks for a waypoint: which one, and of which namespace the asking service or pod is.
-#[derive(Debug, Clone, Copy)]
-pub struct Bound<'a> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
     /// The Gateway.
-    pub gateway: &'a ObjectName,
+    pub gateway: ObjectName,
     /// The namespace.
-    pub namespace: &'a str,
+    pub namespace: Arc<str>,
 }
 
-/// A pod of the waypoint that something is bound to, and its HBONE address: of two ready ones the lighter, of the same
-/// address family as what was `called` where it has one.
+/// What a waypoint's pod is chosen by.
+#[derive(Debug, Clone, Copy)]
+pub struct WaypointWanted<'a> {
+    /// Which waypoint, for whom.
+    pub bound: &'a Bound,
+    /// What was called: a pod is reached by an address of the same family where it has one.
+    pub called: IpAddr,
+    /// Uids of pods that could not be reached just now, which are not chosen again by whatever address.
+    pub tried: &'a [Arc<str>],
+}
+
+/// A pod of the waypoint that something is bound to, and its HBONE address: of two ready ones the lighter.
 ///
 /// # Errors
-/// [`Refusal::WaypointMissing`] when there is none that may be used.
+/// [`Refusal::WaypointMissing`] when there is none that may be used and was not tried.
 pub fn waypoint_pod(
     mesh: &Snapshot,
-    bound: Bound<'_>,
+    wanted: WaypointWanted<'_>,
     caller: &Workload,
-    called: IpAddr,
     load: impl Fn(IpAddr) -> u32,
     rng: &mut impl Rng,
 ) -> Result<(SocketAddr, Arc<Workload>), Refusal> {
+    let WaypointWanted { bound, called, tried } = wanted;
     let missing = || Refusal::WaypointMissing(bound.gateway.to_string().into());
-    if !mesh.may_use_waypoint(bound.namespace, bound.gateway) {
+    if !mesh.may_use_waypoint(&bound.namespace, &bound.gateway) {
         return Err(missing());
     }
     let caller = Caller { node: &caller.node, locality: &caller.locality, cluster: &caller.cluster };
-    let wanted = Wanted { port: HBONE_PORT, original: called };
-    let (pods, anywhere) = (mesh.waypoint_pods(bound.gateway), LoadBalancing::default());
+    let asked = Wanted { port: HBONE_PORT, original: called };
+    let anywhere = LoadBalancing::default();
+    let mut pods = Cow::Borrowed(mesh.waypoint_pods(&bound.gateway));
+    if !tried.is_empty() {
+        let was_tried = |pod: &Endpoint| pod.workload.as_ref().is_some_and(|it| tried.contains(&it.uid));
+        let left = pods.into_iter().filter(|pod| !was_tried(pod)).map(|pod| Endpoint::clone(pod));
+        pods = Cow::Owned(Endpoints::collect(left.collect()));
+    }
     let load = |endpoint: &Endpoint| load(endpoint.address);
-    let chosen = balance::choose_among(&anywhere, pods, caller, wanted, load, rng).map_err(|_| missing())?;
+    let chosen = balance::choose_among(&anywhere, &pods, caller, asked, load, rng).map_err(|_| missing())?;
     let waypoint = chosen.endpoint.workload.clone().ok_or_else(missing)?;
     Ok((SocketAddr::new(chosen.endpoint.address, chosen.port), waypoint))
 }

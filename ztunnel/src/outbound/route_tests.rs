@@ -116,7 +116,7 @@ fn what_is_bound_to_a_waypoint_goes_there_and_asks_for_what_was_called() {
     ] {
         let mesh = behind_waypoint(stands_for) + WAYPOINT_POD;
         let hop = routed_in(&mesh, original).unwrap();
-        let NextHop::Waypoint { peer, authority: asked, waypoint, service } = &hop else {
+        let NextHop::Waypoint { peer, authority: asked, waypoint, service, .. } = &hop else {
             assert_eq!(authority, None, "{stands_for} {original}: {hop:?}");
             continue;
         };
@@ -184,6 +184,35 @@ fn the_lighter_of_a_waypoints_pods_is_taken_and_all_get_their_turn() {
     assert_eq!(peers(|_| 0).len(), 2);
     let busy = peers(|ip| u32::from(ip == IpAddr::from([10, 0, 0, 9])));
     assert_eq!(busy.into_iter().collect::<Vec<_>>(), ["10.0.0.10:15008"]);
+}
+
+#[test]
+fn a_waypoints_pod_that_was_tried_is_not_chosen_again_by_either_address() {
+    let second =
+        WAYPOINT_POD.replace("wp-1", "wp-2").replace("10.0.0.9", "10.0.0.10").replace("fd00::9", "fd00::a");
+    let mesh = mesh(&(behind_waypoint("all") + WAYPOINT_POD + &second));
+    let caller = mesh.workload(&pod(&mesh, "client").uid).unwrap();
+    let bound = Bound { gateway: ObjectName::new("shop", "wp"), namespace: "shop".into() };
+    let mut rng = SmallRng::seed_from_u64(1);
+    let mut choose = |tried: &[Arc<str>]| {
+        let wanted = WaypointWanted { bound: &bound, called: "10.96.0.10".parse().unwrap(), tried };
+        // The one that cannot be reached has no connections and looks as if it had nothing to do.
+        let load = |ip: IpAddr| u32::from(ip == IpAddr::from([10, 0, 0, 10]));
+        waypoint_pod(&mesh, wanted, caller, load, &mut rng)
+    };
+    let (first, idle) = choose(&[]).unwrap();
+    assert_eq!(first.to_string(), "10.0.0.9:15008");
+    for _ in 0..20 {
+        let (other, _) = choose(std::slice::from_ref(&idle.uid)).unwrap();
+        assert_eq!(other.to_string(), "10.0.0.10:15008");
+    }
+    let (_, busy) = choose(std::slice::from_ref(&idle.uid)).unwrap();
+    let none = choose(&[idle.uid.clone(), busy.uid.clone()]);
+    assert_eq!(
+        none,
+        Err(Refusal::WaypointMissing("shop/wp".into())),
+        "the destination is not reached round it"
+    );
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn a_weight_that_grows_brings_turns_closer() {
 
 #[test]
 fn the_idle_one_is_taken_of_two_and_the_busiest_of_many_never() {
-    let load = |at: usize| Load { outstanding: at as u32, weight: 1.0 };
+    let load = |at: usize| Load { outstanding: at as u32, weight: 1.0, tried: false };
     let mut rng = rng(5);
     let mut two = LeastRequest::new(&[1.0; 2], &mut rng);
     assert_eq!(tally(2, 500, || two.choose(load, &mut rng).unwrap()), [500, 0]);
@@ -66,8 +66,9 @@ fn the_idle_one_is_taken_of_two_and_the_busiest_of_many_never() {
 fn equally_busy_ones_are_taken_alike() {
     let mut rng = rng(6);
     let mut all = LeastRequest::new(&[2.0; 8], &mut rng);
-    for often in tally(8, 20_000, || all.choose(|_| Load { outstanding: 7, weight: 2.0 }, &mut rng).unwrap())
-    {
+    for often in tally(8, 20_000, || {
+        all.choose(|_| Load { outstanding: 7, weight: 2.0, tried: false }, &mut rng).unwrap()
+    }) {
         assert!((often as f64 - 2500.0).abs() <= tolerance(20_000, 0.125), "{often}");
     }
 }
@@ -75,7 +76,12 @@ fn equally_busy_ones_are_taken_alike() {
 #[test]
 fn a_busy_one_gets_its_weight_divided() {
     // Twice the weight and three requests under way: half of what the idle one gets.
-    let load = |at: usize| [Load { outstanding: 0, weight: 1.0 }, Load { outstanding: 3, weight: 2.0 }][at];
+    let load = |at: usize| {
+        [
+            Load { outstanding: 0, weight: 1.0, tried: false },
+            Load { outstanding: 3, weight: 2.0, tried: false },
+        ][at]
+    };
     let mut rng = rng(7);
     let mut both = LeastRequest::new(&[1.0, 2.0], &mut rng);
     let found = tally(2, 3000, || both.choose(load, &mut rng).unwrap());
@@ -91,7 +97,7 @@ proptest! {
         let mut least = LeastRequest::new(&weights, &mut rng);
         let uneven = weights.windows(2).any(|pair| pair[0] != pair[1]);
         let by_turns = tally(weights.len(), draws, || robin.choose(|at| weights[at]).unwrap());
-        let idle = |at: usize| Load { outstanding: 0, weight: weights[at] };
+        let idle = |at: usize| Load { outstanding: 0, weight: weights[at], tried: false };
         let by_load = tally(weights.len(), draws, || least.choose(idle, &mut rng).unwrap());
         for (at, weight) in weights.iter().enumerate() {
             let fair = draws as f64 * weight / sum;

@@ -3,7 +3,7 @@
 //! Images are names for programs of `ebb-app`, or for the shipped waypoint; nothing is pulled. What cannot be honoured is
 //! refused rather than ignored.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
@@ -68,8 +68,29 @@ pub(super) struct Container {
     env: Vec<Variable>,
     #[serde(default)]
     pub(super) ports: Vec<Value>,
+    #[serde(default)]
+    lifecycle: Lifecycle,
     liveness_probe: Option<Value>,
     readiness_probe: Option<Value>,
+}
+
+/// `lifecycle` of a container.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Lifecycle {
+    pre_stop: Option<PreStop>,
+}
+
+/// What is done before a program is asked to end: of Kubernetes' ways, the one that waits.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PreStop {
+    sleep: Sleep,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Sleep {
+    seconds: u64,
 }
 
 /// What a container runs.
@@ -153,6 +174,11 @@ impl Container {
         shown
     }
 
+    /// How long its pod is known to be ending before the program does (`lifecycle.preStop.sleep`).
+    pub(super) fn stops_after(&self) -> Option<Duration> {
+        self.lifecycle.pre_stop.map(|hook| Duration::from_secs(hook.sleep.seconds))
+    }
+
     pub(super) fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
         self.env.iter().map(|variable| (variable.name.as_str(), variable.value.as_str()))
     }
@@ -206,6 +232,15 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_may_be_known_to_end_before_it_does() {
+        let spec =
+            "{containers: [{name: a, image: ebb.dev/sleep, lifecycle: {preStop: {sleep: {seconds: 2}}}}]}";
+        let stops_after = |spec| read(spec).unwrap().template.spec.containers[0].stops_after();
+        assert_eq!(stops_after(spec), Some(Duration::from_secs(2)));
+        assert_eq!(stops_after("{containers: [{name: a, image: ebb.dev/sleep}]}"), None);
+    }
+
+    #[test]
     fn a_waypoint_says_of_which_gateway_it_is_and_is_alone() {
         let labelled = |spec: &str| {
             let yaml = format!(
@@ -227,6 +262,7 @@ mod tests {
         for spec in [
             "{containers: [{name: a, image: nginx}]}",
             "{containers: [{name: a, image: ebb.dev/sleep, command: [sh]}]}",
+            "{containers: [{name: a, image: ebb.dev/sleep, lifecycle: {preStop: {exec: {command: [sh]}}}}]}",
             "{}",
         ] {
             assert!(read(spec).is_err(), "{spec}");

@@ -304,7 +304,7 @@ impl Kubelet {
 
     /// As in Kubernetes the Pod object outlives the pod: programs and namespace go first.
     fn remove(&self, mut replica: Replica) -> Result<()> {
-        replica.retire()?;
+        replica.retire(&self.directory)?;
         let file = self.directory.join(replica.file());
         drop(replica);
         if file.exists() {

@@ -131,9 +131,17 @@ impl Replica {
         manifest::write(directory, &self.file(), &[self.object(State::Ready)])
     }
 
-    /// Ends it in good order, where it is a waypoint.
-    pub(super) fn retire(&mut self) -> Result<()> {
-        self.keeper.as_mut().map_or(Ok(()), Keeper::retire)
+    /// Ends it in good order, where it is a waypoint or asks for time by a hook.
+    pub(super) fn retire(&mut self, directory: &Path) -> Result<()> {
+        if let Some(keeper) = &mut self.keeper {
+            return keeper.retire();
+        }
+        let hooks = self.deployment.template.spec.containers.iter().filter_map(Container::stops_after);
+        if let Some(longest) = hooks.max() {
+            manifest::write(directory, &self.file(), &[self.object(State::Terminating)])?;
+            std::thread::sleep(longest);
+        }
+        Ok(())
     }
 
     /// Whether its Pod says that it is ready.

@@ -36,21 +36,44 @@ fn only_what_changed_is_compiled_anew() {
 }
 
 #[test]
-fn a_destination_that_goes_refuses_whoever_still_holds_it_and_may_come_again() {
-    let subset = rule("web", "  subsets: [{name: v1, labels: {version: v1}}]\n");
-    let mut desk = Desk::new(&(web(1) + &subset));
-    let (whole, part) = (desk.web(), desk.cluster("web", Some("v1")));
-    desk.write("mesh.yaml", &web(1));
-    assert!(part.is_gone() && desk.clusters.get(&key("web", Some("v1"))).is_none());
-    assert_eq!(desk.pick(&part).unwrap_err(), NoUpstream::Unknown);
-    assert!(!whole.is_gone());
+fn a_service_that_goes_refuses_whoever_still_holds_it_and_may_come_again() {
+    let mut desk = Desk::new(&web(1));
+    let whole = desk.web();
     desk.write("mesh.yaml", &pod(1, "v1"));
     assert!(whole.is_gone() && desk.clusters.get(&key("web", None)).is_none());
+    assert_eq!(desk.pick(&whole).unwrap_err(), NoUpstream::Unknown);
     assert!(desk.clusters.all().is_empty());
     desk.write("mesh.yaml", &web(2));
     let again = desk.web();
     assert!(!Arc::ptr_eq(&whole, &again));
     assert_eq!(desk.seen(&again), [1, 2]);
+}
+
+#[test]
+fn a_request_finds_the_destinations_of_the_routes_it_began_under() {
+    let subset = |name: &str, version: &str| {
+        rule("web", &format!("  subsets: [{{name: {name}, labels: {{version: {version}}}}}]\n"))
+    };
+    let pods = || web(1) + &pod(2, "v2");
+    for (before, after) in [("old", "new"), ("same", "same")] {
+        // Whether somebody has asked for it while it was there, or not.
+        for asked in [true, false] {
+            let mut desk = Desk::new(&(pods() + &subset(before, "v1")));
+            let began = desk.clusters.now();
+            if asked {
+                let cluster = desk.cluster("web", Some(before));
+                assert_eq!(desk.seen(&cluster), [1]);
+            }
+            desk.write("mesh.yaml", &(pods() + &subset(after, "v2")));
+            let (old, new) = (key("web", Some(before)), key("web", Some(after)));
+            let then = desk.clusters.get_of(&began, &old).expect("it was there when the request began");
+            assert_eq!(desk.seen(&then), [1], "{before} {asked}");
+            let now = desk.clusters.get(&new).unwrap();
+            assert_eq!(desk.seen(&now), [2], "{before} {asked}");
+            assert!(before == after || desk.clusters.get(&old).is_none());
+            assert!(before == after || desk.clusters.get_of(&began, &new).is_none());
+        }
+    }
 }
 
 #[test]
