@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod differential;
 pub mod hostile;
 pub mod load;
 pub mod mesh;

@@ -5,7 +5,6 @@
 //! Traffic gets to them as in a sidecar of Istio's, by nat rules in the pod. It runs as root with the sidecar's group, by
 //! which the rules know its connections; every other user would have to be let into the directory it is installed in.
 
-mod binary;
 mod certificates;
 mod config;
 mod redirect;
@@ -21,6 +20,7 @@ use std::{
 use anyhow::{Context, Result};
 use harness::{
     cluster::Pod,
+    envoy,
     interrupt::wait_for,
     process::{Process, Spawn},
 };
@@ -94,7 +94,7 @@ impl Candidate for Envoy {
         format!(
             "a pair of Envoy {} sidecars, tcp_proxy, concurrency {}; mutual TLS 1.3 by Envoy's defaults (AES-128-GCM first, \
              sessions resumed), P-256 certificates; nat redirection in the pods; circuit breakers raised; no access log",
-            binary::VERSION,
+            envoy::VERSION,
             self.concurrency
         )
     }
@@ -104,7 +104,7 @@ impl Candidate for Envoy {
     }
 
     fn start(&self, tools: &Tools) -> Result<Running> {
-        let program = binary::find_or_install(&tools.directory)?;
+        let program = envoy::find_or_install(&tools.directory)?;
         redirect::prepare()?;
         let stage = Stage::set()?;
         let servers: Vec<SocketAddrV4> = stage.servers();
