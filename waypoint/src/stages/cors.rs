@@ -84,6 +84,7 @@ fn preflight(
         names => listed(names),
     };
     set(told, ACCESS_CONTROL_ALLOW_HEADERS, headers);
+    set(told, ACCESS_CONTROL_EXPOSE_HEADERS, listed(&policy.expose));
     set(told, ACCESS_CONTROL_MAX_AGE, policy.max_age.map(|it| it.as_secs().into()));
     answer
 }
@@ -178,6 +179,7 @@ mod tests {
                 "allow-headers: x-a",
                 "allow-methods: GET,PUT",
                 "allow-origin: https://good.example",
+                "expose-headers: x-c,x-d",
                 "max-age: 86400"
             ]
         );
@@ -190,7 +192,12 @@ mod tests {
         );
         assert_eq!(
             told(&stars, "OPTIONS", &[BAD, ASKS, NAMES]).1,
-            ["allow-headers: x-a,x-b", "allow-methods: PUT", "allow-origin: https://bad.example"]
+            [
+                "allow-headers: x-a,x-b",
+                "allow-methods: PUT",
+                "allow-origin: https://bad.example",
+                "expose-headers: *"
+            ]
         );
         assert_eq!(told(&stars, "GET", &[BAD]).1, ["allow-origin: https://bad.example", "expose-headers: *"]);
     }
