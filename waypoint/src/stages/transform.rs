@@ -100,14 +100,13 @@ pub fn request(
     }
 }
 
-/// Changes the headers of an answer of the chosen destination.
-pub fn response(route: &Route, chosen: &Forward<'_>, headers: &mut HeaderMap) {
-    apply_both(route, chosen, |it| &it.response, headers);
-}
-
-/// Changes the headers of an answer that the route makes itself: a redirect or a direct response.
-pub fn own_response(route: &Route, headers: &mut HeaderMap) {
-    apply(&route.headers().response, headers);
+/// Changes the headers of an answer: of the chosen destination, or made here in its place. Without a destination, as of a
+/// redirect, the route's own changes are all there are.
+pub fn response(route: &Route, chosen: Option<&Forward<'_>>, headers: &mut HeaderMap) {
+    match chosen {
+        Some(chosen) => apply_both(route, chosen, |it| &it.response, headers),
+        None => apply(&route.headers().response, headers),
+    }
 }
 
 /// Makes one set of changes.
@@ -221,7 +220,7 @@ mod tests {
         let (mut requested, mut responded) = (sent(), sent());
         let silent = Disclosure { originals: false, forwarded_host: false };
         request(&rule, &chosen, &rewritten, ("/", "asked"), silent, &mut requested);
-        response(&rule.route, &chosen, &mut responded);
+        response(&rule.route, Some(&chosen), &mut responded);
         (rewritten.authority.map(|it| it.to_string()), lines(&requested), lines(&responded))
     }
 
@@ -256,6 +255,15 @@ mod tests {
         }
         let removing = routed("request: {add: {x-b: route}}", "request: {remove: [x-b]}", "");
         assert_eq!(changed(&removing).1, "x-a=client x-b=route", "one set: what is removed goes first");
+    }
+
+    #[test]
+    fn an_answer_of_no_destination_is_changed_as_the_route_says() {
+        let rule = rule("redirect: {uri: /b}\nheaders: {response: {set: {x-a: '1'}, remove: [x-b]}}");
+        let mut headers = HeaderMap::new();
+        headers.insert("x-b", HeaderValue::from_static("2"));
+        response(&rule.route, None, &mut headers);
+        assert_eq!(headers, HeaderMap::from_iter([("x-a".parse().unwrap(), HeaderValue::from_static("1"))]));
     }
 
     #[test]
