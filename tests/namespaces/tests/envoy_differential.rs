@@ -38,8 +38,8 @@ const TABLES_MAX: usize = 5000;
 /// How many tables are asked at once: most of the time is spent waiting for timeouts.
 const ASKERS: usize = 4;
 
-/// Failures that are shown in full.
-const SHOWN_MAX: usize = 12;
+/// Kinds of failure of which one is shown in full.
+const SHOWN_MAX: usize = 60;
 
 /// What a run came to.
 #[derive(Debug, Default)]
@@ -47,7 +47,8 @@ struct Tally {
     requests: usize,
     agreed: usize,
     named: BTreeMap<&'static str, usize>,
-    failures: Vec<String>,
+    /// By what they disagree in.
+    failures: BTreeMap<String, Vec<String>>,
     reached: usize,
     tries: usize,
     retried: usize,
@@ -112,8 +113,8 @@ fn note(tally: &mut Tally, table: &Table, request: &Request, ebb: Result<Outcome
     let (ebb, envoy) = match (ebb, envoy) {
         (Ok(ebb), Ok(envoy)) => (ebb, envoy),
         (ebb, envoy) => {
-            let text = format!("no answer\n  Ebb: {ebb:?}\n  Envoy: {envoy:?}\n{}", told(table, request));
-            return tally.failures.push(text);
+            let text = format!("  Ebb: {ebb:?}\n  Envoy: {envoy:?}\n{}", told(table, request));
+            return tally.failures.entry("no answer".into()).or_default().push(text);
         }
     };
     tally.reached += usize::from(!ebb.tries.is_empty() && !envoy.tries.is_empty());
@@ -132,15 +133,16 @@ fn note(tally: &mut Tally, table: &Table, request: &Request, ebb: Result<Outcome
     match explanation(&case) {
         Some(name) => *tally.named.entry(name).or_default() += 1,
         None => {
-            let text = format!("{fields:?}\n  Ebb: {ebb:?}\n  Envoy: {envoy:?}\n{}", told(table, request));
-            tally.failures.push(text);
+            let text = format!("  Ebb: {ebb:?}\n  Envoy: {envoy:?}\n{}", told(table, request));
+            let disagreement = format!("{fields:?}; {} and {}", ebb.status, envoy.status);
+            tally.failures.entry(disagreement).or_default().push(text);
         }
     }
 }
 
 fn told(table: &Table, request: &Request) -> String {
     let mut text = format!("  table {}, hash {:?}\n  request {request:?}\n", table.number, table.hash);
-    for rule in &table.rules {
+    for rule in table.rules.iter() {
         let _ = writeln!(text, "  {rule:?}");
     }
     text
@@ -162,16 +164,19 @@ fn summary(tables: &[Table], tally: &Tally) -> String {
         tally.hashed,
         tally.answered,
         tally.agreed,
-        tally.failures.len(),
+        tally.failures.values().map(Vec::len).sum::<usize>(),
         if named.is_empty() { "none".to_owned() } else { named.join(", ") },
     )
 }
 
+/// Each kind of failure with one of them.
 fn shown(tally: &Tally) -> String {
-    let all = &tally.failures;
-    let mut text = format!("{} requests came out differently for no reason that has a name:\n", all.len());
-    for failure in all.iter().take(SHOWN_MAX) {
-        let _ = writeln!(text, "- {failure}");
+    let mut text = "requests came out differently for no reason that has a name:\n".to_owned();
+    for (kind, failures) in &tally.failures {
+        let _ = writeln!(text, "- {} times {kind}", failures.len());
+    }
+    for (kind, failures) in tally.failures.iter().take(SHOWN_MAX) {
+        let _ = writeln!(text, "- {kind}\n{}", failures.first().map_or("", String::as_str));
     }
     text
 }

@@ -32,7 +32,10 @@
 //!   avoids them then too.
 //! - `redirect-port`: `derivePort: FROM_PROTOCOL_DEFAULT`, and a `port` that is the scheme's own, leave the port out of
 //!   `Location`. Envoy keeps the one of the request's authority.
+//! - `redirect-two-ports`: a port that is stated takes the place of the one in `authority`. Envoy writes both.
 //! - `redirect-grpc`: a redirect is one to a gRPC client too. Envoy makes it a gRPC status.
+//! - `cors-nothing-asked`: where a script may send any header and asks for none, a preflight's answer says nothing of
+//!   headers. Envoy's names none: `access-control-allow-headers` without a value.
 //! - `mirror-draws`: every mirror is drawn for by itself. In Envoy those of one request share a draw.
 //! - `mirror-address`: an authority that is an IPv6 address gets no `-shadow`, with which it would be none.
 //! - `rewrite-refused`: a regex rewrite that makes no path is answered with 500. Envoy sends what it made.

@@ -37,7 +37,7 @@ pub struct Difference {
 }
 
 /// Those that a route table shows. Each has to be seen in a run of the whole suite.
-pub const SHOWN: [Difference; 12] = [
+pub const SHOWN: [Difference; 14] = [
     Difference { name: "path-refused", explains: path_refused },
     Difference { name: "path-hex-case", explains: path_hex_case },
     Difference { name: "path-asterisk", explains: path_asterisk },
@@ -47,6 +47,8 @@ pub const SHOWN: [Difference; 12] = [
     Difference { name: "retry-headers-ignored", explains: retry_headers_ignored },
     Difference { name: "retry-avoids-hosts", explains: retry_avoids_hosts },
     Difference { name: "redirect-port", explains: redirect_port },
+    Difference { name: "redirect-two-ports", explains: redirect_two_ports },
+    Difference { name: "cors-nothing-asked", explains: cors_nothing_asked },
     Difference { name: "redirect-grpc", explains: redirect_grpc },
     Difference { name: "rewrite-refused", explains: rewrite_refused },
     Difference { name: "formatter-commands", explains: formatter_commands },
@@ -157,8 +159,11 @@ fn retry_avoids_hosts(case: &Case<'_>) -> bool {
     case.table.hash.is_some() && case.ebb.tries.len() > 1 && stays && case.only(of_later_tries)
 }
 
+fn of_location(field: &Field) -> bool {
+    matches!(field, Field::Header(name) if name == "location")
+}
+
 fn redirect_port(case: &Case<'_>) -> bool {
-    let of_location = |field: &Field| matches!(field, Field::Header(name) if name == "location");
     let leaves_out = |rule: &Rule| match &rule.action {
         Action::Redirect(to) => match to.port {
             Some(RedirectPort::OfScheme) => true,
@@ -173,6 +178,24 @@ fn redirect_port(case: &Case<'_>) -> bool {
     case.common_rule().is_some_and(leaves_out) && case.only(of_location)
 }
 
+fn redirect_two_ports(case: &Case<'_>) -> bool {
+    let states_both = |rule: &Rule| match &rule.action {
+        Action::Redirect(to) => to.port.is_some() && to.authority.as_ref().is_some_and(|it| it.contains(':')),
+        _ => false,
+    };
+    case.common_rule().is_some_and(states_both) && case.only(of_location)
+}
+
+fn cors_nothing_asked(case: &Case<'_>) -> bool {
+    const ALLOWED: &str = "access-control-allow-headers";
+    let allows_any = |rule: &Rule| rule.cors.as_ref().is_some_and(|it| it.headers.contains(&"*"));
+    case.table.rules.iter().any(allows_any)
+        && case.request.header("access-control-request-headers").is_none()
+        && case.ebb.headers.get(ALLOWED).is_none()
+        && case.envoy.headers.get(ALLOWED).is_some_and(|it| it == &[""])
+        && case.only(|field| matches!(field, Field::Header(name) if name == ALLOWED))
+}
+
 fn redirect_grpc(case: &Case<'_>) -> bool {
     let is_redirect = |rule: &Rule| matches!(rule.action, Action::Redirect(_));
     case.request.header("content-type") == Some("application/grpc")
@@ -184,7 +207,8 @@ fn redirect_grpc(case: &Case<'_>) -> bool {
 fn rewrite_refused(case: &Case<'_>) -> bool {
     let rewrites = |rule: &Rule| rule.rewrite.as_ref().is_some_and(|it| it.regex.is_some());
     let is_path = |target: &str| target.starts_with('/') && target.bytes().all(|it| it.is_ascii_graphic() && it != b'#');
-    case.refused(500)
+    case.ebb.status == 500
+        && case.ebb.tries.is_empty()
         && case.rule(case.envoy.rule()).is_none_or(rewrites)
         && case.table.rules.iter().any(rewrites)
         && case.envoy.tries.iter().all(|it| !is_path(&it.target))

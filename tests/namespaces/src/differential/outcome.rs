@@ -84,11 +84,13 @@ pub enum Field {
 impl Outcome {
     /// Of an answer and what the endpoints saw of its request.
     #[must_use]
-    pub fn new(status: u16, answer: &Message, seen: Vec<Seen>) -> Self {
+    pub fn new(request: &Request, status: u16, answer: &Message, seen: Vec<Seen>) -> Self {
         let text = String::from_utf8_lossy(&answer.body);
         let body = if text.starts_with(UNREACHED) { UNREACHED.into() } else { text.into_owned() };
         let mut headers = gathered(&answer.headers, &RESPONSE_NOISE);
-        if body == UNREACHED {
+        // The length of words that differ; of an answer to HEAD it is all that there is of them.
+        let is_words = headers.get("content-type").is_some_and(|it| it == &["text/plain"]);
+        if body == UNREACHED || request.method == "HEAD" && is_words {
             headers.remove("content-length");
         }
         if let Some(cookies) = headers.get_mut("set-cookie") {
@@ -98,7 +100,7 @@ impl Outcome {
             endpoint: format!("{}:{}", it.pod, it.port),
             method: it.method,
             target: it.target,
-            headers: gathered(&it.headers, &REQUEST_NOISE),
+            headers: framed(gathered(&it.headers, &REQUEST_NOISE)),
             body: it.body,
         });
         Self { status, headers, body, tries: tries.collect() }
@@ -120,6 +122,14 @@ fn gathered(headers: &[(String, String)], noise: &[(&str, &str)]) -> BTreeMap<St
         gathered.entry(name.clone()).or_default().push(value.clone());
     }
     gathered
+}
+
+/// Without the length of no body, which one of two HTTP/1.1 clients says and the other does not.
+fn framed(mut headers: BTreeMap<String, Vec<String>>) -> BTreeMap<String, Vec<String>> {
+    if headers.get("content-length").is_some_and(|it| it == &["0"]) {
+        headers.remove("content-length");
+    }
+    headers
 }
 
 /// A cookie without the hash that a proxy made for it, of addresses that differ from proxy to proxy.

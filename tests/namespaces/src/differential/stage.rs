@@ -201,7 +201,7 @@ impl<'s> Asker<'s> {
         if !answer.is_last() {
             self.open.push((to, connection));
         }
-        Ok(Outcome::new(answer.status()?, &answer, self.stage.book.take(key)))
+        Ok(Outcome::new(request, answer.status()?, &answer, self.stage.book.take(key)))
     }
 }
 
