@@ -82,8 +82,9 @@ fn converse(stream: TcpStream, pod: &str, port: u16, book: &Book) -> Result<()> 
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::new(stream);
     while let Some(request) = Message::read(&mut reader, false)? {
-        let mut words = request.start.split(' ');
-        let (method, target) = (words.next().context("no method")?, words.next().context("no target")?);
+        // Whatever a proxy made of the target, spaces too.
+        let (method, rest) = request.start.split_once(' ').context("no method")?;
+        let (target, _) = rest.rsplit_once(' ').context("no target")?;
         let key = request.header(KEY).unwrap_or_default().to_owned();
         let script = request.header(SCRIPT).unwrap_or("200").to_owned();
         let is_head = method == "HEAD";

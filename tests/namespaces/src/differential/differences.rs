@@ -37,10 +37,13 @@ pub struct Difference {
 }
 
 /// Those that a route table shows. Each has to be seen in a run of the whole suite.
-pub const SHOWN: [Difference; 14] = [
+pub const SHOWN: [Difference; 18] = [
     Difference { name: "path-refused", explains: path_refused },
     Difference { name: "path-hex-case", explains: path_hex_case },
     Difference { name: "path-asterisk", explains: path_asterisk },
+    Difference { name: "authority-refused", explains: authority_refused },
+    Difference { name: "cookies-joined", explains: cookies_joined },
+    Difference { name: "user-agent-apart", explains: user_agent_apart },
     Difference { name: "source-conditions", explains: source_conditions },
     Difference { name: "match-gateways", explains: match_gateways },
     Difference { name: "retries-without-attempts", explains: retries_without_attempts },
@@ -51,6 +54,7 @@ pub const SHOWN: [Difference; 14] = [
     Difference { name: "cors-nothing-asked", explains: cors_nothing_asked },
     Difference { name: "redirect-grpc", explains: redirect_grpc },
     Difference { name: "rewrite-refused", explains: rewrite_refused },
+    Difference { name: "original-host-of-destinations", explains: original_host },
     Difference { name: "formatter-commands", explains: formatter_commands },
 ];
 
@@ -123,6 +127,40 @@ fn path_hex_case(case: &Case<'_>) -> bool {
 
 fn path_asterisk(case: &Case<'_>) -> bool {
     case.request.target == "*" && case.envoy.status == 404 && case.envoy.tries.is_empty()
+}
+
+fn authority_refused(case: &Case<'_>) -> bool {
+    let port = case.request.authority.split_once(':').map(|(_, port)| port);
+    port.is_some_and(|it| it.parse::<u16>().is_err()) && case.refused(400)
+}
+
+fn cookies_joined(case: &Case<'_>) -> bool {
+    let joined = |tried: &super::outcome::Try| tried.headers.get("cookie").is_none_or(|it| it.len() == 1);
+    is_repeated(case, "cookie") && case.ebb.tries.iter().all(joined)
+}
+
+fn user_agent_apart(case: &Case<'_>) -> bool {
+    let apart = |tried: &super::outcome::Try| tried.headers.get("user-agent").is_none_or(|it| it.len() > 1);
+    is_repeated(case, "user-agent") && case.ebb.tries.iter().all(apart)
+}
+
+/// The client sent a header more than once, and either nothing but it differs or a rule asks for it.
+fn is_repeated(case: &Case<'_>, name: &str) -> bool {
+    let asks = |rule: &Rule| {
+        rule.matches.iter().any(|it| it.headers.iter().chain(&it.without).any(|(asked, _)| *asked == name))
+    };
+    let sent = case.request.headers.iter().filter(|(it, _)| *it == name).count();
+    let alone = case.only(|field| matches!(field, Field::Sent(it) if it == name));
+    sent > 1 && (alone || case.table.rules.iter().any(asks))
+}
+
+fn original_host(case: &Case<'_>) -> bool {
+    let one_of_several = |rule: &Rule| match &rule.action {
+        Action::Forward(all) => all.iter().filter(|it| it.weight > 0).count() > 1,
+        _ => false,
+    };
+    let of_original = |field: &Field| matches!(field, Field::Sent(name) if name == "x-envoy-original-host");
+    case.common_rule().is_some_and(one_of_several) && case.only(of_original)
 }
 
 fn source_conditions(case: &Case<'_>) -> bool {
