@@ -4,7 +4,7 @@ use rand::{Rng, rngs::StdRng};
 
 use super::{
     happens, one,
-    words::{AUTHORITIES, EVERY_METHOD, EVERY_ORIGIN, NAMES, ODD_TARGETS, PARAMETERS, STEPS, STRAYS, VALUES},
+    words::{AUTHORITIES, EVERY_METHOD, EVERY_ORIGIN, NAMES, ODD_TARGETS, PARAMETERS, STEPS, STEPS_OF, STRAYS, VALUES},
 };
 use crate::differential::{
     backend::SCRIPT,
@@ -193,7 +193,16 @@ fn script(rng: &mut StdRng, rule: &Rule, request: &mut Request) {
         return;
     }
     if happens(rng, if rule.retries.is_some() { 90 } else { 12 }) {
-        let steps: Vec<_> = (0..rng.random_range(1..5)).map(|_| one(rng, &STEPS)).collect();
+        let mut steps: Vec<_> = (0..rng.random_range(1..5)).map(|_| one(rng, &STEPS)).collect();
+        let on = rule.retries.as_ref().and_then(|it| it.on.as_deref());
+        let word = on.and_then(|it| it.split(',').next()).unwrap_or("unavailable").trim();
+        if happens(rng, 60) {
+            // One that is tried again, perhaps until no try is left.
+            let first = STEPS_OF.iter().find(|(it, _)| *it == word).map_or(word, |(_, step)| *step);
+            let first = if first.parse::<u16>().is_ok() || STEPS.contains(&first) { first } else { "503" };
+            let times = rng.random_range(1..4);
+            steps.splice(0..0, std::iter::repeat_n(first, times));
+        }
         request.headers.push((SCRIPT, steps.join(",")));
     }
 }

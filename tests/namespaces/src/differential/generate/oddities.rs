@@ -46,7 +46,7 @@ pub(super) fn put_in(rng: &mut StdRng, table: &mut Table) {
         8 => elsewhere_for_grpc(rng, table),
         9 => no_path(rng, table),
         10 => formatter(rng, table),
-        _ => ambiguous(rng, table),
+        _ => repeated(rng, table),
     }
 }
 
@@ -119,6 +119,16 @@ fn without_attempts(rng: &mut StdRng, table: &mut Table) {
     first(table, Some("/tried"), |rule| rule.retries = Some(retries));
     ask(rng, table, "/tried".into(), &[(SCRIPT, "503,503,200")]);
     ask(rng, table, "/tried".into(), &[(SCRIPT, "503")]);
+}
+
+fn repeated(rng: &mut StdRng, table: &mut Table) {
+    let cookies = [("cookie", "a=1"), ("cookie", "b=2")];
+    ask(rng, table, "/repeated".into(), &cookies);
+    ask(rng, table, "/repeated".into(), &[("user-agent", "one"), ("user-agent", "other")]);
+    ask(rng, table, "/repeated".into(), &[("x-user", "bob"), ("x-user", "alice")]);
+    let authority = one(rng, &["a.shop:", "a.shop:x", "a.shop:99999"]);
+    let request = Request { authority: authority.into(), ..aim::plain(rng, table) };
+    table.requests.push(request);
 }
 
 fn clients_policy(rng: &mut StdRng, table: &mut Table) {

@@ -112,3 +112,18 @@ pub(super) const STEPS: [&str; 20] = [
     "200", "200", "500", "502", "503", "503", "504", "409", "429", "404", "reset", "reset", "close", "limited",
     "grpc-1", "grpc-4", "grpc-8", "grpc-13", "grpc-14", "grpc-0",
 ];
+
+/// What makes a try be repeated, by the word of `retryOn`; statuses are their own.
+pub(super) const STEPS_OF: [(&str, &str); 11] = [
+    ("5xx", "500"),
+    ("gateway-error", "502"),
+    ("reset", "reset"),
+    ("reset-before-request", "close"),
+    ("envoy-ratelimited", "limited"),
+    ("retriable-4xx", "409"),
+    ("cancelled", "grpc-1"),
+    ("unavailable", "grpc-14"),
+    ("internal", "grpc-13"),
+    ("resource-exhausted", "grpc-8"),
+    ("deadline-exceeded", "grpc-4"),
+];
