@@ -31,7 +31,9 @@ impl Field {
     fn each(&self, facts: &RequestFacts<'_>, mut ask: impl FnMut(&[u8])) {
         let text = match self {
             Self::Header(name) => return facts.values(name).for_each(ask),
-            Self::Parameter(name) => return facts.parameter(name).map(str::as_bytes).into_iter().for_each(ask),
+            Self::Parameter(name) => {
+                return facts.parameter(name).map(str::as_bytes).into_iter().for_each(ask);
+            }
             Self::Path => facts.path,
             Self::Authority => facts.authority,
             Self::Method => facts.method,

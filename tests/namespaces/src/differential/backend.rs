@@ -124,7 +124,11 @@ fn answer(to: &mut TcpStream, word: &str, pod: &str, is_head: bool) -> Result<bo
         },
     };
     let body = format!("{status} of {pod}");
-    let length = if matches!(status, 204 | 304) { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+    let length = if matches!(status, 204 | 304) {
+        String::new()
+    } else {
+        format!("content-length: {}\r\n", body.len())
+    };
     let head = format!(
         "HTTP/1.1 {status} As Scripted\r\n{length}{further}x-of-app: {pod}\r\nx-a: app\r\nx-b: app\r\nx-b: again\r\n\
          access-control-allow-origin: https://app.example\r\nvary: accept\r\n\r\n"

@@ -16,9 +16,7 @@ use super::{
 #[must_use]
 pub fn manifests(table: &Table) -> Vec<Json> {
     let name = table.name();
-    let port = |name: &str, port: u16, target: u16| {
-        json!({ "name": format!("http-{name}"), "port": port, "targetPort": target })
-    };
+    let port = |name: &str, port: u16, target: u16| json!({ "name": format!("http-{name}"), "port": port, "targetPort": target });
     let subset = |it: &&str| json!({ "name": it, "labels": { "version": it } });
     let mut rule = json!({
         "apiVersion": "networking.istio.io/v1",
@@ -123,9 +121,11 @@ fn matched(stated: &Match) -> Json {
             made[name] = text(stated);
         }
     }
-    for (name, stated) in
-        [("headers", &stated.headers), ("withoutHeaders", &stated.without), ("queryParams", &stated.parameters)]
-    {
+    for (name, stated) in [
+        ("headers", &stated.headers),
+        ("withoutHeaders", &stated.without),
+        ("queryParams", &stated.parameters),
+    ] {
         if !stated.is_empty() {
             made[name] = named(stated);
         }
@@ -257,7 +257,9 @@ fn fault(stated: &Fault) -> Json {
         made["delay"] = json!({ "fixedDelay": milliseconds(delay), "percentage": percentage });
     }
     match stated.abort {
-        Some(Abort::Http(status)) => made["abort"] = json!({ "httpStatus": status, "percentage": percentage }),
+        Some(Abort::Http(status)) => {
+            made["abort"] = json!({ "httpStatus": status, "percentage": percentage })
+        }
         Some(Abort::Grpc(name, _)) => made["abort"] = json!({ "grpcStatus": name, "percentage": percentage }),
         None => {}
     }
@@ -266,9 +268,11 @@ fn fault(stated: &Fault) -> Json {
 
 fn cors(stated: &Cors) -> Json {
     let mut made = json!({ "allowOrigins": stated.origins.iter().map(text).collect::<Vec<_>>() });
-    for (name, all) in
-        [("allowMethods", &stated.methods), ("allowHeaders", &stated.headers), ("exposeHeaders", &stated.expose)]
-    {
+    for (name, all) in [
+        ("allowMethods", &stated.methods),
+        ("allowHeaders", &stated.headers),
+        ("exposeHeaders", &stated.expose),
+    ] {
         if !all.is_empty() {
             made[name] = json!(all);
         }

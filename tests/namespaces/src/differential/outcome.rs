@@ -14,7 +14,10 @@ use super::{
 const REQUEST_NOISE: [(&str, &str); 4] = [
     (KEY, "says through whom the request came"),
     ("x-request-id", "drawn by chance where the client sends none"),
-    ("x-envoy-expected-rq-timeout-ms", "Envoy tells a proxy behind it how long it waits; nothing else reads it"),
+    (
+        "x-envoy-expected-rq-timeout-ms",
+        "Envoy tells a proxy behind it how long it waits; nothing else reads it",
+    ),
     ("x-envoy-internal", "Envoy's verdict on the client, from x-forwarded-for"),
 ];
 
@@ -170,7 +173,10 @@ pub fn disagreements(one: &Outcome, other: &Outcome, by_chance: bool) -> BTreeSe
         let told_by_endpoint = matches!(name.as_str(), "x-of-app" | "content-length");
         check(Field::Header(name), !(by_chance && told_by_endpoint));
     }
-    check(Field::Body, one.body != other.body && !(by_chance && is_of_endpoint(one) && is_of_endpoint(other)));
+    check(
+        Field::Body,
+        one.body != other.body && !(by_chance && is_of_endpoint(one) && is_of_endpoint(other)),
+    );
     for (number, (one, other)) in one.tries.iter().zip(&other.tries).enumerate() {
         check(Field::Endpoint(number), one.endpoint != other.endpoint && !by_chance);
         check(Field::Method, one.method != other.method);
@@ -185,10 +191,7 @@ fn is_of_endpoint(outcome: &Outcome) -> bool {
     outcome.headers.contains_key("x-of-app")
 }
 
-fn differing(
-    one: &BTreeMap<String, Vec<String>>,
-    other: &BTreeMap<String, Vec<String>>,
-) -> BTreeSet<String> {
+fn differing(one: &BTreeMap<String, Vec<String>>, other: &BTreeMap<String, Vec<String>>) -> BTreeSet<String> {
     let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
     names.into_iter().filter(|it| one.get(*it) != other.get(*it)).cloned().collect()
 }

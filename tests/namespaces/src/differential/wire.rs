@@ -132,7 +132,10 @@ mod tests {
         let two = "HTTP/1.1 200 OK\r\nX-A:  b \r\nContent-Length: 2\r\n\r\nabHTTP/1.1 204 No Content\r\n\r\n";
         let mut both = BufReader::new(two.as_bytes());
         let first = Message::read(&mut both, false).unwrap().unwrap();
-        assert_eq!((first.status().unwrap(), first.header("x-a"), &*first.body), (200, Some("b"), &b"ab"[..]));
+        assert_eq!(
+            (first.status().unwrap(), first.header("x-a"), &*first.body),
+            (200, Some("b"), &b"ab"[..])
+        );
         let second = Message::read(&mut both, false).unwrap().unwrap();
         assert_eq!((second.status().unwrap(), second.body.len()), (204, 0));
         assert_eq!(Message::read(&mut both, false).unwrap(), None);

@@ -4,7 +4,10 @@ use rand::{Rng, rngs::StdRng};
 
 use super::{
     happens, one,
-    words::{AUTHORITIES, EVERY_METHOD, EVERY_ORIGIN, NAMES, ODD_TARGETS, PARAMETERS, STEPS, STEPS_OF, STRAYS, VALUES},
+    words::{
+        AUTHORITIES, EVERY_METHOD, EVERY_ORIGIN, NAMES, ODD_TARGETS, PARAMETERS, STEPS, STEPS_OF, STRAYS,
+        VALUES,
+    },
 };
 use crate::differential::{
     backend::SCRIPT,
@@ -101,9 +104,12 @@ fn aimed(rng: &mut StdRng, table: &Table, rule: &Rule, stated: &Match) -> Reques
     request
 }
 
+/// What takes one thing from a request that a match asks for.
+type Spoil<'m> = Box<dyn FnOnce(&mut StdRng, &mut Request) + 'm>;
+
 /// The same request, but for one thing that the match asks for.
 fn past(rng: &mut StdRng, stated: &Match, mut request: Request) -> Option<Request> {
-    let mut spoils: Vec<Box<dyn FnOnce(&mut StdRng, &mut Request) + '_>> = Vec::new();
+    let mut spoils: Vec<Spoil<'_>> = Vec::new();
     if let Some(path) = &stated.path {
         spoils.push(Box::new(|rng, it| it.target = miss(rng, path)));
     }

@@ -164,7 +164,12 @@ fn destinations(rng: &mut StdRng, hashes: bool) -> Vec<Destination> {
     }
 }
 
-fn text(rng: &mut StdRng, exact: &[&str], prefixes: &[&str], patterns: &'static [super::tables::Pattern]) -> Text {
+fn text(
+    rng: &mut StdRng,
+    exact: &[&str],
+    prefixes: &[&str],
+    patterns: &'static [super::tables::Pattern],
+) -> Text {
     match rng.random_range(0..3) {
         0 => Text::Exact(one(rng, exact).to_owned()),
         1 => Text::Prefix(one(rng, prefixes).to_owned()),

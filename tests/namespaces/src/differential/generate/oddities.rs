@@ -30,7 +30,7 @@ const ESCAPED: [&str; 5] = ["/caf%c3%a9", "/v1/%e2%82%ac", "/caf%C3%a9", "/item%
 
 /// Puts an oddity into a table, or none.
 pub(super) fn put_in(rng: &mut StdRng, table: &mut Table) {
-    if table.number % EVERY > 0 {
+    if !table.number.is_multiple_of(EVERY) {
         return;
     }
     let which = table.number / EVERY;
@@ -137,7 +137,8 @@ fn clients_policy(rng: &mut StdRng, table: &mut Table) {
     ask(rng, table, "/asked".into(), &asking);
     let inside = [&asking[..], &[("x-forwarded-for", "10.0.0.1")]].concat();
     ask(rng, table, "/asked".into(), &inside);
-    let hurried = [("x-envoy-upstream-rq-timeout-ms", "100"), ("x-forwarded-for", "10.0.0.1"), (SCRIPT, "late")];
+    let hurried =
+        [("x-envoy-upstream-rq-timeout-ms", "100"), ("x-forwarded-for", "10.0.0.1"), (SCRIPT, "late")];
     ask(rng, table, "/asked".into(), &hurried);
 }
 
@@ -149,7 +150,8 @@ fn elsewhere(rng: &mut StdRng, table: &mut Table) {
         rule.headers.request = super::Operations::default();
     });
     for authority in ["a.shop:8080", "a.shop:80", "a.shop"] {
-        let request = Request { target: "/port".into(), authority: authority.into(), ..aim::plain(rng, table) };
+        let request =
+            Request { target: "/port".into(), authority: authority.into(), ..aim::plain(rng, table) };
         table.requests.push(request);
     }
 }
@@ -165,7 +167,9 @@ fn elsewhere_for_grpc(rng: &mut StdRng, table: &mut Table) {
 
 fn no_path(rng: &mut StdRng, table: &mut Table) {
     let regex = one(rng, &[("^/", ""), ("path", "a path"), ("no", "#")]);
-    first(table, Some("/no"), |rule| rule.rewrite = Some(Rewrite { regex: Some(regex), ..Rewrite::default() }));
+    first(table, Some("/no"), |rule| {
+        rule.rewrite = Some(Rewrite { regex: Some(regex), ..Rewrite::default() })
+    });
     ask(rng, table, "/no/path".into(), &[]);
     ask(rng, table, "/no/path?q=1".into(), &[]);
 }

@@ -28,7 +28,11 @@ pub(super) const ODD_TARGETS: [&str; 8] = [
 pub(super) static PATH_PATTERNS: [Pattern; 6] = [
     Pattern { regex: "/v[0-9]+/.*", hits: &["/v1/x", "/v22/"], misses: &["/v/x", "/vx/1", "/v1"] },
     Pattern { regex: "/api/(a|b)", hits: &["/api/a", "/api/b"], misses: &["/api/c", "/api/ab", "/api/"] },
-    Pattern { regex: "^/old/[a-z]{2,4}$", hits: &["/old/ab", "/old/abcd"], misses: &["/old/a", "/old/abcde"] },
+    Pattern {
+        regex: "^/old/[a-z]{2,4}$",
+        hits: &["/old/ab", "/old/abcd"],
+        misses: &["/old/a", "/old/abcde"],
+    },
     Pattern { regex: r".*\.html", hits: &["/a.html", "/old/page.html"], misses: &["/a.htm", "/ahtml"] },
     Pattern { regex: "(?i)/CAPS.*", hits: &["/caps", "/Caps/x"], misses: &["/cap", "/x/caps"] },
     Pattern { regex: "/item|/item/.+", hits: &["/item", "/item/1"], misses: &["/item/", "/items"] },
@@ -109,8 +113,8 @@ pub(super) const RETRY_ON: [&str; 18] = [
 
 /// How a try may be answered.
 pub(super) const STEPS: [&str; 20] = [
-    "200", "200", "500", "502", "503", "503", "504", "409", "429", "404", "reset", "reset", "close", "limited",
-    "grpc-1", "grpc-4", "grpc-8", "grpc-13", "grpc-14", "grpc-0",
+    "200", "200", "500", "502", "503", "503", "504", "409", "429", "404", "reset", "reset", "close",
+    "limited", "grpc-1", "grpc-4", "grpc-8", "grpc-13", "grpc-14", "grpc-0",
 ];
 
 /// What makes a try be repeated, by the word of `retryOn`; statuses are their own.
