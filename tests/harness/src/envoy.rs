@@ -110,4 +110,12 @@ mod tests {
         assert!(!says_version("envoy  version: 0123abcd/1.39.1/Clean/RELEASE/BoringSSL"));
         assert!(!says_version("1.40.0-dev is not it: a/1.40.0-dev/b"));
     }
+
+    #[test]
+    fn the_set_up_installs_what_is_looked_for() {
+        const SET_UP: &str = include_str!("../../../xtask/src/envoy.rs");
+        for stated in [VERSION, OVERRIDE] {
+            assert!(SET_UP.contains(&format!("{stated:?}")), "{stated}");
+        }
+    }
 }
