@@ -8,6 +8,7 @@ mod cargo;
 mod child;
 mod deny;
 mod ebpf;
+mod envoy;
 mod fuzz;
 mod harness;
 mod licences;
@@ -92,7 +93,7 @@ fn run(command: Command) -> Result<()> {
     let workspace = Workspace::find()?;
     child::forward_signals()?;
     match command {
-        Command::Setup => setup::run(),
+        Command::Setup => setup::run().and_then(|()| envoy::ensure(&workspace)),
         Command::Ebpf => ebpf::run(),
         Command::Tidy => tidy::run(&workspace),
         Command::Test(options) => test::run(&workspace, &options),

@@ -41,6 +41,7 @@ pub mod binaries;
 pub mod cgroup;
 pub mod client;
 pub mod cluster;
+pub mod envoy;
 pub mod interrupt;
 pub mod kubelet;
 pub mod netns;

@@ -8,6 +8,7 @@
 
 pub mod app;
 pub mod counting;
+pub mod differential;
 pub mod hostile;
 pub mod load;
 pub mod mesh;

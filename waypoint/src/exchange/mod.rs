@@ -89,23 +89,56 @@ async fn walk(
             return Err(respond::answer(StatusCode::NOT_FOUND, Bytes::new(), is_grpc));
         }
     };
-    let grant = match rule {
-        Some(rule) => {
-            record.route(rule.name());
-            on_the_way(rule, &facts, record).await?
-        }
-        None => None,
-    };
-    let timeouts = timeouts(rule.map(|rule| &*rule.route), &facts);
     let chosen = rule.and_then(|rule| split::choose(&rule.route, &mut rand::rng()));
     let path = Path { rule, chosen };
-    let outgoing = path.outgoing(&head, &facts).map_err(|why| {
+    let onward = match rule {
+        Some(rule) => {
+            record.route(rule.name());
+            on_the_way(rule, &facts, record).await
+        }
+        None => Onward::Sent(None),
+    };
+    let (sent, grant) = match onward {
+        // It tells what was asked for and nothing else, as in Envoy.
+        Onward::Preflight(answer) => return Err(answer),
+        Onward::Answered(answer) => (Err(answer), None),
+        Onward::Sent(grant) => {
+            let facing = Facing { conversation, flow: &flow, head: &head, facts };
+            (forward(&facing, &path, body, asked, record).await, grant)
+        }
+    };
+    answered(&path, grant, sent)
+}
+
+/// One request and what it falls into.
+struct Facing<'a> {
+    conversation: &'a Arc<Conversation>,
+    flow: &'a Flow<'a>,
+    head: &'a Head,
+    facts: RequestFacts<'a>,
+}
+
+/// Sends a request on.
+///
+/// # Errors
+/// The answer, where it is made here.
+async fn forward(
+    facing: &Facing<'_>,
+    path: &Path<'_>,
+    body: Incoming,
+    asked: Option<upgrade::Asked>,
+    record: &mut Record,
+) -> Result<Sent, Made> {
+    let Facing { conversation, flow, head, facts } = facing;
+    let (rule, is_grpc) = (path.rule, facts.is_grpc());
+    let timeouts = timeouts(rule.map(|rule| &*rule.route), facts);
+    let outgoing = path.outgoing(head, facts).map_err(|why| {
         tracing::debug!(%why, "a rewrite makes no path");
         record.details(Details::PathNormalizationFailed);
         respond::answer(StatusCode::INTERNAL_SERVER_ERROR, Bytes::new(), is_grpc)
     })?;
-    let cluster =
-        flow.cluster(chosen.map(|it| it.target)).map_err(|none| reply::no_upstream(none, is_grpc, record))?;
+    let target = path.chosen.map(|it| it.target);
+    let cluster = flow.cluster(target).map_err(|none| reply::no_upstream(none, is_grpc, record))?;
     let mirrors = rule.map_or_else(Vec::new, |rule| flow.mirrors(&rule.route));
     let retry = path.retries();
     let source = Source::new(body, retry.is_some() || !mirrors.is_empty(), record);
@@ -113,26 +146,37 @@ async fn walk(
         mirror::send(conversation, mirror, &outgoing, &source);
     }
     let attempts = Attempts { conversation, cluster, outgoing, source, timeouts, retry, asked, is_grpc };
-    let mut sent = attempts.run(record).await?;
-    let headers = sent.response.headers_mut();
-    if let (Some(rule), Some(chosen)) = (rule, &chosen) {
-        transform::response(&rule.route, chosen, headers);
+    attempts.run(record).await
+}
+
+/// Changes the headers of an answer as the route says, whoever made it: a client relies on them most where nobody
+/// answered.
+fn answered(path: &Path<'_>, grant: Option<Grant<'_>>, mut sent: Result<Sent, Made>) -> Result<Sent, Made> {
+    let headers = match &mut sent {
+        Ok(sent) => sent.response.headers_mut(),
+        Err(made) => &mut *made.headers,
+    };
+    if let Some(rule) = path.rule {
+        transform::response(&rule.route, path.chosen.as_ref(), headers);
     }
     if let Some(grant) = grant {
         grant.tell(headers);
     }
-    Ok(sent)
+    sent
+}
+
+/// What becomes of a request before it is sent on.
+enum Onward<'r> {
+    /// It asks for permission, and this is the answer.
+    Preflight(Made),
+    /// It is answered here.
+    Answered(Made),
+    /// It is sent on; its answer tells the permission, if there is one.
+    Sent(Option<Grant<'r>>),
 }
 
 /// What a rule does to a request before it is sent on.
-///
-/// # Errors
-/// The answer, where the request is not sent on.
-async fn on_the_way<'r>(
-    rule: &'r Rule,
-    facts: &RequestFacts<'_>,
-    record: &mut Record,
-) -> Result<Option<Grant<'r>>, Made> {
+async fn on_the_way<'r>(rule: &'r Rule, facts: &RequestFacts<'_>, record: &mut Record) -> Onward<'r> {
     let is_grpc = facts.is_grpc();
     let injected = fault::inject(rule.route.fault(), &mut rand::rng());
     if let Some(delay) = injected.delay {
@@ -142,22 +186,21 @@ async fn on_the_way<'r>(
     if let Some(abort) = injected.abort {
         record.flag(Flag::FaultInjected);
         record.details(Details::FaultAbort);
-        return Err(fault::aborted(abort, is_grpc));
+        return Onward::Answered(fault::aborted(abort, is_grpc));
     }
     let grant = match cors::decide(&rule.route, facts) {
         Cors::Preflight(answer) => {
             record.details(Details::Cors);
-            return Err(answer);
+            return Onward::Preflight(answer);
         }
         Cors::Granted(grant) => Some(grant),
         Cors::Nothing => None,
     };
-    let mut made = match rule.route.action() {
+    let made = match rule.route.action() {
         HttpAction::Redirect(stated) => redirect::redirected(stated, rule.prefix(), facts),
         HttpAction::Respond(stated) => respond::direct(stated, is_grpc),
-        HttpAction::Forward(_) | HttpAction::Delegate(_) => return Ok(grant),
+        HttpAction::Forward(_) | HttpAction::Delegate(_) => return Onward::Sent(grant),
     };
     record.details(Details::DirectResponse);
-    transform::own_response(&rule.route, &mut made.headers);
-    Err(made)
+    Onward::Answered(made)
 }

@@ -3,7 +3,6 @@
 //! Borrowed from whoever holds the request, so that matching allocates nothing. The path is the canonical one and the
 //! authority is as the client sent it: rules about either see exactly what is forwarded and logged.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
 use common::snapshot::model::Workload;
@@ -32,17 +31,10 @@ pub struct RequestFacts<'a> {
 }
 
 impl<'a> RequestFacts<'a> {
-    /// The value of a header; those of several headers of one name are joined by commas (RFC 9110, 5.3).
-    pub fn header(&self, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
-        let mut values = self.headers.get_all(name).iter().map(|it| it.as_bytes());
-        let first = values.next()?;
-        let Some(second) = values.next() else { return Some(Cow::Borrowed(first)) };
-        let mut joined = [first, second].join(&b","[..]);
-        for value in values {
-            joined.push(b',');
-            joined.extend_from_slice(value);
-        }
-        Some(Cow::Owned(joined))
+    /// The values of a header. Several headers of one name are several values, as in Envoy 1.40: joined by commas, one
+    /// would hide the other from a rule.
+    pub fn values(&self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        self.headers.get_all(name).into_iter().map(|it| it.as_bytes())
     }
 
     /// The value of a parameter of the query, as it was sent; of several the first, and empty for one without `=`.
@@ -90,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_of_one_name_are_joined_and_parameters_are_the_first_of_theirs() {
+    fn values_of_one_name_are_apart_and_parameters_are_the_first_of_theirs() {
         let name = HeaderName::from_static("x-a");
         let mut headers = HeaderMap::new();
         let facts = |headers: &HeaderMap| {
@@ -109,12 +101,12 @@ mod tests {
                 [Some("1".into()), Some("".into()), Some("x%20y".into()), None, Some("z".into())]
             );
             assert_eq!(facts.target(), "/?a=1&b&a=2&c=x%20y&=z");
-            facts.header(&name).map(|it| String::from_utf8(it.into_owned()).unwrap())
+            facts.values(&name).map(|it| String::from_utf8(it.to_vec()).unwrap()).collect::<Vec<_>>()
         };
-        assert_eq!(facts(&headers), None);
-        for joined in ["1", "1,1", "1,1,1"] {
-            headers.append(&name, "1".parse().unwrap());
-            assert_eq!(facts(&headers).as_deref(), Some(joined));
+        assert!(facts(&headers).is_empty());
+        for values in [&["1"][..], &["1", "2,3"]] {
+            headers.append(&name, values[values.len() - 1].parse().unwrap());
+            assert_eq!(facts(&headers), values);
         }
     }
 

@@ -4,7 +4,6 @@
 //! header, of a parameter, and so on; whichever it shares with the fewest others. A request is looked up under all it
 //! has, and only what is found there is asked. Rules that ask for none of these things are always asked.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use super::facts::RequestFacts;
 /// Positions of rules, in their order.
 type Filed = Box<[u32]>;
 
-/// What of a request has one value.
+/// What of a request has a value, or several.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Field {
     Path,
@@ -28,15 +27,18 @@ enum Field {
 }
 
 impl Field {
-    fn of<'a>(&self, facts: &RequestFacts<'a>) -> Option<Cow<'a, [u8]>> {
+    /// Hands over each value that a request has.
+    fn each(&self, facts: &RequestFacts<'_>, mut ask: impl FnMut(&[u8])) {
         let text = match self {
-            Self::Header(name) => return facts.header(name),
-            Self::Parameter(name) => facts.parameter(name)?,
+            Self::Header(name) => return facts.values(name).for_each(ask),
+            Self::Parameter(name) => {
+                return facts.parameter(name).map(str::as_bytes).into_iter().for_each(ask);
+            }
             Self::Path => facts.path,
             Self::Authority => facts.authority,
             Self::Method => facts.method,
         };
-        Some(Cow::Borrowed(text.as_bytes()))
+        ask(text.as_bytes());
     }
 }
 
@@ -103,9 +105,10 @@ impl Index {
             best = earlier.find(|position| holds(*position as usize)).unwrap_or(best);
         };
         for (field, values) in &self.fields {
-            let Some(value) = field.of(facts) else { continue };
-            values.whole.get(&*value).into_iter().for_each(&mut ask);
-            values.starts.of(&value).for_each(&mut ask);
+            field.each(facts, |value| {
+                values.whole.get(value).into_iter().for_each(&mut ask);
+                values.starts.of(value).for_each(&mut ask);
+            });
         }
         ask(&self.others);
         (best < u32::MAX).then_some(best as usize)

@@ -13,6 +13,12 @@
 //! - `path-hex-case`: escapes have upper-case digits, in paths and in the paths that rules ask for. Envoy leaves both
 //!   as they are, so that a rule for `%c3` misses `%C3`.
 //! - `path-asterisk`: the path `*` falls under a rule without `uri`. In Envoy such a rule asks for `/`.
+//! - `authority-refused`: an authority that is no host with an optional port is answered with 400. Envoy passes on what
+//!   consists of characters that an authority may have.
+//! - `cookies-joined`: several `cookie` headers are one, joined by `; `, before rules see them. Envoy does that for HTTP/2
+//!   alone.
+//! - `user-agent-apart`: several `user-agent` headers are several values. Envoy joins them by commas, as it does with other
+//!   headers that it knows itself, and not with those that it does not.
 //! - `source-conditions`: `sourceLabels` and `sourceNamespace` are conditions on the workload that calls. Istio's
 //!   waypoint leaves such matches out.
 //! - `match-gateways`: `gateways` of a match without `mesh` leaves it out here. Istio's waypoint does not look at it.
@@ -32,10 +38,15 @@
 //!   avoids them then too.
 //! - `redirect-port`: `derivePort: FROM_PROTOCOL_DEFAULT`, and a `port` that is the scheme's own, leave the port out of
 //!   `Location`. Envoy keeps the one of the request's authority.
+//! - `redirect-two-ports`: a port that is stated takes the place of the one in `authority`. Envoy writes both.
 //! - `redirect-grpc`: a redirect is one to a gRPC client too. Envoy makes it a gRPC status.
+//! - `cors-nothing-asked`: where a script may send any header and asks for none, a preflight's answer says nothing of
+//!   headers. Envoy's names none: `access-control-allow-headers` without a value.
 //! - `mirror-draws`: every mirror is drawn for by itself. In Envoy those of one request share a draw.
 //! - `mirror-address`: an authority that is an IPv6 address gets no `-shadow`, with which it would be none.
 //! - `rewrite-refused`: a regex rewrite that makes no path is answered with 500. Envoy sends what it made.
+//! - `original-host-of-destinations`: `x-envoy-original-host` is told too where a destination among several states the
+//!   authority. Envoy tells it of the route's rewrites only.
 //! - `formatter-commands`: `%REQ(x)%` and its like in a header's value are sent as they stand.
 
 mod canonical;

@@ -84,6 +84,8 @@ fn preflight(
         names => listed(names),
     };
     set(told, ACCESS_CONTROL_ALLOW_HEADERS, headers);
+    // As in Envoy, of all that is told this alone is left out where there is no permission.
+    set(told, ACCESS_CONTROL_EXPOSE_HEADERS, listed(&policy.expose).filter(|_| origin.is_some()));
     set(told, ACCESS_CONTROL_MAX_AGE, policy.max_age.map(|it| it.as_secs().into()));
     answer
 }
@@ -178,6 +180,7 @@ mod tests {
                 "allow-headers: x-a",
                 "allow-methods: GET,PUT",
                 "allow-origin: https://good.example",
+                "expose-headers: x-c,x-d",
                 "max-age: 86400"
             ]
         );
@@ -190,7 +193,12 @@ mod tests {
         );
         assert_eq!(
             told(&stars, "OPTIONS", &[BAD, ASKS, NAMES]).1,
-            ["allow-headers: x-a,x-b", "allow-methods: PUT", "allow-origin: https://bad.example"]
+            [
+                "allow-headers: x-a,x-b",
+                "allow-methods: PUT",
+                "allow-origin: https://bad.example",
+                "expose-headers: *"
+            ]
         );
         assert_eq!(told(&stars, "GET", &[BAD]).1, ["allow-origin: https://bad.example", "expose-headers: *"]);
     }
@@ -218,7 +226,8 @@ mod tests {
         let ignore = forwarding(&format!("{POLICY}, unmatchedPreflights: IGNORE"));
         let (what, lines) = told(&ignore, "OPTIONS", &[BAD, ASKS]);
         assert_eq!(what, "preflight");
-        assert!(!lines.iter().any(|it| it.starts_with("allow-origin")), "{lines:?}");
+        let granted = ["allow-origin", "expose-headers"];
+        assert!(!lines.iter().any(|it| granted.iter().any(|name| it.starts_with(name))), "{lines:?}");
         assert_eq!(told(&ignore, "GET", &[BAD]), ("nothing", vec![]));
     }
 

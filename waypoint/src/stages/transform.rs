@@ -71,8 +71,8 @@ pub fn rewrite(rule: &Rule, chosen: &Forward<'_>, facts: &RequestFacts<'_>) -> R
     };
     let of_route = stated.and_then(|it| it.authority.as_ref()).or(rule.route.headers().authority.as_ref());
     let of_chosen = chosen.stated.headers.authority.as_ref();
-    // As with headers: the route's counts over that of its only destination, and the chosen one's among several.
-    let authority = if is_only(&rule.route) { of_route.or(of_chosen) } else { of_chosen.or(of_route) };
+    // As with headers among several destinations, the route has the last word; Istio sees to it for an only one.
+    let authority = of_route.or(of_chosen);
     Ok(Rewritten { target: path.map(|it| with_query(&it, facts.query)), authority: authority.cloned() })
 }
 
@@ -100,14 +100,13 @@ pub fn request(
     }
 }
 
-/// Changes the headers of an answer of the chosen destination.
-pub fn response(route: &Route, chosen: &Forward<'_>, headers: &mut HeaderMap) {
-    apply_both(route, chosen, |it| &it.response, headers);
-}
-
-/// Changes the headers of an answer that the route makes itself: a redirect or a direct response.
-pub fn own_response(route: &Route, headers: &mut HeaderMap) {
-    apply(&route.headers().response, headers);
+/// Changes the headers of an answer: of the chosen destination, or made here in its place. Without a destination, as of a
+/// redirect, the route's own changes are all there are.
+pub fn response(route: &Route, chosen: Option<&Forward<'_>>, headers: &mut HeaderMap) {
+    match chosen {
+        Some(chosen) => apply_both(route, chosen, |it| &it.response, headers),
+        None => apply(&route.headers().response, headers),
+    }
 }
 
 /// Makes one set of changes.
@@ -221,7 +220,7 @@ mod tests {
         let (mut requested, mut responded) = (sent(), sent());
         let silent = Disclosure { originals: false, forwarded_host: false };
         request(&rule, &chosen, &rewritten, ("/", "asked"), silent, &mut requested);
-        response(&rule.route, &chosen, &mut responded);
+        response(&rule.route, Some(&chosen), &mut responded);
         (rewritten.authority.map(|it| it.to_string()), lines(&requested), lines(&responded))
     }
 
@@ -259,13 +258,20 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_of_no_destination_is_changed_as_the_route_says() {
+        let rule = rule("redirect: {uri: /b}\nheaders: {response: {set: {x-a: '1'}, remove: [x-b]}}");
+        let mut headers = HeaderMap::new();
+        headers.insert("x-b", HeaderValue::from_static("2"));
+        response(&rule.route, None, &mut headers);
+        assert_eq!(headers, HeaderMap::from_iter([("x-a".parse().unwrap(), HeaderValue::from_static("1"))]));
+    }
+
+    #[test]
     fn authorities_have_an_order() {
         let set = |value: &str| format!("request: {{set: {{Host: {value}}}}}");
-        for (others, expected) in [("", "route"), (ANOTHER, "destination")] {
-            assert_eq!(
-                changed(&routed(&set("route"), &set("destination"), others)).0.as_deref(),
-                Some(expected)
-            );
+        for others in ["", ANOTHER] {
+            let both = routed(&set("route"), &set("destination"), others);
+            assert_eq!(changed(&both).0.as_deref(), Some("route"));
             assert_eq!(changed(&routed(&set("route"), "", others)).0.as_deref(), Some("route"));
             assert_eq!(changed(&routed("", &set("destination"), others)).0.as_deref(), Some("destination"));
         }

@@ -20,6 +20,9 @@ pub enum Violation {
     /// CONNECT, which a waypoint is not asked for inside a tunnel.
     #[error("CONNECT")]
     Connect,
+    /// `#`, which is for browsers. What parses targets after this would drop it, and what is behind it.
+    #[error("a fragment")]
+    Fragment,
     /// Not `name: value`, or a folded line.
     #[error("a header line")]
     HeaderLine,
@@ -123,6 +126,9 @@ fn request_line(line: &[u8]) -> Result<Minor, Violation> {
     }
     if method == b"CONNECT" {
         return Err(Violation::Connect);
+    }
+    if target.contains(&b'#') {
+        return Err(Violation::Fragment);
     }
     match version {
         b"HTTP/1.1" => Ok(Minor::One),

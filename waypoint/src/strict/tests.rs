@@ -55,6 +55,8 @@ fn what_has_two_readings_is_refused() {
         ("GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), V::RequestLine),
         ("GET /\r\nHost: a\r\n\r\n".to_owned(), V::RequestLine),
         ("G(T / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), V::RequestLine),
+        ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), V::Fragment),
+        ("GET /a?b#c HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), V::Fragment),
         ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), V::Connect),
         ("GET / HTTP/1.1\r\n\r\n".to_owned(), V::Host),
         (head("Host: b"), V::Host),

@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cargo::{TestProgram, build_kernel_programs, build_tests, cargo};
 use crate::workspace::{Profile, Workspace};
-use crate::{child, fuzz, licences, setup, tidy};
+use crate::{child, envoy, fuzz, licences, setup, tidy};
 use summary::{Counts, Outcome, Report, last_line, table, total};
 
 /// The longest one test program may take before it counts as hanging.
@@ -139,7 +139,7 @@ fn stage_outcome(
     counts: &mut Counts,
 ) -> Result<Outcome> {
     match stage {
-        Stage::Setup => setup::run()?,
+        Stage::Setup => set_up(workspace, options)?,
         Stage::Format => formatting(workspace)?,
         Stage::Clippy => {
             let arguments = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
@@ -156,6 +156,12 @@ fn stage_outcome(
         Stage::Fuzz => fuzz::short(workspace)?,
     }
     Ok(Outcome::Passed)
+}
+
+/// What the stages need. Envoy is for the tests in namespaces alone.
+fn set_up(workspace: &Workspace, options: &Options) -> Result<()> {
+    setup::run()?;
+    if options.without_root { Ok(()) } else { envoy::ensure(workspace) }
 }
 
 fn formatting(workspace: &Workspace) -> Result<()> {

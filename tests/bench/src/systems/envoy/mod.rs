@@ -5,7 +5,6 @@
 //! Traffic gets to them as in a sidecar of Istio's, by nat rules in the pod. It runs as root with the sidecar's group, by
 //! which the rules know its connections; every other user would have to be let into the directory it is installed in.
 
-mod binary;
 mod certificates;
 mod config;
 mod redirect;
@@ -15,6 +14,7 @@ use std::{fs, net::SocketAddrV4, path::Path, time::Duration};
 use anyhow::{Context, Result};
 use harness::{
     cluster::Pod,
+    envoy,
     interrupt::wait_for,
     process::{Process, Spawn},
 };
@@ -97,7 +97,7 @@ impl Candidate for Envoy {
             "a pair of Envoy {} sidecars, {filter}, concurrency {}; mutual TLS 1.3 by Envoy's defaults (AES-128-GCM first, \
              sessions resumed), P-256 certificates; nat redirection in the pods; circuit breakers raised; no access log, as \
              in Istio's default installation",
-            binary::VERSION,
+            envoy::VERSION,
             self.concurrency
         )
     }
@@ -107,7 +107,7 @@ impl Candidate for Envoy {
     }
 
     fn start(&self, tools: &Tools) -> Result<Running> {
-        let program = binary::find_or_install(&tools.directory)?;
+        let program = envoy::find_or_install(&tools.directory)?;
         redirect::prepare()?;
         let stage = Stage::set()?;
         let servers: Vec<SocketAddrV4> = stage.servers();
