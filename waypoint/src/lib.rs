@@ -11,6 +11,7 @@ pub mod destination;
 pub mod exchange;
 pub mod farewell;
 pub mod flags;
+pub mod gather;
 pub mod payload;
 pub mod record;
 pub mod routes;

@@ -282,6 +282,11 @@ impl<O: Observer> Answer<O> {
         Self { body: Either::Left(body), observer: Some(observer), deadline: None }.begun()
     }
 
+    /// The answer that changes the protocol: what comes behind it is none of its body, and observed elsewhere.
+    pub fn switched() -> Self {
+        Self { body: Either::Left(Payload::Empty), observer: None, deadline: None }
+    }
+
     /// An answer that comes from upstream, within what is `left` of the request's time.
     pub fn from_upstream(body: Incoming, left: Option<Duration>, observer: O) -> Self {
         let deadline = left.map(|left| Box::pin(tokio::time::sleep_until(Instant::now() + left)));
@@ -356,3 +361,6 @@ impl<O: Observer + Unpin> Body for Answer<O> {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,24 +22,41 @@ use std::pin::pin;
 use crate::accept::Peer;
 use crate::destination::{Destination, Protocol};
 use crate::farewell::{silence_is_over, time_to_move};
+use crate::gather::Gathered;
 use crate::sniff::{self, Sniffed, watch};
 use crate::strict::StrictIo;
 use crate::upstream::Cluster;
 use crate::worker::Worker;
 use crate::{exchange, tcp};
 
+pub mod withdrawn;
+
+use self::withdrawn::Withdrawals;
+
 /// Bytes of a request's head (Envoy's default of 60 KiB, rounded up).
 pub const REQUEST_HEAD_BYTES: usize = 64 * 1024;
 /// Header fields of a request's head (Envoy's default).
 pub const REQUEST_FIELDS: usize = 100;
-/// Time for a request's head to arrive once it has begun, and between two requests of an HTTP/1.1 connection.
-pub const REQUEST_HEAD_DEADLINE: Duration = Duration::from_secs(3600);
+/// Time for a request's head to arrive whole once it has begun, in HTTP/1.1. A client that takes longer is answered 400.
+pub const REQUEST_HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// Time for a client that has begun to speak to show what; then it is HTTP/1.1 where HTTP is declared, and TCP where
+/// nothing is.
+pub const SNIFF_DEADLINE: Duration = Duration::from_secs(2);
+/// Time between two requests of an HTTP/1.1 connection (Envoy's default).
+pub const IDLE_DEADLINE: Duration = Duration::from_secs(3600);
+/// Silence of an HTTP/2 client after which it is asked for a sign of life. No client can give one in the middle of a
+/// request's head (RFC 9113, section 6.10), so that this bounds the time for a head as well.
+pub const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// Time for that sign of life.
+pub const PING_DEADLINE: Duration = Duration::from_secs(20);
 /// Requests that a client may have under way on one HTTP/2 connection.
 pub const MAX_CONCURRENT_REQUESTS: u32 = 1024;
 /// Bytes of one HTTP/2 request that wait for a slow endpoint.
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-/// Bytes of all requests of one HTTP/2 connection that wait for slow endpoints.
-pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Bytes of all requests of one HTTP/2 connection that wait for slow endpoints. `h2` allows half as many for its own
+/// bookkeeping on small frames, 256 for each, and ends the connection beyond it: enough for 8,000 messages that wait, each
+/// of which came by itself.
+pub const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// Requests that were reset by the client before they could be looked at (rapid reset, CVE-2023-44487).
 pub const PENDING_RESETS: usize = 20;
 /// Requests that a client may make us reset by protocol errors (CVE-2025-8671, "MadeYouReset").
@@ -106,12 +123,12 @@ pub async fn serve(worker: Arc<Worker>, peer: Arc<Peer>, incoming: Incoming) {
         // Whoever may have to wait for the server's first word is not waited for.
         Protocol::Tcp => Ok(Sniffed::Other),
         Protocol::Tls => Ok(Sniffed::Tls),
-        Protocol::Http => match watch(&mut stream).await {
+        Protocol::Http => match watch(&mut stream, SNIFF_DEADLINE).await {
             // It was to be HTTP, so let the parser say what is wrong with it.
             Ok(Sniffed::Other | Sniffed::Tls) => Ok(Sniffed::Http1),
             told => told,
         },
-        Protocol::Undeclared => watch(&mut stream).await,
+        Protocol::Undeclared => watch(&mut stream, SNIFF_DEADLINE).await,
     };
     match told {
         Ok(Sniffed::Http2) => http2(conversation, stream).await,
@@ -154,16 +171,8 @@ async fn http1(conversation: Arc<Conversation>, stream: TunnelIo) {
             Ok::<_, Infallible>(reply)
         }
     });
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .half_close(true)
-        .max_headers(REQUEST_FIELDS)
-        .max_buf_size(REQUEST_HEAD_BYTES)
-        .header_read_timeout(REQUEST_HEAD_DEADLINE)
-        .auto_date_header(false);
-    let mut connection =
-        pin!(builder.serve_connection(TokioIo::new(StrictIo::new(stream)), service).with_upgrades());
+    let io = TokioIo::new(StrictIo::new(stream, REQUEST_HEAD_DEADLINE));
+    let mut connection = pin!(http1_server().serve_connection(io, service).with_upgrades());
     // However it ended, its requests have told of themselves.
     tokio::select! {
         _ = connection.as_mut() => return,
@@ -176,12 +185,19 @@ async fn http1(conversation: Arc<Conversation>, stream: TunnelIo) {
     }
 }
 
-async fn http2(conversation: Arc<Conversation>, stream: TunnelIo) {
-    let worker = conversation.worker.clone();
-    let service = service_fn(move |request| {
-        let conversation = conversation.clone();
-        async move { Ok::<_, Infallible>(exchange::serve(conversation, request).await) }
-    });
+fn http1_server() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .half_close(true)
+        .max_headers(REQUEST_FIELDS)
+        .max_buf_size(REQUEST_HEAD_BYTES)
+        .header_read_timeout(IDLE_DEADLINE)
+        .auto_date_header(false);
+    builder
+}
+
+fn http2_server() -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -191,15 +207,37 @@ async fn http2(conversation: Arc<Conversation>, stream: TunnelIo) {
         .max_header_list_size(REQUEST_HEAD_BYTES as u32)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(ERROR_RESETS)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_DEADLINE)
         .auto_date_header(false);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    builder
+}
+
+async fn http2(conversation: Arc<Conversation>, stream: TunnelIo) {
+    let worker = conversation.worker.clone();
+    let withdrawals = Arc::<Withdrawals>::default();
+    let counting = withdrawals.clone();
+    let service = service_fn(move |request| {
+        let (conversation, begun) = (conversation.clone(), counting.begin());
+        async move {
+            let reply = exchange::serve(conversation, request).await;
+            Ok::<_, Infallible>(reply.map(|body| begun.until_the_end_of(body)))
+        }
+    });
+    let mut connection =
+        pin!(http2_server().serve_connection(TokioIo::new(Gathered::requests(stream)), service));
     tokio::select! {
         _ = connection.as_mut() => return,
         () = worker.end.cancelled() => return,
+        () = withdrawals.enough() => return tracing::debug!("a client withdraws whatever it asks for"),
         () = time_to_move(&worker.drain) => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
         _ = connection => {}
         () = worker.end.cancelled() => {}
+        () = withdrawals.enough() => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

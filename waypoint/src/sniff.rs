@@ -54,21 +54,28 @@ pub fn sniff(bytes: &[u8]) -> Sniffed {
     Sniffed::More
 }
 
-/// Waits for as many first bytes as it takes to tell. They stay unread.
+/// Waits for as many first bytes as it takes to tell, for ever for the first, and `within` for the others. They stay
+/// unread.
 ///
 /// # Errors
 /// When the stream is reset meanwhile.
-pub async fn watch(stream: &mut TunnelIo) -> std::io::Result<Sniffed> {
-    loop {
-        match sniff(stream.ahead()) {
-            Sniffed::More => {}
-            told => return Ok(told),
-        }
-        if !stream.look_ahead().await? {
-            // It ended before it could be told: whatever it is, its bytes are to arrive.
-            return Ok(Sniffed::Other);
-        }
+pub async fn watch(stream: &mut TunnelIo, within: Duration) -> std::io::Result<Sniffed> {
+    // It ended, or took too long, before it could be told: whatever it is, its bytes are to arrive.
+    if stream.ahead().is_empty() && !stream.look_ahead().await? {
+        return Ok(Sniffed::Other);
     }
+    let watching = async {
+        loop {
+            match sniff(stream.ahead()) {
+                Sniffed::More => {}
+                told => return Ok(told),
+            }
+            if !stream.look_ahead().await? {
+                return Ok(Sniffed::Other);
+            }
+        }
+    };
+    tokio::time::timeout(within, watching).await.unwrap_or(Ok(Sniffed::Other))
 }
 
 /// The server that a ClientHello names, in lower case; `None` when it names none, or is none. It stays unread.

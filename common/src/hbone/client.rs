@@ -241,7 +241,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
         if let Poll::Ready(why) = this.poll_keepalive(cx) {
             return Poll::Ready(Err(why));
         }
-        Pin::new(&mut this.connection).poll(cx).map_err(|error| error.to_string())
+        let moved = Pin::new(&mut this.connection).poll(cx).map_err(|error| error.to_string());
+        shared.end_turn();
+        moved
     }
 }
 

@@ -4,10 +4,11 @@
 //! `h2` owns the transport and tells little about it, so the transport is wrapped: [`Wire`] counts what arrives,
 //! which serves as the sign of life, and ends a turn after a while.
 
+use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::frames::Frames;
+use super::inbox::Inbox;
 use super::limits;
 
 /// What all streams of a worker hold for slow readers, with its bound.
@@ -62,6 +64,10 @@ pub(super) struct Shared {
     /// Set once the connection has ended.
     pub(super) ended: AtomicBool,
     driver: AtomicWaker,
+    /// Streams that this end reads at its own pace, by their numbers.
+    inboxes: Mutex<HashMap<u32, Weak<Inbox>>>,
+    /// Bytes of DATA, with what `h2` keeps for small frames, since inboxes were last drained.
+    undrained: AtomicUsize,
 }
 
 impl Shared {
@@ -78,6 +84,8 @@ impl Shared {
             settings: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             driver: AtomicWaker::new(),
+            inboxes: Mutex::default(),
+            undrained: AtomicUsize::new(0),
         })
     }
 
@@ -133,6 +141,30 @@ impl Shared {
         self.driver.register(cx.waker());
     }
 
+    /// Ends a turn: what `h2` holds for slow readers is taken from it before it is too much for `h2`.
+    pub(super) fn end_turn(&self) {
+        if self.undrained.load(Relaxed) < limits::UNDRAINED_BYTES {
+            return;
+        }
+        self.undrained.store(0, Relaxed);
+        let inboxes: Vec<_> = self.inboxes().values().filter_map(Weak::upgrade).collect();
+        inboxes.iter().for_each(|inbox| inbox.drain());
+    }
+
+    /// Has the driver drain `inbox` when its reader is slow, until [`Shared::remove_inbox`].
+    pub(super) fn add_inbox(&self, stream: u32, inbox: &Arc<Inbox>) {
+        self.inboxes().insert(stream, Arc::downgrade(inbox));
+    }
+
+    pub(super) fn remove_inbox(&self, stream: u32) {
+        self.inboxes().remove(&stream);
+    }
+
+    /// Bounded by the number of streams of one connection.
+    fn inboxes(&self) -> MutexGuard<'_, HashMap<u32, Weak<Inbox>>> {
+        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The window the peer should have now, when it differs enough from `current` to be told.
     pub(super) fn window(&self, current: u32) -> Option<u32> {
         let held = u32::try_from(self.held.load(Relaxed)).unwrap_or(u32::MAX);
@@ -171,7 +203,9 @@ impl<T> Wire<T> {
             self.interval = interval;
             self.frames.begin_interval();
         }
-        if !self.frames.received(received) {
+        let calm = self.frames.received(received);
+        self.shared.undrained.fetch_add(self.frames.take_data_cost(), Relaxed);
+        if !calm {
             self.shared.flooded.store(true, Relaxed);
             self.shared.turn.store(0, Relaxed);
             self.shared.driver.wake();

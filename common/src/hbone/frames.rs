@@ -15,6 +15,8 @@ const CONTINUATION: u8 = 9;
 /// Bytes we must have sent for each WINDOW_UPDATE beyond those that are free. An honest peer sends at most two for a
 /// frame of ours, and our smallest frame of data has ten bytes.
 const SENT_BYTES_PER_UPDATE: u32 = 5;
+/// What `h2` counts for a frame of DATA that is smaller.
+const SMALL_FRAME_COST_BYTES: usize = 256;
 /// The most frames that are earned ahead of time.
 const MAX_EARNED: u32 = 1 << 20;
 
@@ -29,6 +31,8 @@ pub(super) struct Frames {
     idle: u32,
     /// WINDOW_UPDATEs that may still come.
     updates: u32,
+    /// What `h2` holds for the DATA that came, while nobody reads it.
+    data_cost: usize,
 }
 
 impl Frames {
@@ -40,7 +44,13 @@ impl Frames {
             read: 0,
             idle: limits::IDLE_FRAMES_PER_INTERVAL,
             updates: limits::IDLE_FRAMES_PER_INTERVAL,
+            data_cost: 0,
         }
+    }
+
+    /// What `h2` holds for the DATA that came since this was last asked, in bytes, while nobody reads it.
+    pub(super) fn take_data_cost(&mut self) -> usize {
+        std::mem::take(&mut self.data_cost)
     }
 
     /// Takes note of received bytes; false once there were too many frames without use.
@@ -61,18 +71,21 @@ impl Frames {
                 self.read = 0;
                 let [a, b, c, kind, ..] = self.header;
                 self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
-                calm &= self.count(kind, self.skip == 0);
+                calm &= self.count(kind, self.skip);
             }
         }
         calm
     }
 
-    fn count(&mut self, kind: u8, empty: bool) -> bool {
+    fn count(&mut self, kind: u8, length: usize) -> bool {
         let left = match kind {
             // Bounded by `h2`: by the size of header lists, and when empty by their number.
             CONTINUATION => return true,
             // Bounded by windows. Empty ones are bounded by `h2` too, but not on streams that were reset.
-            DATA if !empty => return true,
+            DATA if length > 0 => {
+                self.data_cost += length.max(SMALL_FRAME_COST_BYTES);
+                return true;
+            }
             HEADERS => {
                 // A stream may be ended by an empty frame and be reset, so each that is opened pays for both.
                 self.idle = self.idle.saturating_add(2).min(MAX_EARNED);

@@ -1,26 +1,34 @@
 //! A tunnel stream as a byte stream, for code that speaks a protocol inside the tunnel.
 //!
 //! Knows nothing of that protocol. Window is given back only for bytes that were taken, and asked for only while there is
-//! something to write; what is written at once leaves in one frame. The surprising thing: shutting down sends
-//! END_STREAM, and dropping it before both directions have ended is a reset.
+//! something to write; what is written at once leaves in one frame, and many small frames are read at once. The surprising
+//! thing: shutting down sends END_STREAM, and dropping it before both directions have ended is a reset.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Stream;
+use super::inbox::{Held, Inbox, failed};
 use crate::net::buffer::CHUNK_BYTES;
+
+/// Bytes that are read before others get their turn. A protocol inside the tunnel may make much of little: of frames of one
+/// byte this many take 1.7 MiB of what `h2` keeps for small frames, and whoever they are for reads them in between.
+pub const TURN_BYTES: usize = 64 * 1024;
 
 /// Reads and writes what a tunnel stream carries.
 #[derive(Debug)]
 pub struct TunnelIo {
-    stream: Stream,
-    /// Received and not taken yet.
+    inbox: Arc<Inbox>,
+    /// Taken out of the inbox and not read yet.
     chunk: Bytes,
+    /// Bytes read without waiting.
+    turn: usize,
     received_end: bool,
     sent_end: bool,
 }
@@ -28,19 +36,8 @@ pub struct TunnelIo {
 impl TunnelIo {
     /// Reads and writes `stream`.
     pub fn new(stream: Stream) -> Self {
-        Self { stream, chunk: Bytes::new(), received_end: false, sent_end: false }
-    }
-
-    /// Waits for what comes next without taking it; empty at the end.
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&mut Bytes>> {
-        while self.chunk.is_empty() && !self.received_end {
-            match ready!(self.stream.recv.poll_data(cx)) {
-                Some(Ok(chunk)) => self.chunk = chunk,
-                Some(Err(error)) => return Poll::Ready(Err(failed(error))),
-                None => self.received_end = true,
-            }
-        }
-        Poll::Ready(Ok(&mut self.chunk))
+        let inbox = Inbox::open(stream);
+        Self { inbox, chunk: Bytes::new(), turn: 0, received_end: false, sent_end: false }
     }
 
     /// What was received and not read yet.
@@ -53,29 +50,28 @@ impl TunnelIo {
     /// # Errors
     /// When the stream was reset or its connection failed.
     pub async fn look_ahead(&mut self) -> io::Result<bool> {
-        poll_fn(|cx| {
-            if self.received_end {
-                return Poll::Ready(Ok(false));
-            }
-            let before = std::mem::take(&mut self.chunk);
-            let received = self.poll_chunk(cx).map_ok(|_| ());
-            if !before.is_empty() {
-                let mut both = BytesMut::with_capacity(before.len() + self.chunk.len());
-                both.extend_from_slice(&before);
-                both.extend_from_slice(&self.chunk);
-                self.chunk = both.freeze();
-            }
-            ready!(received)?;
-            Poll::Ready(Ok(!self.received_end))
-        })
-        .await
+        if self.received_end {
+            return Ok(false);
+        }
+        let Some(more) = poll_fn(|cx| self.inbox.lock().poll_chunk(cx)).await? else {
+            self.received_end = true;
+            return Ok(false);
+        };
+        self.chunk = if self.chunk.is_empty() {
+            more
+        } else {
+            let mut both = BytesMut::with_capacity(self.chunk.len() + more.len());
+            both.extend_from_slice(&self.chunk);
+            both.extend_from_slice(&more);
+            both.freeze()
+        };
+        Ok(true)
     }
+}
 
+impl Held {
     /// Bytes that may be sent now, at least one.
     fn poll_window(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
-        if self.sent_end {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
         let send = &mut self.stream.send;
         send.reserve_capacity(wanted.min(CHUNK_BYTES));
         loop {
@@ -103,13 +99,6 @@ impl TunnelIo {
     }
 }
 
-fn failed(error: h2::Error) -> io::Error {
-    if error.is_io() {
-        return error.into_io().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
-    }
-    io::Error::new(io::ErrorKind::ConnectionReset, error)
-}
-
 fn was_reset(reset: Result<h2::Reason, h2::Error>) -> io::Error {
     match reset {
         Ok(reason) => io::Error::new(io::ErrorKind::ConnectionReset, h2::Error::from(reason)),
@@ -120,27 +109,21 @@ fn was_reset(reset: Result<h2::Reason, h2::Error>) -> io::Error {
 impl AsyncRead for TunnelIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let chunk = ready!(this.poll_chunk(cx))?;
-        let taken = chunk.len().min(buf.remaining());
-        buf.put_slice(&chunk[..taken]);
-        chunk.advance(taken);
-        if taken > 0 {
-            // Refused only once the stream is closed, when nobody needs the window any more.
-            let _ = this.stream.recv.flow_control().release_capacity(taken);
+        if this.turn >= TURN_BYTES {
+            this.turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
-        Poll::Ready(Ok(()))
+        let most = buf.remaining().min(TURN_BYTES - this.turn);
+        let read = this.inbox.lock().poll_fill(cx, &mut this.chunk, buf, most);
+        this.turn = if let Poll::Ready(Ok(read)) = read { this.turn + read } else { 0 };
+        read.map_ok(|_| ())
     }
 }
 
 impl AsyncWrite for TunnelIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if buf.is_empty() {
-            return Poll::Ready(Ok(0));
-        }
-        let this = self.get_mut();
-        let window = ready!(this.poll_window(cx, buf.len()))?;
-        this.send(Bytes::copy_from_slice(&buf[..window]), false)?;
-        Poll::Ready(Ok(window))
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -152,14 +135,17 @@ impl AsyncWrite for TunnelIo {
         if wanted == 0 {
             return Poll::Ready(Ok(0));
         }
-        let this = self.get_mut();
-        let window = ready!(this.poll_window(cx, wanted))?;
+        if self.sent_end {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let mut held = self.inbox.lock();
+        let window = ready!(held.poll_window(cx, wanted))?;
         let mut data = BytesMut::with_capacity(window);
         for buf in bufs {
             let left = window - data.len();
             data.extend_from_slice(&buf[..buf.len().min(left)]);
         }
-        this.send(data.freeze(), false)?;
+        held.send(data.freeze(), false)?;
         Poll::Ready(Ok(window))
     }
 
@@ -175,7 +161,7 @@ impl AsyncWrite for TunnelIo {
         let this = self.get_mut();
         if !this.sent_end {
             this.sent_end = true;
-            this.send(Bytes::new(), true)?;
+            this.inbox.lock().send(Bytes::new(), true)?;
         }
         Poll::Ready(Ok(()))
     }

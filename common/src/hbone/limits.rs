@@ -23,6 +23,9 @@ pub const TURN_READ_BYTES: usize = 128 * 1024;
 /// Bookkeeping `h2` may spend on small DATA frames that no stream has drained yet (255 for a frame of one byte). One
 /// turn of the smallest frames needs 128 KiB / 10 B * 255 B = 3.2 MiB, and is drained before the next turn.
 pub const SMALL_FRAME_BUDGET_BYTES: usize = 6 * 1024 * 1024;
+/// DATA, with the bookkeeping for small frames, that `h2` may hold for streams with slow readers at the end of a turn;
+/// then it is drained. With what one more turn brings it stays below the budget of small frames, and below the window.
+pub const UNDRAINED_BYTES: usize = 1024 * 1024;
 
 /// Streams a client opens on one connection (Istio `POOL_MAX_STREAMS_PER_CONNECTION`).
 pub const STREAMS_PER_CONNECTION: usize = 100;

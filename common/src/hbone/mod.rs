@@ -7,9 +7,11 @@
 pub mod client;
 mod drive;
 mod frames;
+mod inbox;
 pub mod io;
 pub mod limits;
 pub mod pool;
+mod queue;
 pub mod relay;
 pub mod request;
 pub mod server;

@@ -4,29 +4,24 @@
 //! RST_STREAM). Backpressure is exact: the socket is read only into window the peer has granted, and window is given
 //! back only for bytes the application's socket has taken.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
 use h2::Reason;
 use tokio::net::TcpStream;
 use tokio::net::tcp::ReadHalf;
 
 use super::Stream;
 use super::limits;
+use super::queue::Queue;
 use crate::net::buffer::{self, CHUNK_BYTES};
 use crate::net::kill::Killed;
 use crate::net::relay::{End, FarReset, Meter, Outcome, TURN_BYTES, count, failure};
 use crate::net::socket;
 use crate::refusal::Refusal;
 
-/// Frames up to this size are copied together while they wait for a slow application.
-const MERGE_BYTES: usize = 1024;
-/// What merged frames are gathered in.
-const MERGED_CHUNK_BYTES: usize = 16 * 1024;
 /// Bytes taken from a stream before they are written to a socket that keeps up.
 const WRITE_BATCH_BYTES: usize = 256 * 1024;
 /// Chunks handed to one vectored write.
@@ -251,40 +246,7 @@ fn far_reset(error: &h2::Error) -> End {
     })
 }
 
-/// Bytes on their way to a socket. Bounded by the stream's window, which is not given back before they are written.
-#[derive(Default)]
-struct Queue {
-    chunks: VecDeque<Bytes>,
-    /// Small frames gathered behind `chunks` while the socket is blocked.
-    merged: BytesMut,
-    bytes: usize,
-    blocked: bool,
-}
-
 impl Queue {
-    fn is_empty(&self) -> bool {
-        self.bytes == 0
-    }
-
-    fn push(&mut self, chunk: Bytes) {
-        self.bytes += chunk.len();
-        if self.blocked && chunk.len() <= MERGE_BYTES {
-            if self.merged.len() + chunk.len() > MERGED_CHUNK_BYTES {
-                self.seal();
-            }
-            self.merged.extend_from_slice(&chunk);
-        } else if !chunk.is_empty() {
-            self.seal();
-            self.chunks.push_back(chunk);
-        }
-    }
-
-    fn seal(&mut self) {
-        if !self.merged.is_empty() {
-            self.chunks.push_back(self.merged.split().freeze());
-        }
-    }
-
     fn write(&mut self, near: &TcpStream) -> io::Result<usize> {
         self.seal();
         let written = match (self.chunks.len(), self.chunks.front()) {
@@ -301,25 +263,6 @@ impl Queue {
         };
         self.advance(written);
         Ok(written)
-    }
-
-    fn advance(&mut self, mut written: usize) {
-        self.bytes -= written;
-        while let Some(front) = self.chunks.front_mut() {
-            if front.len() > written {
-                front.advance(written);
-                break;
-            }
-            written -= front.len();
-            self.chunks.pop_front();
-        }
-        if self.bytes == 0 {
-            // Nothing idle holds memory, not even the ring of an empty queue that was long once.
-            if self.chunks.capacity() > WRITE_SLICES {
-                self.chunks = VecDeque::new();
-            }
-            self.merged = BytesMut::new();
-        }
     }
 }
 

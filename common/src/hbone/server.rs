@@ -119,7 +119,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
         if let Poll::Ready(why) = self.poll_keepalive(cx) {
             return Poll::Ready(Some(Err(why)));
         }
-        let arrival = match self.connection.poll_accept(cx) {
+        let accepted = self.connection.poll_accept(cx);
+        self.shared.end_turn();
+        let arrival = match accepted {
             Poll::Ready(Some(Ok((request, respond)))) => self.arrival(request, respond),
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.to_string()))),
             Poll::Ready(None) => return Poll::Ready(None),

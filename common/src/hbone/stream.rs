@@ -42,6 +42,16 @@ impl Stream {
         self.send.send_reset(reason);
     }
 
+    /// What it shares with its connection.
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Its number on its connection.
+    pub(super) fn id(&self) -> u32 {
+        self.recv.stream_id().into()
+    }
+
     /// Records how much of what was received waits for the application. False when the worker's budget is exceeded.
     pub(super) fn hold(&mut self, bytes: usize) -> bool {
         let within = self.shared.hold(self.held, bytes);

@@ -24,9 +24,9 @@ use time::OffsetDateTime;
 
 use crate::peer::SOON;
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Largest frame every HTTP/2 peer takes.
-const FRAME_MAX: usize = 16_384;
+pub(crate) const FRAME_MAX: usize = 16_384;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RESET: u8 = 3;
@@ -272,7 +272,7 @@ impl Tunnel {
 }
 
 /// A string of HPACK without Huffman coding (RFC 7541, 5.2).
-fn string(block: &mut Vec<u8>, text: &[u8]) {
+pub(crate) fn string(block: &mut Vec<u8>, text: &[u8]) {
     let mut length = text.len();
     if length < 127 {
         block.push(length as u8);
@@ -289,7 +289,7 @@ fn string(block: &mut Vec<u8>, text: &[u8]) {
 }
 
 /// The status of a header block, which is its first field.
-fn status(block: &[u8]) -> Result<u16> {
+pub(crate) fn status(block: &[u8]) -> Result<u16> {
     // The server may first acknowledge the table size (RFC 7541, 6.3).
     let block = match block {
         [update, rest @ ..] if update >> 5 == 1 => rest,

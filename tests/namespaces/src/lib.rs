@@ -7,12 +7,15 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod behind;
 pub mod counting;
 pub mod differential;
+pub mod frames;
 pub mod hostile;
 pub mod load;
 pub mod mesh;
 pub mod multiplexed;
 pub mod paced;
 pub mod peer;
+pub mod recorder;
 pub mod traces;

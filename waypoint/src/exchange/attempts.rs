@@ -86,6 +86,8 @@ pub(super) struct Sent {
     pub(super) in_flight: InFlight,
     /// What is left of the request's time.
     pub(super) left: Option<Duration>,
+    /// The other protocol that comes behind it.
+    pub(super) agreed: Option<upgrade::Agreed>,
 }
 
 /// How one try ended.
@@ -257,12 +259,15 @@ impl Attempts<'_> {
                 return Err(expired(self.is_grpc));
             }
         };
-        match self.asked {
+        let agreed = match self.asked {
             Some(asked) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                asked.carry(self.conversation.worker.clone(), &mut response);
+                asked.agreed(&mut response)
             }
-            _ => head::remove_hop_by_hop(response.headers_mut()),
-        }
+            _ => {
+                head::remove_hop_by_hop(response.headers_mut());
+                None
+            }
+        };
         *response.version_mut() = self.outgoing.version;
         let headers = response.headers_mut();
         record.service_time(began.elapsed());
@@ -275,7 +280,7 @@ impl Attempts<'_> {
         }
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let in_flight = InFlight { lent, attempt: picked.attempt, permit };
-        Ok(Sent { response, in_flight, left })
+        Ok(Sent { response, in_flight, left, agreed })
     }
 }
 

@@ -13,6 +13,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, requ
 use crate::routes::{self, RequestFacts};
 use crate::serve::Conversation;
 
+/// The one protocol that is passed on (RFC 6455).
+const WEBSOCKET: &str = "websocket";
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -199,7 +201,8 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// The other protocol that a request asks for, when it asks for one as HTTP/1.1 does.
+/// The other protocol that a request asks for, when it asks for one as HTTP/1.1 does, and it is WebSocket: whatever else
+/// is asked for is passed over (RFC 9110, section 7.8). HTTP/2 above all, which would carry requests that nobody here sees.
 pub(super) fn upgrade(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
     let asks = headers
         .get_all(CONNECTION)
@@ -207,7 +210,10 @@ pub(super) fn upgrade(version: Version, headers: &HeaderMap) -> Option<HeaderVal
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
-    if version == Version::HTTP_11 && asks { headers.get(UPGRADE).cloned() } else { None }
+    let mut protocols =
+        headers.get_all(UPGRADE).iter().filter_map(|it| it.to_str().ok()).flat_map(|it| it.split(','));
+    let is_websocket = protocols.any(|protocol| protocol.trim().eq_ignore_ascii_case(WEBSOCKET));
+    (version == Version::HTTP_11 && asks && is_websocket).then(|| HeaderValue::from_static(WEBSOCKET))
 }
 
 #[cfg(test)]
@@ -282,10 +288,14 @@ mod tests {
     #[test]
     fn another_protocol_is_asked_for_in_two_places() {
         let both = [("connection", "Upgrade"), ("upgrade", "websocket")];
-        let asked = |version, fields| upgrade(version, &parts(version, "/", fields).headers);
+        let asked = |version, fields: &[(&str, &str)]| upgrade(version, &parts(version, "/", fields).headers);
         assert_eq!(asked(Version::HTTP_11, &both).unwrap(), "websocket");
         assert_eq!(asked(Version::HTTP_11, &both[..1]), None);
         assert_eq!(asked(Version::HTTP_11, &both[1..]), None);
         assert_eq!(asked(Version::HTTP_10, &both), None);
+        assert_eq!(asked(Version::HTTP_11, &[both[0], ("upgrade", "h2c, WebSocket")]).unwrap(), "websocket");
+        for other in ["h2c", "HTTP/2.0", "TLS/1.0", "websockets", ""] {
+            assert_eq!(asked(Version::HTTP_11, &[both[0], ("upgrade", other)]), None, "{other}");
+        }
     }
 }

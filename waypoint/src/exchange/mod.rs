@@ -44,10 +44,14 @@ pub async fn serve(conversation: Arc<Conversation>, mut request: Request<Incomin
     trace_headers::prepare(request.headers_mut(), Sampling::Off, &mut rand::rng());
     let mut record = Record::begin(&conversation, &request);
     match walk(&conversation, request, &mut record).await {
-        Ok(Sent { response, in_flight, left }) => {
+        Ok(Sent { response, in_flight, left, agreed }) => {
             let (parts, body) = response.into_parts();
             record.head(parts.status, &parts.headers);
             let observed = Observed::from_upstream(record, in_flight);
+            if let Some(agreed) = agreed {
+                agreed.carry(conversation.worker.clone(), observed);
+                return Response::from_parts(parts, Answer::switched());
+            }
             Response::from_parts(parts, Answer::from_upstream(body, left, observed))
         }
         Err(made) => {
@@ -71,11 +75,12 @@ async fn walk(
 ) -> Result<Sent, Made> {
     let asked = upgrade::Asked::take(&mut request);
     let (parts, body) = request.into_parts();
+    let version = parts.version;
     let head = Head::read(parts).map_err(|why| {
         tracing::debug!(%why, "a request is refused");
         record.flag(Flag::ProtocolError);
         record.details(Details::CodecError);
-        respond::answer(why.status(), Bytes::new(), false)
+        reply::malformed(why, version)
     })?;
     let flow = Flow::find(conversation);
     let facts = head.facts(conversation);

@@ -33,6 +33,13 @@ impl Observed {
     pub fn from_upstream(record: Record, upstream: InFlight) -> Self {
         Self { record, upstream: Some(upstream) }
     }
+
+    /// Another protocol was carried to its end, with so many bytes from the client and to it. Its connection serves no
+    /// further request.
+    pub fn carried(mut self, received: u64, sent: u64) {
+        self.record.carried(received, sent);
+        self.record.ended(Ok(()));
+    }
 }
 
 impl Observer for Observed {

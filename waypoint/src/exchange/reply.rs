@@ -1,7 +1,10 @@
 //! Answers to requests that no endpoint answered, in the words of Envoy's local replies. Pure but for the record.
 
-use http::{HeaderValue, StatusCode};
+use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{HeaderValue, StatusCode, Version};
 
+use super::head::Malformed;
 use crate::flags::Flag;
 use crate::record::{Details, Record, Reset};
 use crate::stages::respond::{Answer, answer};
@@ -13,6 +16,16 @@ const CONNECT: &str =
     "upstream connect error or disconnect/reset before headers. reset reason: connection failure";
 const RESET: &str =
     "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
+
+/// The request cannot be read in one way. What comes behind it on a connection of HTTP/1 is not looked at: whoever sent it
+/// may have meant other requests than were seen.
+pub(super) fn malformed(why: Malformed, version: Version) -> Answer {
+    let mut made = answer(why.status(), Bytes::new(), false);
+    if version != Version::HTTP_2 {
+        made.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    made
+}
 
 /// There is no endpoint to ask.
 pub(super) fn no_upstream(none: NoUpstream, is_grpc: bool, record: &mut Record) -> Answer {

@@ -177,6 +177,12 @@ impl Record {
         self.facts.took.request_bytes += bytes;
     }
 
+    /// Bytes of another protocol were carried behind the answer.
+    pub fn carried(&mut self, received: u64, sent: u64) {
+        self.facts.took.request_bytes += received;
+        self.facts.took.response_bytes += sent;
+    }
+
     /// Counts what is read of the request's body, from wherever it is read.
     pub fn receiver(&mut self) -> Received {
         let is_grpc = self.facts.protocol == RequestProtocol::Grpc;

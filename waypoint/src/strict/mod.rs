@@ -31,6 +31,8 @@ pub struct Strict {
     taken: usize,
     /// Bytes of chunk extensions so far.
     extensions: usize,
+    /// Heads that were whole.
+    heads: u64,
 }
 
 /// What the next byte belongs to.
@@ -64,7 +66,14 @@ enum Framing {
 
 impl Default for Strict {
     fn default() -> Self {
-        Self { state: State::Head, line: Vec::new(), head: Head::default(), taken: 0, extensions: 0 }
+        Self {
+            state: State::Head,
+            line: Vec::new(),
+            head: Head::default(),
+            taken: 0,
+            extensions: 0,
+            heads: 0,
+        }
     }
 }
 
@@ -87,6 +96,16 @@ impl Strict {
             };
         }
         Ok(at)
+    }
+
+    /// The number of the head that has begun and is not whole; `None` between requests and within bodies.
+    pub fn open_head(&self) -> Option<u64> {
+        (self.is_in_head() && self.taken > 0).then_some(self.heads)
+    }
+
+    /// Whether the next byte belongs to a head.
+    pub fn is_in_head(&self) -> bool {
+        self.state == State::Head
     }
 
     /// Whether the next bytes wait for an answer.
@@ -117,7 +136,8 @@ impl Strict {
     fn take_line(&mut self, bytes: &[u8]) -> Result<usize, (usize, Violation)> {
         let end = bytes.iter().position(|byte| *byte == b'\n');
         let part = &bytes[..end.unwrap_or(bytes.len())];
-        self.taken += part.len() + 1;
+        // Also for a line whose end is still to come: a head has begun with its first byte.
+        self.taken += part.len() + usize::from(end.is_some());
         if self.taken > HEAD_BYTES {
             return Err((0, Violation::TooLong));
         }
@@ -161,6 +181,7 @@ impl Strict {
 
     fn end_head(&mut self) -> Result<(), Violation> {
         let (framing, upgrades) = self.head.end()?;
+        self.heads = self.heads.wrapping_add(1);
         self.begin_head();
         self.state = match framing {
             // Whoever asks for another protocol has nothing to say before the answer: bytes in between could be taken

@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::origins::Origins;
+use crate::gather::Gathered;
 use crate::payload::Payload;
 
 /// The port of HBONE.
@@ -226,7 +227,8 @@ where
         if let Some(keepalive) = keepalive {
             builder.keep_alive_interval(keepalive.interval).keep_alive_timeout(keepalive.timeout);
         }
-        let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(failed)?;
+        let io = TokioIo::new(Gathered::answers(io));
+        let (sender, connection) = builder.handshake(io).await.map_err(failed)?;
         tokio::spawn(async move {
             // Its requests have heard of whatever ended it.
             let _ = connection.await;

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::connection::{Place, Secured, SendError, Transport};
-use super::pool::{Connections, PoolKey, Pooled};
+use super::pool::{Connections, Held, PoolKey, Pooled};
 use super::{Cluster, EffectivePolicy, Permit, Picked};
 use crate::payload::Payload;
 use crate::serve::Conversation;
@@ -66,6 +66,8 @@ pub struct Lent {
     key: PoolKey,
     pooled: Pooled,
     is_limited: bool,
+    /// What the connection takes, also where it goes on as another protocol after HTTP has let go of it.
+    _place: Option<Arc<Held>>,
 }
 
 impl Lent {
@@ -105,10 +107,14 @@ impl Upstream<'_> {
         loop {
             let mut pooled = self.connection(&key, is_limited).await?;
             let is_fresh = pooled.taken == 1;
+            let place = pooled.place.upgrade();
             match pooled.sender.send(request).await {
                 Ok(response) => {
                     let conversation = self.conversation.clone();
-                    return Ok(Taken { response, lent: Lent { conversation, key, pooled, is_limited } });
+                    return Ok(Taken {
+                        response,
+                        lent: Lent { conversation, key, pooled, is_limited, _place: place },
+                    });
                 }
                 Err(SendError::Unsent(back)) if !is_fresh => request = *back,
                 Err(SendError::Unsent(_)) => {
@@ -159,7 +165,8 @@ impl Upstream<'_> {
         };
         let inside = if key.version == Version::HTTP_2 { Inside::Http2 } else { Inside::Http1 };
         let transport = self.connect(inside).await?;
-        let held = (place, self.picked.attempt.endpoint().connected());
+        let held: Arc<Held> = Arc::new((place, self.picked.attempt.endpoint().connected()));
+        let place = Arc::downgrade(&held);
         let keepalive = self.policy.http2_keepalive;
         let sender = transport.begin(key.version, keepalive, held).await.map_err(Failed::Connect)?;
         self.picked.attempt.note(Outcome::Connected, Instant::now());
@@ -173,6 +180,7 @@ impl Upstream<'_> {
             until,
             most_streams: self.policy.max_concurrent_streams,
             streams: Arc::default(),
+            place,
         };
         match pooled.share() {
             Some(shared) => {

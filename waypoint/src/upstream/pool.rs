@@ -4,8 +4,9 @@
 //! client address (the endpoint's node was told of that client), and TLS. Knows nothing of how connections are made.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use common::config::destination::tls::ClientTls;
@@ -36,8 +37,10 @@ pub struct PoolKey {
     pub tls: Option<Arc<ClientTls>>,
 }
 
+/// What a connection takes as long as it lives: a place within a limit, a count of the endpoint.
+pub type Held = dyn Send + Sync;
+
 /// A connection that is in use, or waits.
-#[derive(Debug)]
 pub struct Pooled {
     /// The connection.
     pub sender: Sender,
@@ -53,6 +56,8 @@ pub struct Pooled {
     pub most_streams: u32,
     /// Held once by each request under way, and once more.
     pub streams: Arc<()>,
+    /// What it takes, as long as it lives.
+    pub place: Weak<Held>,
 }
 
 #[derive(Debug)]
@@ -140,12 +145,21 @@ impl Connections {
     }
 }
 
+impl fmt::Debug for Pooled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pooled")
+            .field("sender", &self.sender)
+            .field("taken", &self.taken)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Pooled {
     /// Another handle for one more request on the same connection, where it takes several at a time.
     pub fn share(&mut self) -> Option<Self> {
         let sender = self.sender.shared()?;
         self.taken += 1;
-        Some(Self { sender, streams: self.streams.clone(), ..*self })
+        Some(Self { sender, streams: self.streams.clone(), place: self.place.clone(), ..*self })
     }
 
     /// Whether it has taken as many requests as it may.
@@ -160,3 +174,6 @@ impl Pooled {
         !self.sender.is_exclusive() && others >= self.most_streams as usize
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ mod floods;
 mod hostile;
 mod hostile_server;
 mod pooling;
+mod tunnel_io;
 
 use std::sync::Arc;
 

@@ -3,12 +3,16 @@
 //! A failed operation is a result like any other here, since most tests of a mesh are about how things fail.
 
 mod ledger;
+mod protocols;
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::ledger::{Fate, Receipt, Sent};
+pub use self::{
+    ledger::{Fate, Receipt, Sent},
+    protocols::{GrpcReport, WebSocketReport},
+};
 
 /// How one operation ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@
 
 mod bulk;
 mod get;
+mod grpc;
 mod hold;
 mod http;
 mod latency;
@@ -19,6 +20,7 @@ mod short;
 mod tally;
 mod tcp;
 mod ticker;
+mod websocket;
 
 use std::process::ExitCode;
 
@@ -63,6 +65,14 @@ enum Program {
     Ledger(ledger::Flags),
     /// One end of a connection, by a script
     Peer(peer::Flags),
+    /// gRPC server
+    Grpc(grpc::server::Flags),
+    /// One gRPC call
+    GrpcCall(grpc::client::Flags),
+    /// WebSocket server that sends back what comes
+    Websocket(websocket::Flags),
+    /// One WebSocket, to its end
+    WebsocketCall(websocket::CallFlags),
 }
 
 fn main() -> ExitCode {
@@ -105,6 +115,10 @@ async fn dispatch(program: Program) -> Result<ExitCode> {
         Program::Hold(flags) => hold::run(flags).await,
         Program::Ledger(flags) => ledger::send(flags).await,
         Program::Peer(flags) => peer::run(flags).await,
+        Program::Grpc(flags) => grpc::server::serve(flags).await,
+        Program::GrpcCall(flags) => grpc::client::run(flags).await,
+        Program::Websocket(flags) => websocket::serve(flags).await,
+        Program::WebsocketCall(flags) => websocket::call(flags).await,
         Program::Sleep => {
             announce("sleeping");
             std::future::pending().await
