@@ -8,11 +8,21 @@ use std::fmt;
 use std::sync::Arc;
 
 use regex::bytes::{Captures, Regex, RegexBuilder};
+use regex_automata::dfa::dense;
+use regex_automata::dfa::{Automaton as _, StartKind};
+use regex_automata::nfa::thompson::{self, WhichCaptures};
+use regex_automata::util::syntax;
+use regex_automata::{Anchored, Input};
 
 /// Longest regex, in bytes (Istio's own limit).
 pub const MAX_PATTERN_BYTES: usize = 1024;
 /// Most memory that one compiled regex takes, in bytes.
 pub const MAX_COMPILED_BYTES: usize = 256 << 10;
+/// Most memory that a regex takes as a table of states, in bytes; one that needs more is searched for by the general
+/// engine. Most that people write need some 2 KiB.
+pub const MAX_AUTOMATON_BYTES: usize = 16 << 10;
+/// Most memory in which such a table is made, in bytes.
+const MAX_DETERMINIZE_BYTES: usize = 64 << 10;
 
 /// A string condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,11 +64,18 @@ impl StringMatch {
     }
 }
 
-/// A compiled regex. Two are equal when they were written alike.
+/// A compiled regex that has to match the whole of a value. Two are equal when they were written alike.
 #[derive(Clone)]
 pub struct Pattern {
     source: Arc<str>,
-    regex: Regex,
+    engine: Arc<Engine>,
+}
+
+/// Where a match is all there is to know, a table of states is smaller than the general engine, which keeps several
+/// machines and for each thread their caches; and it is read in place, whatever was matched before.
+enum Engine {
+    Table(Box<dense::DFA<Vec<u32>>>),
+    General(Regex),
 }
 
 impl Pattern {
@@ -69,17 +86,12 @@ impl Pattern {
     pub fn whole(source: Arc<str>) -> Result<Self, String> {
         // By itself first: `a)|(b` compiles only between the brackets below, where it means something else.
         compile(&source, &source)?;
-        let regex = compile(&source, &format!(r"\A(?:{source})\z"))?;
-        Ok(Self { source, regex })
-    }
-
-    /// A regex that may match anywhere in a value.
-    ///
-    /// # Errors
-    /// In words, when it is too long, or does not compile.
-    pub fn anywhere(source: Arc<str>) -> Result<Self, String> {
-        let regex = compile(&source, &source)?;
-        Ok(Self { source, regex })
+        let whole = format!(r"\A(?:{source})\z");
+        let engine = match table(&whole, is_unicode(&source)) {
+            Some(table) => Engine::Table(Box::new(table)),
+            None => Engine::General(compile(&source, &whole)?),
+        };
+        Ok(Self { source, engine: Arc::new(engine) })
     }
 
     /// As it was written.
@@ -89,8 +101,41 @@ impl Pattern {
 
     /// Whether it matches.
     pub fn matches(&self, value: &[u8]) -> bool {
-        self.regex.is_match(value)
+        match &*self.engine {
+            Engine::Table(table) => {
+                let input = Input::new(value).anchored(Anchored::Yes).earliest(true);
+                // It fails only at bytes that it was told to give up at, and it was told of none.
+                table.try_search_fwd(&input).is_ok_and(|end| end.is_some())
+            }
+            Engine::General(regex) => regex.is_match(value),
+        }
     }
+}
+
+/// The table of a regex; `None` where it would be too large, or cannot be (Unicode's word boundaries).
+fn table(pattern: &str, unicode: bool) -> Option<dense::DFA<Vec<u32>>> {
+    let built = dense::Builder::new()
+        .configure(
+            dense::Config::new()
+                .start_kind(StartKind::Anchored)
+                .dfa_size_limit(Some(MAX_AUTOMATON_BYTES))
+                .determinize_size_limit(Some(MAX_DETERMINIZE_BYTES)),
+        )
+        .syntax(syntax::Config::new().unicode(unicode).utf8(false))
+        .thompson(
+            thompson::Config::new()
+                .utf8(false)
+                .nfa_size_limit(Some(MAX_COMPILED_BYTES))
+                .which_captures(WhichCaptures::None),
+        )
+        .build(pattern);
+    // What it was built in has room to grow; the copy has none.
+    built.ok().map(|table| table.as_ref().to_owned())
+}
+
+/// Whether a pattern is read as Unicode.
+fn is_unicode(source: &str) -> bool {
+    !source.is_ascii() || source.contains(r"\p") || source.contains(r"\P")
 }
 
 fn compile(source: &str, pattern: &str) -> Result<Regex, String> {
@@ -100,9 +145,8 @@ fn compile(source: &str, pattern: &str) -> Result<Regex, String> {
     if source.len() > MAX_PATTERN_BYTES {
         return Err(format!("a regex of {} bytes, more than {MAX_PATTERN_BYTES}", source.len()));
     }
-    let unicode = !source.is_ascii() || source.contains(r"\p") || source.contains(r"\P");
     let built = RegexBuilder::new(pattern)
-        .unicode(unicode)
+        .unicode(is_unicode(source))
         .size_limit(MAX_COMPILED_BYTES)
         .dfa_size_limit(MAX_COMPILED_BYTES)
         .build();
@@ -134,9 +178,9 @@ impl fmt::Debug for Pattern {
 }
 
 /// A regex and what its matches become (`uriRegexRewrite`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Substitution {
-    pattern: Pattern,
+    regex: Regex,
     template: Box<[Piece]>,
 }
 
@@ -148,6 +192,14 @@ enum Piece {
     Group(usize),
 }
 
+impl PartialEq for Substitution {
+    fn eq(&self, other: &Self) -> bool {
+        self.regex.as_str() == other.regex.as_str() && self.template == other.template
+    }
+}
+
+impl Eq for Substitution {}
+
 impl Substitution {
     /// Replaces what `source` matches by `template`, in which `\0` to `\9` are its groups and `\\` is a backslash
     /// (RE2's rewrite syntax).
@@ -155,7 +207,7 @@ impl Substitution {
     /// # Errors
     /// In words, when the regex does not compile or has no such group.
     pub fn new(source: Arc<str>, template: &str) -> Result<Self, String> {
-        let pattern = Pattern::anywhere(source)?;
+        let regex = compile(&source, &source)?;
         let mut pieces = Vec::new();
         let mut text = String::new();
         let mut chars = template.chars();
@@ -168,7 +220,7 @@ impl Substitution {
                 Some('\\') => text.push('\\'),
                 Some(digit) if digit.is_ascii_digit() => {
                     let group = usize::from(digit as u8 - b'0');
-                    if group >= pattern.regex.captures_len() {
+                    if group >= regex.captures_len() {
                         return Err(format!("\\{group} in {template:?}: the regex has no such group"));
                     }
                     if !text.is_empty() {
@@ -186,12 +238,12 @@ impl Substitution {
         if !text.is_empty() {
             pieces.push(Piece::Text(text.into()));
         }
-        Ok(Self { pattern, template: pieces.into() })
+        Ok(Self { regex, template: pieces.into() })
     }
 
     /// The value with every match replaced. Bytes, because a group may cut a character in two.
     pub fn apply(&self, value: &[u8]) -> Vec<u8> {
-        let replaced = self.pattern.regex.replace_all(value, |captures: &Captures<'_>| {
+        let replaced = self.regex.replace_all(value, |captures: &Captures<'_>| {
             let mut made = Vec::new();
             for piece in &self.template {
                 match piece {
@@ -272,6 +324,78 @@ mod tests {
         let started = std::time::Instant::now();
         assert!(!condition.matches("a".repeat(100_000)));
         assert!(started.elapsed() < std::time::Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_table_says_what_the_general_engine_says() {
+        let values: &[&[u8]] = &[
+            b"",
+            b"a",
+            b"ab",
+            b"abc",
+            b"b\n",
+            b"a\n",
+            b"/v12",
+            b"/v12/x",
+            b"Firefox/99 x",
+            b"a b",
+            b"ab ab",
+            "\u{e4}x".as_bytes(),
+            b"\xff",
+            b"a\xffb",
+            b"user@shop",
+            b"aaaaaaaaaaaaaaaaaaaaaaaa",
+        ];
+        let sources = [
+            "a|ab",
+            "a*?",
+            "(a|b)+c?",
+            ".*",
+            "(?s).*",
+            "(?i)FIREFOX/[0-9]+.*",
+            r"\bab\b.*",
+            r"(?m)^a$\n?",
+            "/v[0-9]{1,3}(/.*)?",
+            r"[^@]+@[a-z]+",
+            r"\w+\s\w+",
+            "a{3,24}",
+            r"\x61+",
+            "(?:)",
+            "a$|b\n",
+        ];
+        for source in sources {
+            let pattern = Pattern::whole(source.into()).unwrap();
+            assert!(matches!(*pattern.engine, Engine::Table(_)), "{source:?} has no table");
+            let general = compile(source, &format!(r"\A(?:{source})\z")).unwrap();
+            for value in values {
+                assert_eq!(pattern.matches(value), general.is_match(value), "{source:?} of {value:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_regex_without_a_small_table_still_matches() {
+        for (source, value, expected) in [
+            (r"\pL+\b", "\u{e4}", true),
+            ("[a-z]*q.{200}", &format!("q{}", "x".repeat(200)), true),
+            ("(a|b)*a(a|b){12}", "babababababababa", true),
+            ("(a|b)*a(a|b){12}", "bbbbbbbbbbbbbbbb", false),
+        ] {
+            let pattern = Pattern::whole(source.into()).unwrap();
+            assert!(matches!(*pattern.engine, Engine::General(_)), "{source:?} has a table");
+            assert_eq!(pattern.matches(value.as_bytes()), expected, "{source:?} of {value:?}");
+        }
+    }
+
+    #[test]
+    fn tables_are_small() {
+        for source in
+            ["/orders/17/[0-9]+/items", "(bronze|tin)-8-[a-z]+", ".*Firefox/[0-9]+.*", "(?i)mobile.*"]
+        {
+            let pattern = Pattern::whole(source.into()).unwrap();
+            let Engine::Table(table) = &*pattern.engine else { panic!("{source:?} has no table") };
+            assert!(table.memory_usage() <= 4096, "{source:?}: {} bytes", table.memory_usage());
+        }
     }
 
     #[test]
