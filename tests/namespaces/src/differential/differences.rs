@@ -107,12 +107,15 @@ fn path_hex_case(case: &Case<'_>, field: &Field) -> bool {
         return false;
     }
     let written_alike = |one: &str, other: &str| one.eq_ignore_ascii_case(other) && one != other;
-    let sent_alike = case
-        .ebb
-        .tries
-        .iter()
-        .zip(&case.envoy.tries)
-        .all(|(ebb, envoy)| ebb.target == envoy.target || written_alike(&ebb.target, &envoy.target));
+    // A regex may go by the digits.
+    let by_regex = |rule: &Rule| rule.rewrite.as_ref().is_some_and(|it| it.regex.is_some());
+    let sent_alike = case.common_rule().is_some_and(by_regex)
+        || case
+            .ebb
+            .tries
+            .iter()
+            .zip(&case.envoy.tries)
+            .all(|(ebb, envoy)| ebb.target == envoy.target || written_alike(&ebb.target, &envoy.target));
     let shows_path = matches!(field, Field::Target)
         || is_sent(field, "x-envoy-original-path")
         || is_told(field, "location");
@@ -237,7 +240,7 @@ fn cors_nothing_asked(case: &Case<'_>, field: &Field) -> bool {
 
 fn redirect_grpc(case: &Case<'_>, _: &Field) -> bool {
     let is_redirect = |rule: &Rule| matches!(rule.action, Action::Redirect(_));
-    case.request.header("content-type") == Some("application/grpc")
+    case.request.header("content-type").is_some_and(|it| it.starts_with("application/grpc"))
         && case.rule(case.ebb.rule()).is_some_and(is_redirect)
         && (300..400).contains(&case.ebb.status)
         && case.envoy.headers.contains_key("grpc-status")

@@ -27,7 +27,7 @@ pub fn manifests(table: &Table) -> Vec<Json> {
     if let Some(hash) = &table.hash {
         rule["spec"]["trafficPolicy"] = json!({ "loadBalancer": { "consistentHash": self::hash(hash) } });
     }
-    vec![
+    let mut made = vec![
         json!({
             "apiVersion": "v1",
             "kind": "Service",
@@ -41,13 +41,17 @@ pub fn manifests(table: &Table) -> Vec<Json> {
             },
         }),
         rule,
-        json!({
+    ];
+    if !table.rules.is_empty() {
+        let routes: Vec<Json> = table.rules.iter().map(|it| http(it, &name)).collect();
+        made.push(json!({
             "apiVersion": "networking.istio.io/v1",
             "kind": "VirtualService",
             "metadata": { "name": name, "namespace": "shop" },
-            "spec": { "hosts": [name], "http": table.rules.iter().map(|it| http(it, &name)).collect::<Vec<_>>() },
-        }),
-    ]
+            "spec": { "hosts": [name], "http": routes },
+        }));
+    }
+    made
 }
 
 /// The address of the service of a table.

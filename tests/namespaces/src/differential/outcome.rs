@@ -96,6 +96,11 @@ impl Outcome {
         if body == UNREACHED || request.method == "HEAD" && is_words {
             headers.remove("content-length");
         }
+        for words in headers.get_mut("grpc-message").into_iter().flatten() {
+            if words.starts_with(UNREACHED) {
+                *words = UNREACHED.into();
+            }
+        }
         if let Some(cookies) = headers.get_mut("set-cookie") {
             cookies.iter_mut().for_each(|it| *it = masked(it));
         }
@@ -145,11 +150,13 @@ fn masked(cookie: &str) -> String {
     }
 }
 
-/// Whether the endpoint of a request is drawn by chance: its service hashes, and it has nothing to hash.
+/// Whether the endpoint of a request is drawn by chance: its service hashes, and it has nothing to hash; or there are no
+/// routes, and so nothing that says which of all endpoints.
 #[must_use]
 pub fn is_by_chance(table: &Table, request: &Request) -> bool {
     match table.hash.as_ref().map(|it| &it.key) {
-        None | Some(HashKey::Source) => false,
+        None => table.rules.is_empty(),
+        Some(HashKey::Source) => false,
         Some(HashKey::Header(name)) => request.header(name).is_none(),
         Some(HashKey::Cookie(name, _)) => {
             request.headers.iter().all(|(it, value)| *it != "cookie" || !value.contains(&format!("{name}=")))

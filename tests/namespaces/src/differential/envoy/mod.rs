@@ -15,7 +15,7 @@ use serde_json::{Value as Json, json};
 use self::parts::{Headers, authority, cors, fault, hash_policy, matched, redirect, retries, seconds};
 use super::{
     CLOSED_PORT,
-    tables::{Action, Destination, HashTable, Match, Rule, Table},
+    tables::{Action, Changes, Destination, HashTable, Match, Rule, Table},
 };
 
 /// Envoy's admin port, on loopback.
@@ -70,7 +70,10 @@ struct Writer<'t> {
 
 impl Writer<'_> {
     fn listener(&mut self) -> Json {
-        let routes: Vec<Json> = self.table.rules.iter().flat_map(|rule| self.routes(rule)).collect();
+        let mut routes: Vec<Json> = self.table.rules.iter().flat_map(|rule| self.routes(rule)).collect();
+        if self.table.rules.is_empty() {
+            routes.push(self.default_route());
+        }
         let manager = json!({
             "stat_prefix": "waypoint",
             "codec_type": "HTTP1",
@@ -102,6 +105,20 @@ impl Writer<'_> {
                 "typed_config": manager,
             }] }],
         })
+    }
+
+    /// What istiod writes for a service without a VirtualService.
+    fn default_route(&mut self) -> Json {
+        let whole = Destination { subset: None, port: None, weight: 1, headers: Changes::default() };
+        let mut action = json!({
+            "cluster": self.cluster(&whole),
+            "timeout": "0s",
+            "retry_policy": { "retry_on": "reset-before-request", "num_retries": 2 },
+        });
+        if let Some(hash) = &self.table.hash {
+            action["hash_policy"] = json!([hash_policy(hash)]);
+        }
+        json!({ "name": "default", "match": { "prefix": "/" }, "route": action })
     }
 
     /// A route for each match that is for this port. `sourceLabels` leave a match out, `gateways` are not looked at.

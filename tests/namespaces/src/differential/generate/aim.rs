@@ -178,6 +178,10 @@ fn dressed(rng: &mut StdRng, request: &mut Request) {
         let name = one(rng, &NAMES);
         request.headers.push((name, one(rng, &VALUES).to_owned()));
     }
+    if happens(rng, 5) {
+        let kind = one(rng, &["application/grpc", "application/grpc+proto", "application/json"]);
+        request.headers.push(("content-type", kind.to_owned()));
+    }
     if happens(rng, 20) {
         let name = one(rng, &PARAMETERS);
         let value = one(rng, &["alice", "", "a%20b", "test1"]);
@@ -193,7 +197,11 @@ fn script(rng: &mut StdRng, rule: &Rule, request: &mut Request) {
     let per_try = rule.retries.as_ref().and_then(|it| it.per_try);
     if rule.timeout.is_some() || per_try.is_some() {
         if happens(rng, 60) {
-            let late = if per_try.is_some() { "late,200" } else { "late" };
+            let late = match (&rule.retries, per_try) {
+                (_, Some(_)) => "late,200",
+                (Some(_), None) => one(rng, &["late", "503,late", "reset,503,late"]),
+                (None, None) => "late",
+            };
             request.headers.push((SCRIPT, late.into()));
         }
         return;

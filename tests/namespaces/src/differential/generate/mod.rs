@@ -28,6 +28,9 @@ const TIMEOUT: u32 = 250;
 /// Among how many tables one hashes consistently.
 const HASHING: usize = 6;
 
+/// Among how many tables one has no routes at all, only requests that were aimed at some.
+const WITHOUT_ROUTES: usize = 34;
+
 /// The table of a number.
 #[must_use]
 pub fn table(seed: u64, number: usize) -> Table {
@@ -45,7 +48,11 @@ pub fn table(seed: u64, number: usize) -> Table {
         table.rules.push(made);
     }
     aim::requests(rng, &mut table);
-    oddities::put_in(rng, &mut table);
+    if number % WITHOUT_ROUTES == WITHOUT_ROUTES - 1 {
+        table.rules.clear();
+    } else {
+        oddities::put_in(rng, &mut table);
+    }
     table
 }
 
@@ -121,7 +128,8 @@ fn forward(rng: &mut StdRng, rule: &mut Rule, hashes: bool) {
     rule.action = Action::Forward(destinations(rng, hashes));
     rule.rewrite = some(rng, 30, rewrite);
     match rng.random_range(0..100) {
-        0..6 => rule.timeout = Some(TIMEOUT),
+        0..4 => rule.timeout = Some(TIMEOUT),
+        4..6 => (rule.timeout, rule.retries) = (Some(TIMEOUT), Some(retries(rng))),
         6..36 => rule.retries = Some(retries(rng)),
         _ => {}
     }

@@ -126,6 +126,8 @@ fn repeated(rng: &mut StdRng, table: &mut Table) {
     ask(rng, table, "/repeated".into(), &cookies);
     ask(rng, table, "/repeated".into(), &[("user-agent", "one"), ("user-agent", "other")]);
     ask(rng, table, "/repeated".into(), &[("x-user", "bob"), ("x-user", "alice")]);
+    let whole = format!("http://{}/v1/item?q=1", table.authority());
+    ask(rng, table, whole, &[]);
     let authority = one(rng, &["a.shop:", "a.shop:x", "a.shop:99999"]);
     let request = Request { authority: authority.into(), ..aim::plain(rng, table) };
     table.requests.push(request);

@@ -61,7 +61,7 @@ pub(super) static AUTHORITY_PATTERNS: [Pattern; 2] = [
 pub(super) const NAMES: [&str; 4] = ["x-user", "x-env", "cookie", "user-agent"];
 
 /// Headers that rules change.
-pub(super) const HEADERS: [&str; 5] = ["x-a", "x-b", "x-user", "x-env", "x-new"];
+pub(super) const HEADERS: [&str; 6] = ["x-a", "x-b", "x-user", "x-env", "x-new", "X-Mixed"];
 
 /// Parameters that rules ask for.
 pub(super) const PARAMETERS: [&str; 3] = ["q", "page", "user"];
@@ -112,9 +112,9 @@ pub(super) const RETRY_ON: [&str; 18] = [
 ];
 
 /// How a try may be answered.
-pub(super) const STEPS: [&str; 20] = [
-    "200", "200", "500", "502", "503", "503", "504", "409", "429", "404", "reset", "reset", "close",
-    "limited", "grpc-1", "grpc-4", "grpc-8", "grpc-13", "grpc-14", "grpc-0",
+pub(super) const STEPS: [&str; 22] = [
+    "204", "304", "200", "200", "500", "502", "503", "503", "504", "409", "429", "404", "reset", "reset",
+    "close", "limited", "grpc-1", "grpc-4", "grpc-8", "grpc-13", "grpc-14", "grpc-0",
 ];
 
 /// What makes a try be repeated, by the word of `retryOn`; statuses are their own.
