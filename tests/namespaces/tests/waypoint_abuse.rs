@@ -58,8 +58,8 @@ impl Neighbour {
         Ok(Self { stop, thread })
     }
 
-    /// That each of its calls was answered in time.
-    fn is_well(self) -> Result<()> {
+    /// Ends it, and makes sure that each of its calls was answered in time.
+    fn stop(self) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         let (calls, worst) = self.thread.join().map_err(|_| anyhow!("the neighbour panicked"))??;
         println!("neighbour: {calls} calls, the slowest {worst:?}");
@@ -167,7 +167,7 @@ fn heads_that_are_too_long_are_refused_by_and_by_cheaply() -> Result<()> {
     let arrived: usize = recorder.take()?.iter().map(|bytes| usize::from(bytes.starts_with(b"GET"))).sum();
     assert_eq!(arrived, 0);
     footprint.grew_at_most("100 heads of up to a megabyte", 24 * MIB)?;
-    neighbour.is_well()?;
+    neighbour.stop()?;
     behind.mesh.finish()
 }
 
@@ -192,7 +192,7 @@ fn heads_of_http2_that_grow_when_they_are_read_are_refused() -> Result<()> {
     }
     ensure!(recorder.take()?.is_empty(), "a bomb reached the server");
     footprint.grew_at_most("20 heads of 40 MB each, in 14 KB", 16 * MIB)?;
-    neighbour.is_well()?;
+    neighbour.stop()?;
     behind.mesh.finish()
 }
 
@@ -222,7 +222,7 @@ fn a_head_without_end_is_cut() -> Result<()> {
     }
     ensure!(recorder.take()?.is_empty(), "a head without end reached the server");
     footprint.grew_at_most("heads without end", 16 * MIB)?;
-    neighbour.is_well()?;
+    neighbour.stop()?;
     behind.mesh.finish()
 }
 
@@ -278,7 +278,7 @@ fn requests_that_are_withdrawn_as_soon_as_they_are_made_end_their_connection() -
         ensure!(arrived <= MOST, "{arrived} withdrawn requests reached the server");
     }
     footprint.grew_at_most("rapid resets", 32 * MIB)?;
-    neighbour.is_well()?;
+    neighbour.stop()?;
     behind.mesh.finish()
 }
 
@@ -322,7 +322,7 @@ fn clients_that_drip_their_heads_are_cut_and_nobody_waits_for_them() -> Result<(
     footprint.grew_at_most("100 dripping clients", 16 * MIB)?;
     let waypoint = behind.waypoint()?;
     eventually("descriptors to be given back", SOON, || Ok(waypoint.fd_count()? <= fds + 16))?;
-    neighbour.is_well()?;
+    neighbour.stop()?;
     behind.mesh.finish()
 }
 
@@ -364,7 +364,7 @@ fn clients_that_do_not_read_take_their_share_and_no_more() -> Result<()> {
     ensure!(last < READERS * BODY as u64, "nobody held the server up");
     // A window of a tunnel for each, and what is on its way between the two halves.
     footprint.grew_at_most("40 clients that do not read", READERS * 2 * MIB)?;
-    neighbour.is_well()?;
+    neighbour.stop()?;
     // And whoever reads after all gets everything.
     let mut stream = open.pop().context("a client")?;
     let mut left = vec![0; BODY];

@@ -120,10 +120,19 @@ fn a_workload_entry_has_the_labels_of_both_places_its_specs_first() {
     assert_eq!(it.endpoint.weight.get(), 1);
 }
 
+/// That each is turned away, by this field, in words with this one in them.
+fn turned_away<const N: usize>(faulty: [(String, &str, &str); N]) {
+    for (spec, field, word) in faulty {
+        let (at, reason) = fault("ServiceEntry", &spec);
+        assert_eq!(at, field, "{spec}: {reason}");
+        assert!(reason.contains(word), "{spec}: {reason}");
+    }
+}
+
 #[test]
-fn a_faulty_entry_is_turned_away_with_the_field_at_fault() {
+fn a_faulty_host_address_or_port_is_turned_away_with_its_field() {
     let host = "hosts: [a.example.com]";
-    for (spec, field, word) in [
+    turned_away([
         ("ports: []".to_owned(), "spec.hosts", "not stated"),
         ("hosts: [web]".to_owned(), "spec.hosts[0]", "several labels"),
         ("hosts: [A.example.com]".to_owned(), "spec.hosts[0]", "lower case"),
@@ -149,6 +158,13 @@ fn a_faulty_entry_is_turned_away_with_the_field_at_fault() {
             "spec.ports[1].name",
             "twice",
         ),
+    ]);
+}
+
+#[test]
+fn a_faulty_endpoint_or_resolution_is_turned_away_with_its_field() {
+    let host = "hosts: [a.example.com]";
+    turned_away([
         (format!("{host}, location: MOON"), "spec.location", "neither"),
         (format!("{host}, resolution: DYNAMIC_DNS"), "spec.resolution", "not implemented"),
         (format!("{host}, resolution: GUESS"), "spec.resolution", "none of"),
@@ -199,11 +215,7 @@ fn a_faulty_entry_is_turned_away_with_the_field_at_fault() {
         ),
         (format!("{host}, exportTo: ['~']"), "spec.exportTo[0]", ""),
         (format!("{host}, subjectAltNames: ['']"), "spec.subjectAltNames[0]", "empty"),
-    ] {
-        let (at, reason) = fault("ServiceEntry", &spec);
-        assert_eq!(at, field, "{spec}: {reason}");
-        assert!(reason.contains(word), "{spec}: {reason}");
-    }
+    ]);
     assert_eq!(fault("WorkloadEntry", "labels: {a: b}").0, "spec.address");
     let (_, unknown) = fault("ServiceEntry", "hosts: [a.b], port: 3");
     assert!(unknown.contains("port"), "{unknown}");
