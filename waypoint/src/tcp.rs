@@ -8,7 +8,7 @@ use common::refusal::Refusal;
 use tokio::io::copy_bidirectional;
 use tokio::time::sleep;
 
-use crate::exchange::flow::Flow;
+use crate::exchange::called::Called;
 use crate::record::Carried;
 use crate::routes::ConnectionFacts;
 use crate::serve::Conversation;
@@ -78,18 +78,18 @@ async fn at_most(most: Option<Duration>) {
 
 /// The destination of the route that the connection falls under, or what was called.
 fn cluster(conversation: &Arc<Conversation>, server_name: Option<&str>) -> Result<Arc<Cluster>, Refusal> {
-    let flow = Flow::find(conversation);
+    let called = Called::find(conversation);
     let facts = ConnectionFacts {
         server_name,
         destination: conversation.original.ip(),
         port: conversation.destination.port(),
         source: conversation.caller.as_deref(),
     };
-    let target = match flow.connections().and_then(|routes| routes.find(&facts)) {
+    let target = match called.connections().and_then(|routes| routes.find(&facts)) {
         Some(rule) => split::choose_for_connection(&rule.route, &mut rand::rng()),
         None => None,
     };
-    flow.cluster(target).map_err(|_| no_endpoint(conversation))
+    called.cluster(target).map_err(|_| no_endpoint(conversation))
 }
 
 fn no_endpoint(conversation: &Conversation) -> Refusal {

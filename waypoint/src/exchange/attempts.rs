@@ -13,8 +13,8 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{sleep, timeout};
 
-use super::flow::Outgoing;
 use super::observed::InFlight;
+use super::outgoing::Outgoing;
 use super::{head, reply, upgrade};
 use crate::flags::Flag;
 use crate::payload::{Payload, Recording};

@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
 use super::attempts::Source;
-use super::flow::Outgoing;
+use super::outgoing::Outgoing;
 use crate::payload::Payload;
 use crate::serve::Conversation;
 use crate::stages::mirror::shadow_authority;

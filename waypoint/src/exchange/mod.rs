@@ -5,10 +5,11 @@
 //! is seen whole or not at all.
 
 mod attempts;
-pub(crate) mod flow;
+pub(crate) mod called;
 mod head;
 mod mirror;
 mod observed;
+mod outgoing;
 mod reply;
 mod upgrade;
 
@@ -21,10 +22,11 @@ use hyper::body::Incoming;
 use tokio::time::sleep;
 
 use self::attempts::{Attempts, Sent, Source};
-use self::flow::{Flow, Path};
+use self::called::Called;
 use self::head::Head;
 pub use self::mirror::{MAX_MIRRORS_IN_FLIGHT, MIRROR_DEADLINE};
 use self::observed::Observed;
+use self::outgoing::Path;
 use crate::flags::Flag;
 use crate::payload::Answer;
 use crate::record::{Details, Record};
@@ -82,10 +84,11 @@ async fn walk(
         record.details(Details::CodecError);
         reply::malformed(why, version)
     })?;
-    let flow = Flow::find(conversation);
+    let called = Called::find(conversation);
     let facts = head.facts(conversation);
     let is_grpc = facts.is_grpc();
-    let rule = match flow.routes().find(&facts) {
+    let found = called.routes().map_or(Found::Service, |routes| routes.find(&facts));
+    let rule = match found {
         Found::Rule(rule) => Some(rule),
         Found::Service => None,
         Found::NoRoute => {
@@ -108,7 +111,7 @@ async fn walk(
         Onward::Preflight(answer) => return Err(answer),
         Onward::Answered(answer) => (Err(answer), None),
         Onward::Sent(grant) => {
-            let facing = Facing { conversation, flow: &flow, head: &head, facts };
+            let facing = Facing { conversation, called: &called, head: &head, facts };
             (forward(&facing, &path, body, asked, record).await, grant)
         }
     };
@@ -118,7 +121,7 @@ async fn walk(
 /// One request and what it falls into.
 struct Facing<'a> {
     conversation: &'a Arc<Conversation>,
-    flow: &'a Flow<'a>,
+    called: &'a Called<'a>,
     head: &'a Head,
     facts: RequestFacts<'a>,
 }
@@ -134,7 +137,7 @@ async fn forward(
     asked: Option<upgrade::Asked>,
     record: &mut Record,
 ) -> Result<Sent, Made> {
-    let Facing { conversation, flow, head, facts } = facing;
+    let Facing { conversation, called, head, facts } = facing;
     let (rule, is_grpc) = (path.rule, facts.is_grpc());
     let timeouts = timeouts(rule.map(|rule| &*rule.route), facts);
     let outgoing = path.outgoing(head, facts).map_err(|why| {
@@ -143,8 +146,8 @@ async fn forward(
         respond::answer(StatusCode::INTERNAL_SERVER_ERROR, Bytes::new(), is_grpc)
     })?;
     let target = path.chosen.map(|it| it.target);
-    let cluster = flow.cluster(target).map_err(|none| reply::no_upstream(none, is_grpc, record))?;
-    let mirrors = rule.map_or_else(Vec::new, |rule| flow.mirrors(&rule.route));
+    let cluster = called.cluster(target).map_err(|none| reply::no_upstream(none, is_grpc, record))?;
+    let mirrors = rule.map_or_else(Vec::new, |rule| called.mirrors(&rule.route));
     let retry = path.retries();
     let source = Source::new(body, retry.is_some() || !mirrors.is_empty(), record);
     for mirror in mirrors {

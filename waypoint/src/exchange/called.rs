@@ -1,0 +1,75 @@
+//! What was called: its routes, and the destinations they name.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use common::config::ObjectName;
+
+use crate::destination::Destination;
+use crate::routes::{ConnectionRoutes, HttpRoutes, Route, ServiceRoutes, Target};
+use crate::serve::Conversation;
+use crate::stages::mirror;
+use crate::upstream::{Cluster, ClusterKey, Destinations, NoUpstream};
+
+/// The routes of what was called, as they are when the request begins.
+pub(crate) struct Called<'a> {
+    conversation: &'a Arc<Conversation>,
+    table: Option<Arc<ServiceRoutes>>,
+    destinations: Destinations,
+}
+
+impl<'a> Called<'a> {
+    /// Looks up the routes of what was called.
+    pub(crate) fn find(conversation: &'a Arc<Conversation>) -> Self {
+        let followed = conversation.worker.shared.followed();
+        let table = conversation.destination.service().and_then(|service| {
+            let name = ObjectName::new(service.namespace.clone(), service.name.clone());
+            followed.tables().of(&name).cloned()
+        });
+        let destinations = followed.destinations().clone();
+        Self { conversation, table, destinations }
+    }
+
+    /// The routes of the port that was called; none where it is no service.
+    pub(super) fn routes(&self) -> Option<&HttpRoutes> {
+        let port = self.conversation.destination.port();
+        self.table.as_ref().map(|table| &table.port(port).http)
+    }
+
+    /// The routes of connections to the port that was called.
+    pub(crate) fn connections(&self) -> Option<&ConnectionRoutes> {
+        let port = self.conversation.destination.port();
+        self.table.as_ref().map(|table| &table.port(port).connections)
+    }
+
+    /// The destination that a route names, or what was called when there is no route.
+    ///
+    /// # Errors
+    /// [`NoUpstream::Unknown`] when there is no such service, port or subset.
+    pub(crate) fn cluster(&self, target: Option<&Target>) -> Result<Arc<Cluster>, NoUpstream> {
+        let clusters = &self.conversation.worker.shared.clusters;
+        let cluster = match (target, &self.conversation.destination) {
+            (Some(target), _) => self.key(target).and_then(|key| clusters.get_of(&self.destinations, &key)),
+            (None, Destination::Service { service, port }) => {
+                let service = ObjectName::new(service.namespace.clone(), service.name.clone());
+                clusters.get_of(&self.destinations, &ClusterKey { service, port: *port, subset: None })
+            }
+            (None, Destination::Workload { workload, .. }) => {
+                let of_pod = || clusters.of_pod(workload, self.conversation.original, Instant::now());
+                self.conversation.pod.get_or_init(of_pod).clone()
+            }
+        };
+        cluster.ok_or(NoUpstream::Unknown)
+    }
+
+    /// The destinations that get a copy of a request. One that does not exist gets none.
+    pub(super) fn mirrors(&self, route: &Route) -> Vec<Arc<Cluster>> {
+        let fired = mirror::fires(route, &mut rand::rng());
+        fired.into_iter().filter_map(|target| self.cluster(Some(target)).ok()).collect()
+    }
+
+    fn key(&self, target: &Target) -> Option<ClusterKey> {
+        let port = target.port(self.conversation.destination.port());
+        Some(ClusterKey { service: target.service.clone()?, port, subset: target.subset.clone() })
+    }
+}

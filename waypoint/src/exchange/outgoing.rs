@@ -1,0 +1,88 @@
+//! The request as it leaves: what a rule makes of it, in the version of HTTP that its endpoint speaks.
+
+use std::sync::Arc;
+
+use http::header::HOST;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+
+use super::head::Head;
+use crate::payload::Payload;
+use crate::routes::{Forward, RequestFacts, Rule};
+use crate::stages::retry;
+use crate::stages::transform::{self, Disclosure, NotAPath, Rewritten};
+
+/// What a request falls under, and where it goes.
+pub(super) struct Path<'r> {
+    /// The rule; none when it goes straight to what was called.
+    pub(super) rule: Option<&'r Rule>,
+    /// The destination of the rule's route.
+    pub(super) chosen: Option<Forward<'r>>,
+}
+
+impl<'r> Path<'r> {
+    /// When it is tried again.
+    pub(super) fn retries(&self) -> Option<retry::Policy<'r>> {
+        retry::policy(match self.rule {
+            Some(rule) => retry::Under::Route(rule.route.retries()),
+            None => retry::Under::Nothing,
+        })
+    }
+
+    /// The request as endpoints get it, but for what differs from try to try.
+    ///
+    /// # Errors
+    /// When a rewrite makes no path.
+    pub(super) fn outgoing(&self, head: &Head, facts: &RequestFacts<'_>) -> Result<Outgoing, NotAPath> {
+        let target = facts.target();
+        let mut headers = head.headers.clone();
+        super::head::remove_hop_by_hop(&mut headers);
+        headers.remove(HOST);
+        let rewritten = match (self.rule, &self.chosen) {
+            (Some(rule), Some(chosen)) => {
+                let rewritten = transform::rewrite(rule, chosen, facts)?;
+                let asked = (&*target, facts.authority);
+                transform::request(rule, chosen, &rewritten, asked, Disclosure::default(), &mut headers);
+                rewritten
+            }
+            _ => Rewritten::default(),
+        };
+        let authority = rewritten.authority.unwrap_or_else(|| facts.authority.into());
+        let target = rewritten.target.unwrap_or(target);
+        let made = target.clone();
+        let target = PathAndQuery::try_from(target).map_err(|_| NotAPath { made })?;
+        Ok(Outgoing { method: head.method.clone(), version: head.version, target, authority, headers })
+    }
+}
+
+/// A request on its way to endpoints.
+pub(super) struct Outgoing {
+    pub(super) method: Method,
+    /// The version that the client speaks.
+    pub(super) version: Version,
+    pub(super) target: PathAndQuery,
+    pub(super) authority: Arc<str>,
+    pub(super) headers: HeaderMap,
+}
+
+impl Outgoing {
+    /// The request in a version of HTTP, with a body.
+    pub(super) fn request(&self, version: Version, payload: Payload) -> Request<Payload> {
+        let mut headers = self.headers.clone();
+        let mut target = http::uri::Parts::default();
+        if version == Version::HTTP_2 {
+            target.scheme = Some(Scheme::HTTP);
+            target.authority = self.authority.parse::<Authority>().ok();
+        } else if let Ok(host) = HeaderValue::from_str(&self.authority) {
+            headers.insert(HOST, host);
+        }
+        target.path_and_query = Some(self.target.clone());
+        let mut request = Request::new(payload);
+        *request.method_mut() = self.method.clone();
+        // Each of the parts is one that a URI is made of.
+        *request.uri_mut() = Uri::from_parts(target).unwrap_or_default();
+        *request.headers_mut() = headers;
+        *request.version_mut() = version;
+        request
+    }
+}
