@@ -40,6 +40,7 @@ pub async fn carry(conversation: &Arc<Conversation>, client: TunnelIo, server_na
                 Transport::Tcp(mut far) => copy_bidirectional(&mut client, &mut far).await,
                 Transport::TunnelTls(mut far) => copy_bidirectional(&mut client, &mut far).await,
                 Transport::TcpTls(mut far) => copy_bidirectional(&mut client, &mut far).await,
+                Transport::Proxied(mut far) => copy_bidirectional(&mut client, &mut far).await,
             };
         };
         tokio::select! {

@@ -235,6 +235,13 @@ mod tests {
         assert_eq!(told(&mut batches).await, ("a.example.com".to_owned(), vec!["198.51.100.9".to_owned()]));
     }
 
+    #[tokio::test]
+    async fn the_machines_resolver_is_asked() {
+        let found = look_up("localhost".into()).await.unwrap();
+        assert!(found.iter().all(IpAddr::is_loopback) && !found.is_empty(), "{found:?}");
+        assert!(usable(found).is_empty());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_name_that_is_asked_for_later_is_looked_up_at_once() {
         let answers: Answers = Arc::default();

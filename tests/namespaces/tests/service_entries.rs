@@ -182,6 +182,61 @@ spec:
     )
 }
 
+fn by_proxy(partner: std::net::Ipv4Addr) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: proxy, namespace: shop, labels: {{istio.io/use-waypoint: wp}}}}
+spec:
+  hosts: [proxy.partner.example]
+  addresses: [10.99.0.4]
+  ports: [{{number: 9000, name: proxy, protocol: TCP, targetPort: 3128}}]
+  resolution: STATIC
+  endpoints: [{{address: {partner}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: proxy, namespace: shop}}
+spec:
+  host: proxy.partner.example
+  trafficPolicy: {{tunnel: {{targetHost: far.example, targetPort: 9}}}}
+"
+    )
+}
+
+/// A forward proxy that leads to itself: it says what it was asked for, and what came then.
+fn proxy(mesh: &Mesh) -> Result<Server> {
+    Server::start(mesh.pod("partner")?.namespace(), 3128, |mut stream: TcpStream, _| {
+        let Some(head) = head(&mut stream) else { return };
+        let asked = head.lines().next().unwrap_or_default().to_owned();
+        let mut said = [0; 5];
+        let led_on = stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").is_ok();
+        if led_on && stream.read_exact(&mut said).is_ok() {
+            let _ = stream.write_all(format!("{asked} {}", String::from_utf8_lossy(&said)).as_bytes());
+        }
+    })
+}
+
+#[test]
+fn a_forward_proxy_is_asked_to_lead_on() -> Result<()> {
+    let mut mesh = Mesh::start()?;
+    mesh.apply("21-gateway.yaml", &gateway("wp", "service"))?;
+    mesh.run(&[App::new("client"), App::new("partner").label("istio.io/dataplane-mode", "none").on(1)])?;
+    mesh.run(&[App::new("wp").waypoint("wp").account("waypoint")])?;
+    mesh.wait_ready("wp")?;
+    let _proxy = proxy(&mesh)?;
+    mesh.apply("30-proxy.yaml", &by_proxy(mesh.pod("partner")?.addresses().v4))?;
+    eventually("the far end to be reached", SETTLED, || {
+        let mut stream = mesh.pod("client")?.namespace().connect("10.99.0.4:9000".parse()?, SOON)?;
+        stream.set_read_timeout(Some(SOON))?;
+        let (mut said, sent) = (String::new(), stream.write_all(b"hello"));
+        Ok(sent.is_ok()
+            && stream.read_to_string(&mut said).is_ok()
+            && said == "CONNECT far.example:9 HTTP/1.1 hello")
+    })?;
+    mesh.finish()
+}
+
 fn machine(address: std::net::Ipv4Addr) -> String {
     format!(
         "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: m, namespace: shop}}\nspec: {{address: \

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use common::certs::CertStore;
+use common::config::destination::Tunnel;
 use common::config::destination::pool::{Http2Keepalive, TcpKeepalive};
 use common::config::destination::tls::{ClientTls, TlsMode};
 use common::hbone::io::TunnelIo;
@@ -19,11 +20,13 @@ use common::tls::origin::Inside;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::origins::Origins;
+use super::proxied;
 use crate::gather::Gathered;
 use crate::payload::Payload;
 
@@ -163,6 +166,8 @@ pub enum Transport {
     TunnelTls(Box<tls::ClientStream<TunnelIo>>),
     /// Outside of it, with TLS.
     TcpTls(Box<tls::ClientStream<TcpStream>>),
+    /// Through a forward proxy, reached in one of these ways.
+    Proxied(TokioIo<Upgraded>),
 }
 
 /// TLS of its own towards an endpoint.
@@ -203,7 +208,23 @@ impl Transport {
             Self::Tcp(io) => begin(io, version, keepalive, held).await,
             Self::TunnelTls(io) => begin(io, version, keepalive, held).await,
             Self::TcpTls(io) => begin(io, version, keepalive, held).await,
+            Self::Proxied(io) => begin(io, version, keepalive, held).await,
         }
+    }
+
+    /// The stream that a forward proxy at its end leads on to.
+    ///
+    /// # Errors
+    /// [`Refusal::ConnectFailed`] when the proxy does not.
+    pub async fn through(self, tunnel: &Tunnel) -> Result<Self, Refusal> {
+        let led_on = match self {
+            Self::Tunnel(io) => proxied::ask(io, tunnel).await,
+            Self::Tcp(io) => proxied::ask(io, tunnel).await,
+            Self::TunnelTls(io) => proxied::ask(io, tunnel).await,
+            Self::TcpTls(io) => proxied::ask(io, tunnel).await,
+            Self::Proxied(io) => proxied::ask(io, tunnel).await,
+        };
+        led_on.map(Self::Proxied)
     }
 }
 

@@ -145,7 +145,13 @@ impl Upstream<'_> {
             }
             false => None,
         };
-        let transport = self.connect(Inside::Bytes).await?;
+        let mut transport = self.connect(Inside::Bytes).await?;
+        // Of HTTP routes nothing is tunnelled, as in Istio.
+        if let Some(tunnel) = &self.policy.tunnel {
+            let asking = timeout(self.policy.connect_timeout, transport.through(tunnel));
+            let late = || Refusal::ConnectFailed("no answer from the forward proxy in time".into());
+            transport = asking.await.map_err(|_| late()).flatten().map_err(Failed::Connect)?;
+        }
         self.picked.attempt.note(Outcome::Opened, Instant::now());
         Ok((transport, (place, self.picked.attempt.endpoint().connected())))
     }

@@ -17,6 +17,7 @@ pub mod origins;
 pub mod picker;
 pub mod policy;
 pub mod pool;
+mod proxied;
 pub mod rules;
 mod status;
 #[cfg(test)]

@@ -80,8 +80,6 @@ pub struct PortPolicy {
 /// `tunnel`: connections go through an external forward proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tunnel {
-    /// `protocol: POST` instead of CONNECT.
-    pub post: bool,
     /// `targetHost`.
     pub host: Arc<str>,
     /// `targetPort`.

@@ -238,13 +238,13 @@ fn by_port(
 
 fn tunnel(reader: &mut Reader<'_>, stated: &TunnelManifest<'_>, field: &str) -> Result<Tunnel, Fault> {
     let at = |name: &str| format!("{field}.{name}");
-    let post = match stated.protocol.as_deref() {
-        None | Some("" | "CONNECT") => false,
-        Some("POST") => true,
+    match stated.protocol.as_deref() {
+        None | Some("" | "CONNECT") => {}
+        Some("POST") => return Err(Fault::new(at("protocol"), "POST is not implemented; CONNECT is")),
         Some(other) => {
             return Err(Fault::new(at("protocol"), format!("{other:?} is neither CONNECT nor POST")));
         }
-    };
+    }
     let host = match stated.target_host.as_deref() {
         None | Some("") => return Err(Fault::new(at("targetHost"), "not stated")),
         Some(host) if host.contains('*') => {
@@ -254,7 +254,7 @@ fn tunnel(reader: &mut Reader<'_>, stated: &TunnelManifest<'_>, field: &str) -> 
     };
     let port = port(stated.target_port, &at("targetPort"))?;
     let port = port.ok_or_else(|| Fault::new(at("targetPort"), "not stated"))?;
-    Ok(Tunnel { post, host, port })
+    Ok(Tunnel { host, port })
 }
 
 fn proxy_protocol(

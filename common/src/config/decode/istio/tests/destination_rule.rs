@@ -225,7 +225,7 @@ fn tls_is_as_stated_and_the_meshs_own_is_accepted_silently() {
 fn ports_tunnels_and_retry_budgets_are_as_stated() {
     let rule = good_rule(&policy(
         "portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: RANDOM}}, {port: {number: 443}, tls: {mode: SIMPLE}, \
-         connectionPool: {tcp: {maxConnections: 1}}, outlierDetection: {interval: 1s}}], tunnel: {protocol: POST, \
+         connectionPool: {tcp: {maxConnections: 1}}, outlierDetection: {interval: 1s}}], tunnel: {protocol: CONNECT, \
          targetHost: proxy.example, targetPort: 3128}, retryBudget: {percent: 30.5, minRetryConcurrency: 0, budgetInterval: 1s}",
     ));
     let by_port = &rule.policy.by_port;
@@ -233,7 +233,7 @@ fn ports_tunnels_and_retry_budgets_are_as_stated() {
     assert_eq!(by_port[0].1.load_balancer.as_ref().unwrap().algorithm, Some(Algorithm::Random));
     assert!(by_port[1].1.tls.is_some() && by_port[1].1.connection_pool.is_some());
     let tunnel = rule.policy.tunnel.as_ref().unwrap();
-    assert_eq!((tunnel.post, &*tunnel.host, tunnel.port), (true, "proxy.example", 3128));
+    assert_eq!((&*tunnel.host, tunnel.port), ("proxy.example", 3128));
     let budget = rule.policy.retry_budget.unwrap();
     assert_eq!((Some(budget.share), budget.at_least, budget.interval), (share(30.5), 0, SECOND));
     let budget = good_rule(&policy("retryBudget: {}")).policy.retry_budget.unwrap();

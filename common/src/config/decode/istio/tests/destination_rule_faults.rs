@@ -171,6 +171,7 @@ const OTHERS: Cases = &[
     ("tunnel: {targetHost: a}", ".tunnel.targetPort", "not stated"),
     ("tunnel: {targetPort: 1}", ".tunnel.targetHost", "not stated"),
     ("tunnel: {targetHost: '*.a', targetPort: 1}", ".tunnel.targetHost", "not one host"),
+    ("tunnel: {protocol: POST, targetHost: a, targetPort: 1}", ".tunnel.protocol", "not implemented"),
     ("tunnel: {protocol: GET, targetHost: a, targetPort: 1}", ".tunnel.protocol", "neither CONNECT nor POST"),
     ("proxyProtocol: {version: V3}", ".proxyProtocol.version", "neither V1 nor V2"),
     ("retryBudget: {percent: 100.5}", ".retryBudget.percent", "100.5"),
