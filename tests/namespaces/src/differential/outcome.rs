@@ -96,6 +96,10 @@ impl Outcome {
         if body == UNREACHED || request.method == "HEAD" && is_words {
             headers.remove("content-length");
         }
+        // No call of gRPC is one of HEAD; to what pretends to be one Envoy says no words.
+        if request.method == "HEAD" {
+            headers.remove("grpc-message");
+        }
         for words in headers.get_mut("grpc-message").into_iter().flatten() {
             if words.starts_with(UNREACHED) {
                 *words = UNREACHED.into();
