@@ -170,7 +170,24 @@ fn a_waypoint_scaled_and_killed_under_load_costs_no_get_and_repeats_no_post() ->
     let of_load = |them: &BTreeSet<IpAddr>| them.intersection(&seen).count();
     assert_eq!(of_load(&first), 3, "all three were used: {seen:?}");
     assert_eq!(of_load(&waypoints(&mesh)), 3, "and all three that came after: {seen:?}");
+
+    a_waypoint_that_falls_silent_is_passed_over(&mesh)?;
     mesh.finish()
+}
+
+/// As if its node had lost power: nothing comes back, and the manifests do not know yet.
+fn a_waypoint_that_falls_silent_is_passed_over(mesh: &Mesh) -> Result<()> {
+    mesh.pod("wp")?.namespace().ip(&["link set eth0 down".into()])?;
+    let calls = Plan { per_second: 50, fresh_each: 1, first: 3 * PROBES, ..plan() };
+    let load = Paced::start(mesh.pod("client")?.namespace(), calls)?;
+    pause();
+    let done = load.stop()?;
+    let failed: Vec<_> = done.iter().filter(|it| !it.is_ok() || it.resent > 0).collect();
+    assert!(failed.is_empty() && done.len() > 40, "of {}: {failed:#?}", done.len());
+    let waited = done.iter().filter(|it| it.ended - it.began > BETWEEN).count();
+    eprintln!("{} requests, {waited} of which met it", done.len());
+    ensure!(waited > 0, "nobody met it, so that nothing was seen");
+    Ok(())
 }
 
 /// How it went.

@@ -1,7 +1,9 @@
 //! Carries a pod's connection to the next hop that was chosen for it.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::hbone::pool::Key;
 use common::hbone::request::{Authority, Baggage, Connect, Forwarded, Traceparent};
@@ -15,6 +17,7 @@ use common::snapshot::model::{Service, Workload};
 use common::telemetry::labels::Reporter;
 use common::tls;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::dial::dial;
 use crate::flow::Flow;
@@ -122,7 +125,7 @@ pub async fn or_killed<T>(
 }
 
 /// A tunnel to open for a pod.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TunnelTo {
     /// The peer's HBONE address.
     pub peer: SocketAddr,
@@ -141,6 +144,10 @@ pub struct TunnelTo {
 /// Further pods of a waypoint that are tried when the one that was chosen cannot be reached.
 pub const MORE_WAYPOINT_PODS: usize = 2;
 
+/// How long a pod of a waypoint is waited for before another is asked instead, where there is one: its node may be gone,
+/// which no packet tells.
+pub const WAYPOINT_PATIENCE: Duration = Duration::from_secs(3);
+
 /// Opens a tunnel as the flow's pod. Where it is to a pod of a waypoint that cannot be reached, another one is tried, and
 /// `to` says in the end which it was: no payload is sent before a peer has answered, so that none is sent twice.
 ///
@@ -154,30 +161,48 @@ pub async fn open(
 ) -> Result<Stream, Refusal> {
     let mut tried = Vec::new();
     loop {
-        let refusal = match open_one(worker, mesh, flow, to).await {
-            Ok(stream) => return Ok(stream),
-            Err(refusal) => refusal,
+        let one = to.clone();
+        let mut opening = pin!(open_one(worker, mesh, flow, &one));
+        let Some(bound) = to.waypoint.as_ref().filter(|_| tried.len() < MORE_WAYPOINT_PODS) else {
+            return opening.await;
         };
-        tried.push(to.destination.uid.clone());
-        let Some(bound) = to.waypoint.as_ref().filter(|_| tried.len() <= MORE_WAYPOINT_PODS) else {
-            return Err(refusal);
+        let refusal = match timeout(WAYPOINT_PATIENCE, opening.as_mut()).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(refusal)) if !concerns_the_peer_alone(&refusal) => return Err(refusal),
+            Ok(Err(refusal)) => Some(refusal),
+            Err(_) => None,
         };
-        if !concerns_the_peer_alone(&refusal) {
-            return Err(refusal);
-        }
-        let Some(caller) = route::source(mesh, flow) else { return Err(refusal) };
-        // Pods come and go, and a moment or ten seconds have passed: those of now.
-        let now = worker.mesh.current();
-        let wanted = WaypointWanted { bound, called: to.authority.ip(), tried: &tried };
-        let load = |server| worker.live.load(server);
-        match route::waypoint_pod(&now, wanted, caller, load, &mut rand::rng()) {
-            Ok((peer, destination)) => {
-                tracing::debug!(failed = %to.peer, %refusal, next = %peer, "another pod of the waypoint is tried");
+        tried.push(one.destination.uid.clone());
+        match another_pod(
+            worker,
+            mesh,
+            flow,
+            WaypointWanted { bound, called: one.authority.ip(), tried: &tried },
+        ) {
+            Some((peer, destination)) => {
+                let why = refusal.map_or_else(|| "no answer".into(), |refusal| refusal.to_string());
+                tracing::debug!(failed = %one.peer, why, next = %peer, "another pod of the waypoint is tried");
                 (to.peer, to.destination) = (peer, destination);
             }
-            Err(_) => return Err(refusal),
+            None => match refusal {
+                Some(refusal) => return Err(refusal),
+                // Who alone can answer is waited for.
+                None => return opening.await,
+            },
         }
     }
+}
+
+/// A pod of a waypoint by what is known now: pods come and go, and seconds may have passed since the flow began.
+fn another_pod(
+    worker: &Worker,
+    mesh: &Snapshot,
+    flow: &Flow,
+    wanted: WaypointWanted<'_>,
+) -> Option<(SocketAddr, Arc<Workload>)> {
+    let (caller, now) = (route::source(mesh, flow)?, worker.mesh.current());
+    let load = |server| worker.live.load(server);
+    route::waypoint_pod(&now, wanted, caller, load, &mut rand::rng()).ok()
 }
 
 /// Whether another peer may be reached where this one was not. Neither its word, nor what this side lacks, is asked for
