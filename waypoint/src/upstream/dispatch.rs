@@ -105,7 +105,11 @@ impl Upstream<'_> {
             tls: self.policy.tls.clone(),
         };
         loop {
-            let mut pooled = self.connection(&key, is_limited).await?;
+            let mut pooled = match pool(self.conversation, is_limited).take(&key) {
+                Some(pooled) => pooled,
+                // Rare and large: without a box of its own, room for a handshake would be moved about with every request.
+                None => Box::pin(self.connection(&key, is_limited)).await?,
+            };
             let is_fresh = pooled.taken == 1;
             let place = pooled.place.upgrade();
             match pooled.sender.send(request).await {
@@ -156,11 +160,9 @@ impl Upstream<'_> {
         Ok((transport, (place, self.picked.attempt.endpoint().connected())))
     }
 
+    /// A new connection; where there may be only so many, perhaps one that was given back meanwhile.
     async fn connection(&self, key: &PoolKey, is_limited: bool) -> Result<Pooled, Failed> {
         let pool = pool(self.conversation, is_limited);
-        if let Some(pooled) = pool.take(key) {
-            return Ok(pooled);
-        }
         let _pending = self.cluster.admit(Resource::Pending, Instant::now()).map_err(Failed::Overflow)?;
         let place = match is_limited {
             true => match self.wait_for_place(pool, key).await {
