@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -23,6 +24,10 @@ use crate::record::Counted;
 pub const RETRY_BUFFER_BYTES: usize = 1024 * 1024;
 /// What keeping a piece costs besides its bytes: a body in pieces of one byte takes no more memory than any other.
 const PIECE_OVERHEAD_BYTES: usize = 128;
+/// Bytes that all requests of the process keep for retries together; beyond, a request is streamed on and not retried.
+pub const RETRY_BUFFERS_BYTES: usize = 64 * 1024 * 1024;
+/// What is kept now.
+static RECORDED: AtomicUsize = AtomicUsize::new(0);
 /// Chunks of a request body that wait for one mirror; a mirror that is slower is given up.
 pub const MIRROR_BACKLOG_CHUNKS: usize = 32;
 
@@ -134,8 +139,10 @@ struct Recorded {
     /// What was read, as long as all of it was kept.
     kept: Vec<Piece>,
     bytes: usize,
-    /// Too long to be kept: what was read is gone.
+    /// Too long to be kept, or broken off by the client: what was read is gone.
     lost: bool,
+    /// The client has sent all of it.
+    ended: bool,
     /// Which attempt reads it now; earlier ones are over.
     attempt: u32,
     waker: Option<Waker>,
@@ -162,6 +169,7 @@ impl Recording {
             kept: Vec::new(),
             bytes: 0,
             lost: false,
+            ended: false,
             attempt: 0,
             waker: None,
             mirrors: Vec::new(),
@@ -182,6 +190,16 @@ impl Recording {
         let number = recorded.attempt;
         drop(recorded);
         Some(Payload::Attempt(Attempt { recording: self.clone(), number, next: 0 }))
+    }
+
+    /// Nothing is kept any more: there will be no other attempt.
+    pub fn stop(&self) {
+        self.lock().lose();
+    }
+
+    /// Whether the client has sent all of it.
+    pub fn has_ended(&self) -> bool {
+        self.lock().ended
     }
 
     /// A copy of everything that will be read, for a mirror; to be asked for before the first attempt reads.
@@ -211,7 +229,11 @@ impl Attempt {
                 recorded.waker = Some(cx.waker().clone());
                 Poll::Pending
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error))),
+            Poll::Ready(Some(Err(error))) => {
+                // Read once more it would seem to have ended well.
+                recorded.lose();
+                Poll::Ready(Some(Err(error)))
+            }
             Poll::Ready(Some(Ok(frame))) => {
                 let Some(piece) = Piece::of(frame) else { return Poll::Ready(None) };
                 recorded.keep(piece.clone());
@@ -220,6 +242,7 @@ impl Attempt {
             }
             Poll::Ready(None) => {
                 recorded.keep(Piece::End);
+                recorded.ended = true;
                 self.next += 1;
                 Poll::Ready(None)
             }
@@ -228,16 +251,33 @@ impl Attempt {
 }
 
 impl Recorded {
+    /// What was read is given up, and with it every further attempt.
+    fn lose(&mut self) {
+        self.lost = true;
+        RECORDED.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+        self.kept = Vec::new();
+    }
+
     fn keep(&mut self, piece: Piece) {
         // One that is full or gone is given up: its receiver sees the channel close early.
         self.mirrors.retain(|mirror| mirror.try_send(piece.clone()).is_ok());
-        self.bytes += PIECE_OVERHEAD_BYTES + if let Piece::Data(data) = &piece { data.len() } else { 0 };
-        if self.lost || self.bytes > RETRY_BUFFER_BYTES {
-            self.lost = true;
-            self.kept = Vec::new();
+        if self.lost {
+            return;
+        }
+        let more = PIECE_OVERHEAD_BYTES + if let Piece::Data(data) = &piece { data.len() } else { 0 };
+        self.bytes += more;
+        let of_all = RECORDED.fetch_add(more, Ordering::Relaxed) + more;
+        if self.bytes > RETRY_BUFFER_BYTES || of_all > RETRY_BUFFERS_BYTES {
+            self.lose();
         } else {
             self.kept.push(piece);
         }
+    }
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        self.lose();
     }
 }
 

@@ -21,6 +21,7 @@ use std::pin::pin;
 
 use crate::accept::Peer;
 use crate::destination::{Destination, Protocol};
+use crate::exchange::called::Called;
 use crate::farewell::{silence_is_over, time_to_move};
 use crate::gather::Gathered;
 use crate::sniff::{self, Sniffed, watch};
@@ -128,7 +129,13 @@ pub async fn serve(worker: Arc<Worker>, peer: Arc<Peer>, incoming: Incoming) {
             Ok(Sniffed::Other | Sniffed::Tls) => Ok(Sniffed::Http1),
             told => told,
         },
-        Protocol::Undeclared => watch(&mut stream, SNIFF_DEADLINE).await,
+        Protocol::Undeclared => match watch(&mut stream, SNIFF_DEADLINE).await {
+            // Where rules for requests are stated, nobody gets round them by not looking like one.
+            Ok(Sniffed::Other | Sniffed::More) if Called::find(&conversation).has_http_rules() => {
+                Ok(Sniffed::Http1)
+            }
+            told => told,
+        },
     };
     match told {
         Ok(Sniffed::Http2) => http2(conversation, stream).await,
@@ -189,7 +196,6 @@ fn http1_server() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .half_close(true)
         .max_headers(REQUEST_FIELDS)
         .max_buf_size(REQUEST_HEAD_BYTES)
         .header_read_timeout(IDLE_DEADLINE)

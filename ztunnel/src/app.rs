@@ -179,6 +179,7 @@ impl Crew {
                 pool: Pool::new(parts.settings.tunnel.pool_unused_release, budget.clone()),
                 budget,
                 live: Arc::default(),
+                silent: Default::default(),
                 edges: EdgeCache::new(parts.metrics.tcp()),
                 access: parts.logging.access.clone(),
                 handshakes: Default::default(),

@@ -25,6 +25,7 @@ use crate::inbound;
 use crate::live::Live;
 use crate::netns::listen::PodListeners;
 use crate::outbound;
+use crate::outbound::silent::Silent;
 use crate::pods::Pod;
 use common::hbone::tunnels::TunnelLimiter;
 
@@ -43,6 +44,8 @@ pub struct Worker {
     pub budget: Arc<Budget>,
     /// Open connections.
     pub live: Arc<Live>,
+    /// Pods of waypoints that gave no answer of late.
+    pub silent: Silent,
     /// Metric handles by edge.
     pub edges: EdgeCache,
     /// Where connections are told of.

@@ -223,7 +223,7 @@ pub struct Service {
 }
 
 /// What is particular to the service of a ServiceEntry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct External {
     /// `exportTo`: whose routes may lead to it.
     pub visibility: Visibility,

@@ -5,6 +5,8 @@
 //! machine's own authorities and the name that was called (Istio since 1.24; before, nothing was verified).
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -156,11 +158,16 @@ fn server_name(field: &'static str, name: &str) -> Result<ServerName<'static>, I
 fn bytes(field: &'static str, path: &Arc<str>) -> Result<Vec<u8>, InvalidOrigin> {
     let fault = |error: String| InvalidOrigin::File { field, path: path.clone(), error };
     let file = Path::new(&**path);
-    let size = std::fs::metadata(file).map_err(|error| fault(error.to_string()))?.len();
-    if size > MAX_TLS_FILE_BYTES {
+    // What is no file may have no end, or no beginning.
+    if !std::fs::metadata(file).map_err(|error| fault(error.to_string()))?.is_file() {
+        return Err(fault("not a file".to_owned()));
+    }
+    let (opened, mut bytes) = (File::open(file).map_err(|error| fault(error.to_string()))?, Vec::new());
+    opened.take(MAX_TLS_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| fault(error.to_string()))?;
+    if bytes.len() as u64 > MAX_TLS_FILE_BYTES {
         return Err(fault(format!("more than {MAX_TLS_FILE_BYTES} bytes")));
     }
-    std::fs::read(file).map_err(|error| fault(error.to_string()))
+    Ok(bytes)
 }
 
 fn certificates(field: &'static str, path: &Arc<str>) -> Result<Vec<CertificateDer<'static>>, InvalidOrigin> {

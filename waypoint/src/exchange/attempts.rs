@@ -49,6 +49,21 @@ impl Source {
         if again { Self::Recorded(Recording::new(body)) } else { Self::Once(Some(body)) }
     }
 
+    /// It will not be sent again.
+    fn stop(&self) {
+        if let Self::Recorded(recording) = self {
+            recording.stop();
+        }
+    }
+
+    /// Whether all of it has been sent, as far as that is known.
+    fn was_sent(&self) -> bool {
+        match self {
+            Self::Empty | Self::Once(_) => true,
+            Self::Recorded(recording) => recording.has_ended(),
+        }
+    }
+
     /// A copy for a mirror.
     pub(super) fn mirror(&self) -> Option<Payload> {
         match self {
@@ -119,7 +134,7 @@ impl Attempts<'_> {
             .admit(Resource::Request, Instant::now())
             .map_err(|overflow| none(overflow.into(), record))?;
         let deadline = self.timeouts.total.map(|total| Instant::now() + total);
-        let (mut tried, mut retries, mut _retrying) = (Vec::new(), 0, None);
+        let (mut tried, mut retries, mut retrying) = (Vec::new(), 0, None);
         let mut payload = self.source.payload().expect("nobody has read of the body yet");
         loop {
             let policy = self.cluster.policy();
@@ -128,20 +143,24 @@ impl Attempts<'_> {
             let one = self.one(&policy, picked, (retries + 1, payload), deadline).await;
             record.upstream(self.cluster.name(), one.picked.address, one.picked.workload.as_ref());
             record.service(&self.cluster.service());
-            note(&one);
+            self.note(&one);
             match self.verdict(&one.result, retries) {
                 Verdict::Final => return self.finish(one, permit, deadline, record),
                 Verdict::Exhausted => {
                     record.flag(Flag::RetryLimit);
                     return self.finish(one, permit, deadline, record);
                 }
-                Verdict::Again => match self.cluster.admit(Resource::Retry, Instant::now()) {
-                    Ok(place) => _retrying = Some(place),
-                    Err(_) => {
-                        record.flag(Flag::Overflow);
-                        return self.finish(one, permit, deadline, record);
+                Verdict::Again => {
+                    // A request is one retry at a time.
+                    drop(retrying.take());
+                    match self.cluster.admit(Resource::Retry, Instant::now()) {
+                        Ok(place) => retrying = Some(place),
+                        Err(_) => {
+                            record.flag(Flag::Overflow);
+                            return self.finish(one, permit, deadline, record);
+                        }
                     }
-                },
+                }
             }
             // Asked for now and not when it is sent: from here on the try before reads no more of it.
             payload = match self.source.payload() {
@@ -214,6 +233,7 @@ impl Attempts<'_> {
             },
             Err(Ended::Expired) => return Verdict::Final,
             Err(Ended::TryExpired) => failed(Failure::TryExpired, true),
+            Err(Ended::Failed(failure)) if failure.is_of_client() => return Verdict::Final,
             Err(Ended::Failed(Failed::Overflow(_))) => failed(Failure::Overflow, false),
             Err(Ended::Failed(Failed::Connect(_))) => failed(Failure::Connect, false),
             Err(Ended::Failed(failure @ Failed::Reset(_))) if failure.is_refused() => {
@@ -222,6 +242,21 @@ impl Attempts<'_> {
             Err(Ended::Failed(Failed::Reset(_))) => failed(Failure::Reset, true),
         };
         policy.judge(&outcome, retries)
+    }
+
+    /// Tells outlier detection how a try went. What a limit of ours kept from being sent says nothing of the endpoint, nor
+    /// does what the client did: that it broke off, was slow to send, or would wait only so long.
+    fn note(&self, one: &Tried) {
+        let outcome = match &one.result {
+            Ok(taken) => Outcome::Answered(taken.response.status().as_u16()),
+            Err(Ended::Failed(Failed::Overflow(_))) => return,
+            Err(Ended::Failed(failed)) if failed.is_of_client() => return,
+            Err(Ended::Expired) if self.timeouts.of_client => return,
+            Err(Ended::TryExpired | Ended::Expired) if !self.source.was_sent() => return,
+            Err(Ended::Failed(_)) => Outcome::Failed,
+            Err(Ended::TryExpired | Ended::Expired) => Outcome::TimedOut,
+        };
+        one.picked.attempt.note(outcome, Instant::now());
     }
 
     /// Waits before the next try, or until the request's time is up.
@@ -247,6 +282,7 @@ impl Attempts<'_> {
         record: &mut Record,
     ) -> Result<Sent, Made> {
         let Tried { picked, began, result } = one;
+        self.source.stop();
         let Taken { mut response, lent } = match result {
             Ok(taken) => taken,
             Err(Ended::Failed(failed)) => return Err(reply::unanswered(&failed, self.is_grpc, record)),
@@ -284,20 +320,9 @@ impl Attempts<'_> {
     }
 }
 
-/// Tells outlier detection how a try went. What a limit of ours kept from being sent says nothing of the endpoint.
-fn note(one: &Tried) {
-    let outcome = match &one.result {
-        Ok(taken) => Outcome::Answered(taken.response.status().as_u16()),
-        Err(Ended::Failed(Failed::Overflow(_))) => return,
-        Err(Ended::Failed(_)) => Outcome::Failed,
-        Err(Ended::TryExpired | Ended::Expired) => Outcome::TimedOut,
-    };
-    one.picked.attempt.note(outcome, Instant::now());
-}
-
 /// The version of HTTP that is spoken to an endpoint: the client's, unless the policy says otherwise. Another protocol can
 /// be asked for in HTTP/1.1 only.
-fn version(of_client: Version, stated: HttpVersion, upgrades: bool) -> Version {
+pub(super) fn version(of_client: Version, stated: HttpVersion, upgrades: bool) -> Version {
     match stated {
         _ if upgrades => Version::HTTP_11,
         HttpVersion::Http1 => Version::HTTP_11,

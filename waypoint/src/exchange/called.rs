@@ -36,6 +36,11 @@ impl<'a> Called<'a> {
         self.table.as_ref().map(|table| &table.port(port).http)
     }
 
+    /// Whether rules for requests are stated of it.
+    pub(crate) fn has_http_rules(&self) -> bool {
+        self.routes().is_some_and(|routes| !routes.rules().is_empty())
+    }
+
     /// The routes of connections to the port that was called.
     pub(crate) fn connections(&self) -> Option<&ConnectionRoutes> {
         let port = self.conversation.destination.port();

@@ -11,7 +11,7 @@ use http::HeaderMap;
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
-use super::attempts::Source;
+use super::attempts::{Source, version};
 use super::outgoing::Outgoing;
 use crate::payload::Payload;
 use crate::serve::Conversation;
@@ -68,7 +68,8 @@ async fn carry(
     let picked =
         conversation.worker.pickers().pick(cluster, &facts, Instant::now(), &mut rand::rng()).ok()?;
     let upstream = Upstream { conversation, cluster, policy: &policy, picked: &picked };
-    let taken = upstream.send(copy.version, copy.request(copy.version, payload)).await.ok()?;
+    let version = version(copy.version, policy.version, false);
+    let taken = upstream.send(version, copy.request(version, payload)).await.ok()?;
     let mut body = taken.response.into_body();
     while let Some(frame) = body.frame().await {
         frame.ok()?;

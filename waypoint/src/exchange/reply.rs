@@ -52,6 +52,10 @@ pub(super) fn unanswered(failed: &Failed, is_grpc: bool, record: &mut Record) ->
             record.transport_failure(refusal);
             (Flag::UpstreamConnectFailure, CONNECT, Reset::ConnectFailure)
         }
+        Failed::Reset(error) if failed.is_of_client() => {
+            tracing::debug!(%error, "a client broke its request off");
+            (Flag::ClientGone, RESET, Reset::Termination)
+        }
         Failed::Reset(error) => {
             tracing::debug!(%error, "an endpoint broke off");
             match failed.is_refused() {

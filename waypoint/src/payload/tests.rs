@@ -122,6 +122,20 @@ async fn an_error_of_the_client_ends_every_attempt() {
     let mut first = recording.attempt().unwrap();
     assert_eq!(data(&mut first), "a");
     assert!(matches!(next(&mut first), Some(Some(Err(BodyError::TimedOut)))));
+    assert!(recording.attempt().is_none(), "half a body is never sent as a whole one");
+}
+
+#[tokio::test]
+async fn what_no_attempt_will_need_is_not_kept() {
+    let (feed, recording) = recorded();
+    let mut first = recording.attempt().unwrap();
+    feed.data("a");
+    assert_eq!(data(&mut first), "a");
+    recording.stop();
+    feed.data("b");
+    assert_eq!(data(&mut first), "b");
+    assert_eq!(recording.lock().kept.capacity(), 0);
+    assert!(!recording.has_ended() && recording.attempt().is_none());
 }
 
 #[tokio::test]

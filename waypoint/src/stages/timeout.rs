@@ -19,6 +19,8 @@ pub struct Timeouts {
     pub total: Option<Duration>,
     /// Of each try, always shorter than the whole.
     pub per_try: Option<Duration>,
+    /// The whole is as short as it is by the client's word.
+    pub of_client: bool,
 }
 
 /// The times of a request under a route, or under none.
@@ -27,7 +29,8 @@ pub fn timeouts(route: Option<&Route>, facts: &RequestFacts<'_>) -> Timeouts {
     let of_client = if facts.is_grpc() { grpc_timeout(facts.headers) } else { None };
     let total = [of_route, of_client].into_iter().flatten().min();
     let per_try = route.and_then(Route::retries).and_then(|it| it.per_try_timeout);
-    Timeouts { total, per_try: per_try.filter(|it| total.is_none_or(|total| *it < total)) }
+    let of_client = of_client.is_some() && of_route.is_none_or(|it| total < Some(it));
+    Timeouts { total, per_try: per_try.filter(|it| total.is_none_or(|total| *it < total)), of_client }
 }
 
 /// The answer when the whole time is over.

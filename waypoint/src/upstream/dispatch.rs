@@ -9,10 +9,11 @@ use std::time::Instant;
 use common::balance::budget::{Overflow, Resource};
 use common::balance::outlier::Outcome;
 use common::refusal::Refusal;
+use common::snapshot::model::{Service, Workload};
 use common::tls::origin::Inside;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use super::connection::{Place, Secured, SendError, Transport};
 use super::pool::{Connections, Held, PoolKey, Pooled};
@@ -44,6 +45,11 @@ pub enum Failed {
 }
 
 impl Failed {
+    /// Whether the client broke its request off, of which the endpoint is innocent.
+    pub fn is_of_client(&self) -> bool {
+        matches!(self, Self::Reset(error) if error.is_user())
+    }
+
     /// Whether the endpoint says that it has not begun with the request (REFUSED_STREAM).
     pub fn is_refused(&self) -> bool {
         let Self::Reset(error) = self else { return false };
@@ -95,14 +101,16 @@ impl Upstream<'_> {
     /// [`Failed`]: why there is none.
     pub async fn send(&self, version: Version, mut request: Request<Payload>) -> Result<Taken, Failed> {
         let is_limited = self.is_limited();
-        let endpoint = self.picked.attempt.endpoint();
+        let (service, workload) = (self.cluster.service(), self.workload());
         let key = PoolKey {
             cluster: self.cluster.name().clone(),
             address: self.picked.address,
-            incarnation: endpoint.incarnation.clone(),
+            incarnation: workload.map_or_else(|| Arc::from(""), |it| it.incarnation.clone()),
             version,
             client: self.conversation.client.ip(),
             tls: self.policy.tls.clone(),
+            external: service.external.clone(),
+            namespace: service.namespace.clone(),
         };
         loop {
             let mut pooled = match pool(self.conversation, is_limited).take(&key) {
@@ -128,6 +136,13 @@ impl Upstream<'_> {
                 Err(SendError::Broken(error)) => return Err(Failed::Reset(error)),
             }
         }
+    }
+
+    /// Who is at the endpoint. Of a service that goes where it is called nobody was picked: it is whoever has that address.
+    fn workload(&self) -> Option<Arc<Workload>> {
+        let goes = |it: &Arc<Service>| it.external.as_ref().is_some_and(|it| it.goes_where_called);
+        let at = || self.conversation.worker.shared.mesh().workload_at(self.picked.address.ip()).cloned();
+        self.picked.workload.clone().or_else(|| at().filter(|_| goes(&self.cluster.service())))
     }
 
     /// Whether there may be only so many connections. Others are not counted, as in Envoy, where a limit that is stated
@@ -165,7 +180,7 @@ impl Upstream<'_> {
         let pool = pool(self.conversation, is_limited);
         let _pending = self.cluster.admit(Resource::Pending, Instant::now()).map_err(Failed::Overflow)?;
         let place = match is_limited {
-            true => match self.wait_for_place(pool, key).await {
+            true => match self.wait_for_place(pool, key).await? {
                 Turn::Used(pooled) => return Ok(pooled),
                 Turn::New(permit) => Some((permit, Freed(self.conversation.clone()))),
             },
@@ -202,20 +217,21 @@ impl Upstream<'_> {
         }
     }
 
-    /// Waits until a connection has been given back, or there may be another one.
-    async fn wait_for_place(&self, pool: &Connections, key: &PoolKey) -> Turn {
+    /// Waits until a connection has been given back, or there may be another one, for no longer than making one may take.
+    async fn wait_for_place(&self, pool: &Connections, key: &PoolKey) -> Result<Turn, Failed> {
+        let late = tokio::time::Instant::now() + self.policy.connect_timeout;
         loop {
             // Listened to before the look, so that a connection given back in between is not missed.
             let freed = self.conversation.worker.shared.freed.notified();
             if let Some(pooled) = pool.take(key) {
-                return Turn::Used(pooled);
+                return Ok(Turn::Used(pooled));
             }
             match self.cluster.admit(Resource::Connection, Instant::now()) {
-                Ok(permit) => return Turn::New(permit),
+                Ok(permit) => return Ok(Turn::New(permit)),
                 // One that waits for another endpoint or client is in the way; its end is told like any other.
-                Err(_) => {
+                Err(overflow) => {
                     pool.evict(&key.cluster);
-                    freed.await;
+                    timeout_at(late, freed).await.map_err(|_| Failed::Overflow(overflow))?;
                 }
             }
         }
@@ -225,7 +241,7 @@ impl Upstream<'_> {
         let (conversation, service) = (self.conversation, self.cluster.service());
         let place = Place {
             address: self.picked.address,
-            workload: self.picked.workload.clone(),
+            workload: self.workload(),
             client: conversation.client,
             host: Some(service.hostname.clone()),
             baggage: conversation.baggage.clone(),

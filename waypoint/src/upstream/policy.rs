@@ -28,8 +28,9 @@ use super::rules::Applied;
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// `tcp.idleTimeout` and `http.idleTimeout` when they are not stated (Envoy's default).
 pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
-/// `http.maxConcurrentStreams` when it is not stated (Envoy's default).
-pub const DEFAULT_MAX_STREAMS: u32 = i32::MAX as u32;
+/// `http.maxConcurrentStreams` when it is not stated: what most servers allow, since what an endpoint itself allows is not
+/// known here, and requests beyond it would wait on one connection while another could be made.
+pub const DEFAULT_MAX_STREAMS: u32 = 100;
 
 /// Everything the request path has to know about a port of a service, or of a subset.
 #[derive(Debug, Clone, PartialEq)]

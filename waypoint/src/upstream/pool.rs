@@ -1,6 +1,6 @@
 //! Connections to endpoints that wait for the next request, by whom they may serve.
 //!
-//! A connection is used again only for the same cluster, endpoint (address and incarnation of the pod), version of HTTP
+//! A connection is used again only for the same cluster, endpoint (address and incarnation of the pod), version of HTTP,
 //! client address (the endpoint's node was told of that client), and TLS. Knows nothing of how connections are made.
 
 use std::collections::HashMap;
@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use common::config::destination::tls::ClientTls;
+use common::snapshot::model::External;
 use http::Version;
 use tokio::time::Instant;
 
@@ -35,6 +36,10 @@ pub struct PoolKey {
     pub client: IpAddr,
     /// TLS of its own, as stated when it was made.
     pub tls: Option<Arc<ClientTls>>,
+    /// What the ServiceEntry says, if it is of one: names of certificates among it.
+    pub external: Option<Arc<External>>,
+    /// The service's namespace: several may have a ServiceEntry for one host.
+    pub namespace: Arc<str>,
 }
 
 /// What a connection takes as long as it lives: a place within a limit, a count of the endpoint.
@@ -117,11 +122,15 @@ impl Connections {
         }
     }
 
-    /// Closes one connection of a cluster that waits, to make room for another.
+    /// Closes one connection of a cluster on which nothing is under way, to make room for another.
     pub fn evict(&self, cluster: &str) {
         let mut kept = self.lock();
         let mut of_cluster = kept.by_key.iter_mut().filter(|(key, _)| *key.cluster == *cluster);
-        if of_cluster.any(|(_, waiting)| waiting.pop().is_some()) {
+        let evicted = of_cluster.any(|(_, waiting)| {
+            let idle = waiting.iter().position(|it| !it.pooled.is_busy());
+            idle.map(|at| waiting.swap_remove(at)).is_some()
+        });
+        if evicted {
             kept.count -= 1;
         }
     }
@@ -131,8 +140,8 @@ impl Connections {
         let mut kept = self.lock();
         kept.by_key.retain(|_, waiting| {
             waiting.retain(|it| {
-                !it.pooled.sender.is_closed()
-                    && it.pooled.idle.is_none_or(|most| now.duration_since(it.since) < most)
+                let in_time = it.pooled.idle.is_none_or(|most| now.duration_since(it.since) < most);
+                !it.pooled.sender.is_closed() && (it.pooled.is_busy() || in_time)
             });
             !waiting.is_empty()
         });
@@ -166,6 +175,11 @@ impl Pooled {
     pub fn is_spent(&self) -> bool {
         self.most.is_some_and(|most| self.taken >= most)
             || self.until.is_some_and(|until| Instant::now() >= until)
+    }
+
+    /// Whether requests are under way on it.
+    fn is_busy(&self) -> bool {
+        Arc::strong_count(&self.streams) > 1
     }
 
     /// Whether as many requests are under way on it as may be.

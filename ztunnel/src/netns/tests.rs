@@ -359,8 +359,12 @@ fn a_dial_from_the_clients_own_port_cannot_disturb_its_connection() {
     let runtime = runtime();
     let colliding = runtime
         .block_on(async { tokio::time::timeout(Duration::from_secs(1), dial(&pod, to, Some(from))).await });
-    assert!(colliding.is_err(), "a connection with the client's own port came about: {colliding:?}");
-    assert!(enrolled.count(Verdict::DropCollision) >= 4, "each attempt is dropped");
+    match colliding {
+        Err(_) => assert!(enrolled.count(Verdict::DropCollision) >= 4, "each attempt is dropped"),
+        // The kernel itself may have no room for such a connection.
+        Ok(Err(error)) => assert_eq!(error.kind(), std::io::ErrorKind::AddrNotAvailable),
+        Ok(Ok(_)) => panic!("a connection with the client's own port came about"),
+    }
     client.write_all(b"alive").unwrap();
     let mut heard = [0; 5];
     accepted.read_exact(&mut heard).unwrap();

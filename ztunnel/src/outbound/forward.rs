@@ -1,9 +1,8 @@
 //! Carries a pod's connection to the next hop that was chosen for it.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::hbone::pool::Key;
 use common::hbone::request::{Authority, Baggage, Connect, Forwarded, Traceparent};
@@ -159,36 +158,48 @@ pub async fn open(
     flow: &Flow,
     to: &mut TunnelTo,
 ) -> Result<Stream, Refusal> {
-    let mut tried = Vec::new();
+    if to.waypoint.is_none() {
+        return open_one(worker, mesh, flow, to.clone()).await;
+    }
+    let (mut tried, mut unanswered) = (Vec::new(), None);
     loop {
         let one = to.clone();
-        let mut opening = pin!(open_one(worker, mesh, flow, &one));
-        let Some(bound) = to.waypoint.as_ref().filter(|_| tried.len() < MORE_WAYPOINT_PODS) else {
-            return opening.await;
+        let bound = to.waypoint.clone().filter(|_| tried.len() < MORE_WAYPOINT_PODS);
+        let mut next = || {
+            tried.push(one.destination.uid.clone());
+            let wanted = WaypointWanted { bound: bound.as_ref()?, called: one.authority.ip(), tried: &tried };
+            another_pod(worker, mesh, flow, wanted)
         };
+        if worker.silent.is(one.peer, Instant::now())
+            && let Some(other) = next()
+        {
+            (to.peer, to.destination) = other;
+            continue;
+        }
+        let mut opening = Box::pin(open_one(worker, mesh, flow, one.clone()));
         let refusal = match timeout(WAYPOINT_PATIENCE, opening.as_mut()).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(refusal)) if !concerns_the_peer_alone(&refusal) => return Err(refusal),
             Ok(Err(refusal)) => Some(refusal),
             Err(_) => None,
         };
-        tried.push(one.destination.uid.clone());
-        match another_pod(
-            worker,
-            mesh,
-            flow,
-            WaypointWanted { bound, called: one.authority.ip(), tried: &tried },
-        ) {
-            Some((peer, destination)) => {
-                let why = refusal.map_or_else(|| "no answer".into(), |refusal| refusal.to_string());
-                tracing::debug!(failed = %one.peer, why, next = %peer, "another pod of the waypoint is tried");
-                (to.peer, to.destination) = (peer, destination);
+        if refusal.is_none() {
+            worker.silent.note(one.peer, Instant::now());
+        }
+        match (next(), refusal, unanswered.take()) {
+            (Some(other), refusal, before) => {
+                let why = refusal.as_ref().map_or_else(|| "no answer".into(), ToString::to_string);
+                tracing::debug!(failed = %one.peer, why, next = %other.0, "another pod of the waypoint is tried");
+                unanswered = before.or_else(|| refusal.is_none().then_some((one, opening)));
+                (to.peer, to.destination) = other;
             }
-            None => match refusal {
-                Some(refusal) => return Err(refusal),
-                // Who alone can answer is waited for.
-                None => return opening.await,
-            },
+            // Who alone can answer is waited for.
+            (None, None, _) => return opening.await,
+            (None, Some(_), Some((first, opening))) => {
+                *to = first;
+                return opening.await;
+            }
+            (None, Some(refusal), None) => return Err(refusal),
         }
     }
 }
@@ -212,7 +223,7 @@ fn concerns_the_peer_alone(refusal: &Refusal) -> bool {
     matches!(refusal, ConnectFailed(_) | TunnelUnreachable(_) | TlsFailed(_) | Http2Failed(_))
 }
 
-async fn open_one(worker: &Worker, mesh: &Snapshot, flow: &Flow, to: &TunnelTo) -> Result<Stream, Refusal> {
+async fn open_one(worker: &Worker, mesh: &Snapshot, flow: &Flow, to: TunnelTo) -> Result<Stream, Refusal> {
     let certificate = worker.certs.get(&flow.pod.identity).await?;
     let from = leaves_from(&flow.pod.addresses, flow.client.ip(), to.peer.ip());
     let key = Arc::new(Key {
@@ -228,7 +239,7 @@ async fn open_one(worker: &Worker, mesh: &Snapshot, flow: &Flow, to: &TunnelTo) 
             Ipv6Addr::UNSPECIFIED.into()
         }),
     });
-    let request = request(mesh, flow, to)?;
+    let request = request(mesh, flow, &to)?;
     let expected = &to.destination.identity;
     let dialled = || async {
         let tcp = dial(&flow.pod, from, to.peer).await.map_err(|error| error.tunnel_refusal(to.peer))?;

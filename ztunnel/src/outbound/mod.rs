@@ -3,3 +3,4 @@
 pub mod accept;
 pub mod forward;
 pub mod route;
+pub mod silent;

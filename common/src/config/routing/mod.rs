@@ -63,7 +63,7 @@ impl Default for Gateways {
 }
 
 /// Who sees a resource (`exportTo`).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub enum Visibility {
     /// `*`, or not stated.
     #[default]

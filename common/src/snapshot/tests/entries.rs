@@ -148,3 +148,24 @@ fn an_entry_is_bound_to_its_waypoint_by_its_label_or_its_namespace() {
     let gate = Some(ObjectName::new("shop", "gate"));
     assert_eq!(mesh.service("shop", "a.example.com").unwrap().waypoint, gate);
 }
+
+#[test]
+fn a_pod_behind_an_entry_with_a_waypoint_is_not_reached_round_it() {
+    let mut files = Desk::new();
+    files.write("ns.yaml", &super::namespace("shop", "ambient"));
+    files.write("pod.yaml", &super::pod("a", "10.1.0.9", &[("app", "api")]));
+    let bound = |spec: &str| {
+        let spec =
+            format!("hosts: [a.example.com], addresses: [192.0.2.1], {WEB}, resolution: STATIC, {spec}");
+        entry("api", &spec)
+            .replace("namespace: shop}", "namespace: shop, labels: {istio.io/use-waypoint: gate}}")
+    };
+    for spec in ["workloadSelector: {labels: {app: api}}", "endpoints: [{address: 10.1.0.9}]"] {
+        files.write("entry.yaml", &bound(spec));
+        let pod = files.pod("shop", "a");
+        assert!(files.now.came_through(&pod, 8080, None).is_err(), "{spec}");
+        assert!(files.now.came_through(&pod, 8081, None).is_ok(), "{spec}");
+        files.write("entry.yaml", "");
+        assert!(files.now.came_through(&pod, 8080, None).is_ok(), "{spec}");
+    }
+}

@@ -223,6 +223,7 @@ fn what_cannot_be_done_is_said_with_its_field() {
         (ClientTls { ca_crl: "/x".into(), ..simple() }, "tls.caCrl"),
         (ClientTls { ca_certificates: outside.path("none.pem"), ..simple() }, "tls.caCertificates"),
         (ClientTls { ca_certificates: outside.path("empty.pem"), ..simple() }, "no certificate in it"),
+        (ClientTls { ca_certificates: "/dev/zero".into(), ..simple() }, "not a file"),
         (ClientTls { sni: "no name".into(), ..simple() }, "tls.sni"),
         (outside.tls(TlsMode::IstioMutual), "tls.mode"),
         (ClientTls { client_certificate: outside.path("client.pem"), ..mutual() }, "tls.privateKey"),

@@ -19,6 +19,8 @@ fn key(cluster: &str, client: u8) -> PoolKey {
         version: Version::HTTP_11,
         client: IpAddr::from([10, 0, 0, client]),
         tls: None,
+        external: None,
+        namespace: "shop".into(),
     }
 }
 
