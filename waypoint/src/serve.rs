@@ -178,16 +178,20 @@ async fn http1(conversation: Arc<Conversation>, stream: TunnelIo) {
             Ok::<_, Infallible>(reply)
         }
     });
+    // A client that has said all it will still waits for its answer; one that is gone does not, and nobody reads to see it.
+    let mut withdrawn = pin!(stream.withdrawn());
     let io = TokioIo::new(StrictIo::new(stream, REQUEST_HEAD_DEADLINE));
     let mut connection = pin!(http1_server().serve_connection(io, service).with_upgrades());
     // However it ended, its requests have told of themselves.
     tokio::select! {
         _ = connection.as_mut() => return,
+        () = withdrawn.as_mut() => return,
         () = worker.end.cancelled() => return,
         () = silence_is_over(&worker.drain) => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
         _ = connection => {}
+        () = withdrawn => {}
         () = worker.end.cancelled() => {}
     }
 }
@@ -196,6 +200,7 @@ fn http1_server() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
+        .half_close(true)
         .max_headers(REQUEST_FIELDS)
         .max_buf_size(REQUEST_HEAD_BYTES)
         .header_read_timeout(IDLE_DEADLINE)

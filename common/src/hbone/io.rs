@@ -45,6 +45,16 @@ impl TunnelIo {
         &self.chunk
     }
 
+    /// Ends when the other side resets the stream, or its connection fails; after the stream itself is gone, never. To be
+    /// awaited by the task that writes: of two tasks only the last to ask would hear of it.
+    pub fn withdrawn(&self) -> impl Future<Output = ()> + use<> {
+        let inbox = Arc::downgrade(&self.inbox);
+        poll_fn(move |cx| match inbox.upgrade() {
+            Some(inbox) => inbox.lock().stream.send.poll_reset(cx).map(drop),
+            None => Poll::Pending,
+        })
+    }
+
     /// Waits for more to be [`ahead`](Self::ahead), without reading it. False at the end.
     ///
     /// # Errors

@@ -239,3 +239,18 @@ async fn a_reader_gets_no_more_in_one_turn_than_others_can_wait_for() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_stream_that_is_given_up_is_told_to_who_does_not_read_and_one_that_ends_well_is_not() {
+    let mut wire = Wire::new(&budget()).await;
+    let (mut near, far) = pair(&mut wire).await;
+    let withdrawn = far.withdrawn();
+    tokio::pin!(withdrawn);
+    near.write_all(b"a request").await.unwrap();
+    near.shutdown().await.unwrap();
+    let soon = tokio::time::timeout(Duration::from_millis(50), withdrawn.as_mut()).await;
+    assert!(soon.is_err(), "its end is no withdrawal");
+    drop(near);
+    tokio::time::timeout(Duration::from_secs(5), withdrawn).await.expect("its reset is told");
+    drop(far);
+}
