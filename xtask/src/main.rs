@@ -45,8 +45,11 @@ enum Command {
     /// Run every check and every test; what continuous integration runs.
     Test(test::Options),
     /// Show two nodes, their pods and the mesh between them on this machine (root).
-    #[command(after_help = "Builds with optimisations first, which takes some minutes the first time.\n\
-        [--keep]  stay up after the last step, until Ctrl-C")]
+    #[command(
+        after_help = "Builds with optimisations first, which takes about ten minutes the first time.\n\
+        [--keep]        stay up after the last step, until Ctrl-C\n\
+        [--scene NAME]  play one step alone; README.md lists them"
+    )]
     Demo {
         /// Passed to the demo, such as --keep.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
