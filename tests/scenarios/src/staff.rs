@@ -56,6 +56,7 @@ impl Staff {
             pool: Pool::new(limits::IDLE_RELEASE, budget.clone()),
             budget,
             live: Arc::default(),
+            silent: Default::default(),
             edges: EdgeCache::new(metrics.tcp()),
             access: AccessLog::new(sink, LogFormat::Plain),
             handshakes: Default::default(),
