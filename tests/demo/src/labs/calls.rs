@@ -26,17 +26,25 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Question {
     path: String,
     headers: Vec<(&'static str, String)>,
+    /// On a connection of its own, as of somebody who has not called before.
+    apart: bool,
 }
 
 impl Question {
     /// Asks for a path.
     pub(super) fn path(path: impl Into<String>) -> Self {
-        Self { path: path.into(), headers: Vec::new() }
+        Self { path: path.into(), headers: Vec::new(), apart: false }
     }
 
     /// With one more header.
     pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
+        self
+    }
+
+    /// On a connection of its own.
+    pub(super) fn apart(mut self) -> Self {
+        self.apart = true;
         self
     }
 }
@@ -130,10 +138,11 @@ fn one(connection: &mut Option<Connection>, to: SocketAddr, question: &Question)
     let began = Instant::now();
     let headers: Vec<_> = question.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let ask = Ask { path: &question.path, host: "market", headers: &headers };
-    let open = connection.take().map_or_else(|| Connection::open_here(to, PATIENCE), Ok);
+    let kept = connection.take().filter(|_| !question.apart);
+    let open = kept.map_or_else(|| Connection::open_here(to, PATIENCE), Ok);
     let reply = open.and_then(|mut open| {
         let reply = open.get(ask)?;
-        *connection = Some(open);
+        *connection = Some(open).filter(|_| !question.apart);
         Ok(reply)
     });
     Called { took: began.elapsed(), reply: reply.ok() }

@@ -39,7 +39,8 @@ struct Sticky {
 pub(super) fn play(stage: &mut Stage) -> Result<Box<dyn Facts>> {
     let sticky = Market::open(stage)?.under(&LAB, |market| {
         let load = Load { calls: SESSIONS, callers: 4 };
-        let first = market.call(CUSTOMERS, load, |_| Question::path("/"))?;
+        // The cookie that is given says which connection it was given on, so that one connection is one session.
+        let first = market.call(CUSTOMERS, load, |_| Question::path("/").apart())?;
         let load = Load { calls: SESSIONS * RETURNS, callers: 4 };
         let with_cookie = |number: usize| {
             let cookie = first[number / RETURNS].header("set-cookie").unwrap_or_default();
