@@ -189,14 +189,15 @@ impl Mesh {
         if known != wanted {
             return Ok(Some(format!("it knows {known:?} where {wanted:?} run")));
         }
+        // By name: while one pod goes and another comes, the number of those served says nothing.
         let here = |replica: &&Replica| replica.pod().node().name() == ztunnel.node().name();
-        let expected =
-            self.kubelet.all_replicas().filter(here).filter(|replica| self.is_enrolled(replica)).count();
-        let metrics = ztunnel.metrics()?;
-        let active = metrics.sum("workload_manager_active_proxy_count", &[]);
-        let pending = metrics.sum("workload_manager_pending_proxy_count", &[]);
-        let served = active == expected as f64 && pending == 0.0;
-        Ok((!served).then(|| format!("it serves {active} pods of {expected}, {pending} are pending")))
+        let enrolled = self.kubelet.all_replicas().filter(here).filter(|replica| self.is_enrolled(replica));
+        let expected: BTreeSet<_> = enrolled.map(|replica| replica.name().to_owned()).collect();
+        let states = dump["workloadState"].as_object().context("the dump says what is served")?;
+        let served: BTreeSet<_> = states.values().map(|state| text(&state["info"], "name")).collect();
+        let pending = ztunnel.metrics()?.sum("workload_manager_pending_proxy_count", &[]);
+        let settled = served == expected && pending == 0.0;
+        Ok((!settled).then(|| format!("it serves {served:?} of {expected:?}, {pending} are pending")))
     }
 
     fn is_enrolled(&self, replica: &Replica) -> bool {
