@@ -2,7 +2,8 @@
 //!
 //! Preference comes before load: only endpoints of the best rank are considered, and of those two are drawn by chance
 //! and the less loaded taken. Two draws keep a herd off the least loaded one and cost the same for ten endpoints as
-//! for ten thousand.
+//! for ten thousand. Only endpoints of a ServiceEntry have weights: theirs are all looked at, and both the draw and the
+//! load go by weight.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -69,7 +70,9 @@ pub fn choose(
     if !service.ports.iter().any(|it| it.port == wanted.port) {
         return Err(NoEndpoint::UnknownPort);
     }
-    choose_among(&service.load_balancing, endpoints, caller, wanted, load, rng)
+    let judge = Judge { balancing: &service.load_balancing, caller, wanted };
+    let blind = if service.external.is_none() { draw(endpoints, &judge, rng) } else { None };
+    lighter(blind.or_else(|| survey(endpoints, &judge, rng)), wanted, load)
 }
 
 /// As [`choose`], where the port is known to be served and only the preferences are stated.
@@ -85,9 +88,18 @@ pub fn choose_among(
     rng: &mut impl Rng,
 ) -> Result<Choice, NoEndpoint> {
     let judge = Judge { balancing, caller, wanted };
-    let drawn = draw(endpoints, &judge, rng).or_else(|| survey(endpoints, &judge, rng));
+    lighter(draw(endpoints, &judge, rng).or_else(|| survey(endpoints, &judge, rng)), wanted, load)
+}
+
+/// The one that bears less for its weight; of equally loaded ones the first.
+fn lighter(
+    drawn: Option<Pair<'_>>,
+    wanted: Wanted,
+    load: impl Fn(&Endpoint) -> u32,
+) -> Result<Choice, NoEndpoint> {
     let (one, other) = drawn.ok_or(NoEndpoint::NoneUsable)?;
-    let lighter = if load(other) < load(one) { other } else { one };
+    let load = |of: &Endpoint, beside: &Endpoint| u64::from(load(of)) * u64::from(beside.weight.get());
+    let lighter = if load(other, one) < load(one, other) { other } else { one };
     let port = lighter.target_port(wanted.port).ok_or(NoEndpoint::NoneUsable)?;
     Ok(Choice { endpoint: lighter.clone(), port })
 }
@@ -114,35 +126,34 @@ fn draw<'e>(endpoints: &'e Endpoints, judge: &Judge<'_>, rng: &mut impl Rng) -> 
     None
 }
 
-/// Looks at every endpoint: two of the best rank, each pair equally likely; the same twice when there is but one.
+/// Looks at every endpoint: two of the best rank, drawn by weight; the same twice when there is but one.
 fn survey<'e>(endpoints: &'e Endpoints, judge: &Judge<'_>, rng: &mut impl Rng) -> Option<Pair<'e>> {
     let mut best = None;
-    let mut seen = 0_usize;
-    let mut pair: Option<Pair<'e>> = None;
+    let mut pair: Option<(Ticket<'e>, Ticket<'e>)> = None;
     for endpoint in endpoints {
         let Some(rank) = judge.rank(endpoint) else { continue };
         if best.is_some_and(|best| rank < best) {
             continue;
         }
         if best != Some(rank) {
-            (best, seen, pair) = (Some(rank), 0, None);
+            (best, pair) = (Some(rank), None);
         }
-        seen += 1;
+        // Efraimidis and Spirakis: the highest of u^(1/weight) are a draw by weight without putting back; by its
+        // logarithm, which keeps its order.
+        let luck = rng.random::<f64>().ln() / f64::from(endpoint.weight.get());
+        let ticket = (luck, endpoint);
         pair = Some(match pair {
-            None => (endpoint, endpoint),
-            Some((one, _)) if seen == 2 => (one, endpoint),
-            // Reservoir sampling: the nth stays with chance 2/n, in the place of either.
-            Some((one, other)) => match rng.random_range(0..seen) {
-                0 => (endpoint, other),
-                1 => (one, endpoint),
-                _ => (one, other),
-            },
+            None => (ticket, (f64::NEG_INFINITY, endpoint)),
+            Some((first, _)) if luck > first.0 => (ticket, first),
+            Some((first, second)) if luck > second.0 => (first, ticket),
+            Some(both) => both,
         });
     }
-    let (one, other) = pair?;
-    // Of equally loaded ones the first is taken, so which is first must be chance.
-    Some(if rng.random_range(0..2) == 0 { (one, other) } else { (other, one) })
+    pair.map(|((_, one), (_, other))| (one, other))
 }
+
+/// An endpoint and its luck in a draw.
+type Ticket<'e> = (f64, &'e Arc<Endpoint>);
 
 /// Leading scopes shared, then whether the address family is the one called.
 type Rank = (usize, bool);

@@ -6,10 +6,11 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::balance::{Caller, Wanted, choose};
+use crate::config::routing::Visibility;
 use crate::snapshot::Endpoints;
 use crate::snapshot::model::{
-    BalanceMode, Endpoint, Health, LoadBalancing, Locality, Scope, Service, ServicePort, TunnelProtocol,
-    Workload, WorkloadKind,
+    BalanceMode, Endpoint, External, Health, LoadBalancing, Locality, Scope, Service, ServicePort,
+    TunnelProtocol, Workload, WorkloadKind,
 };
 use crate::spiffe::Identity;
 
@@ -180,4 +181,35 @@ fn the_busier_of_two_is_passed_over() {
     let busy = |it: &Endpoint| u32::from(it.address == "10.0.0.1".parse::<IpAddr>().unwrap());
     let found = tally(&service(BalanceMode::Standard, &[]), all, CALLED, busy);
     assert!(found.into_keys().eq(["10.0.0.2:8080"]));
+}
+
+#[test]
+fn endpoints_of_a_service_entry_are_drawn_and_loaded_by_their_weights() {
+    let all = |shares: [u32; 3]| -> Vec<Endpoint> {
+        (1..=3)
+            .zip(shares)
+            .map(|(i, share)| Endpoint {
+                weight: share.try_into().unwrap(),
+                ..endpoint(&format!("10.0.0.{i}"), "n1", "z1", Health::Healthy)
+            })
+            .collect()
+    };
+    let external = External {
+        visibility: Visibility::Everywhere,
+        subject_alt_names: [].into(),
+        goes_where_called: false,
+    };
+    let mut service = service(BalanceMode::Standard, &[]);
+    service.external = Some(Arc::new(external));
+    let found = tally(&service, all([1, 3, 16]), CALLED, IDLE);
+    for (who, due) in [("10.0.0.1:8080", 100), ("10.0.0.2:8080", 300), ("10.0.0.3:8080", 1600)] {
+        assert!(found[who].abs_diff(due) < due / 3, "{found:?}");
+    }
+    // Sixteen times the weight bears eight times the load more lightly; a weight of one does not.
+    let eight_on_the_third =
+        |it: &Endpoint| if it.address == "10.0.0.3".parse::<IpAddr>().unwrap() { 8 } else { 1 };
+    let found = tally(&service, all([1, 1, 16]), CALLED, eight_on_the_third);
+    assert!(found["10.0.0.3:8080"] > 1700, "{found:?}");
+    let found = tally(&service, all([1, 1, 1]), CALLED, eight_on_the_third);
+    assert!(!found.contains_key("10.0.0.3:8080"), "{found:?}");
 }
