@@ -14,7 +14,7 @@ pub enum Refusal {
     NoAllowPolicyMatched(Arc<str>),
     /// A PeerAuthentication demands mutual TLS and the connection came in plaintext; `namespace/name` of it.
     PlaintextNotAllowed(Arc<str>),
-    /// A policy that applies here could not be decoded or has not arrived; `namespace/name` of it.
+    /// A policy that applies here, or a binding to a waypoint, could not be decoded; what it is and `namespace/name`.
     PolicyUnknown(Arc<str>),
     /// The configuration has not been read yet.
     NotReady,
@@ -93,7 +93,7 @@ impl fmt::Display for Refusal {
             }
             Self::PlaintextNotAllowed(policy) => write!(f, "plaintext refused: {policy} demands mutual TLS"),
             Self::PolicyUnknown(policy) => {
-                write!(f, "policy {policy} applies and could not be decoded; denied until it can")
+                write!(f, "{policy} applies and could not be decoded; denied until it can")
             }
             Self::NotReady => f.write_str("configuration not read yet"),
             Self::UnknownWorkload => f.write_str("unknown workload"),

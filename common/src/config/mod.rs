@@ -244,8 +244,8 @@ pub struct Rejected {
     pub field: Arc<str>,
     /// What is wrong, in words.
     pub reason: Arc<str>,
-    /// It is, or may be, a policy: until it can be read, everyone it may concern is denied, unless an earlier
-    /// version is still in force.
+    /// It is, or may be, a policy, or may bind something to a waypoint: until it can be read, everyone it may concern
+    /// is denied, unless an earlier version is still in force.
     pub guards_access: bool,
     /// An earlier version of what it stated stays in force.
     pub last_good: bool,

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use super::{Labels, ObjectName};
 
+/// Label that binds a namespace, Service, ServiceEntry, WorkloadEntry or Pod to a waypoint.
+pub const USE_WAYPOINT: &str = "istio.io/use-waypoint";
 /// The label that makes a pod, or a Service, one of the Gateway of that name in its own namespace.
 pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
@@ -99,7 +101,7 @@ pub enum UseWaypoint {
 impl UseWaypoint {
     /// What the labels of an object in `namespace` say; `None` when nothing.
     pub fn of(labels: &Labels, namespace: &Arc<str>) -> Option<Self> {
-        let name = labels.get("istio.io/use-waypoint").filter(|it| !it.is_empty())?;
+        let name = labels.get(USE_WAYPOINT).filter(|it| !it.is_empty())?;
         if **name == *"none" {
             return Some(Self::OptOut);
         }

@@ -11,7 +11,7 @@ use super::catalog::{Catalog, Changes};
 use super::model::{EffectivePolicy, Workload};
 use super::policies::{Bound, Rules, Selection, age, compile, effective, selection};
 use super::workloads::Constants;
-use crate::config::{ObjectName, Rejected};
+use crate::config::{Key, Kind, ObjectName, Rejected};
 
 /// Policies of a namespace, by what selects.
 type Shared = BTreeMap<Selection, Arc<EffectivePolicy>>;
@@ -117,7 +117,8 @@ impl Enforcement {
         dirty
     }
 
-    /// Policies that could not be read and have no version in force, by the namespace they bind; the root namespace
+    /// Policies, and bindings to waypoints, that could not be read and have no version in force, by the namespace they
+    /// concern; the root namespace
     /// stands for the whole mesh, and for what is not even known to be of one namespace.
     fn unknown(catalog: &Catalog, root: &Arc<str>) -> BTreeMap<Arc<str>, Vec<Arc<str>>> {
         let mut found: BTreeMap<Arc<str>, Vec<Arc<str>>> = BTreeMap::new();
@@ -127,8 +128,16 @@ impl Enforcement {
             if key.as_ref().is_some_and(|key| catalog.holds(key)) {
                 continue;
             }
-            let namespace = rejected.subject.namespace.clone().unwrap_or_else(|| root.clone());
-            let name = key.map_or_else(|| rejected.origin.to_string(), |key| key.object.to_string());
+            let (namespace, name) = match key {
+                None => {
+                    let namespace = rejected.subject.namespace.clone().unwrap_or_else(|| root.clone());
+                    (namespace, rejected.origin.to_string())
+                }
+                Some(Key { kind: Kind::Namespace, object }) => {
+                    (object.name.clone(), format!("Namespace {}", object.name))
+                }
+                Some(Key { kind, object }) => (object.namespace.clone(), format!("{kind} {object}")),
+            };
             found.entry(namespace).or_default().push(name.into());
         }
         found

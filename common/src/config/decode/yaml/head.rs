@@ -6,6 +6,7 @@ use serde_saphyr::Error;
 use super::{Page, options};
 use crate::config::decode::check;
 use crate::config::decode::text::Text;
+use crate::config::waypoint::USE_WAYPOINT;
 use crate::config::{Kind, Subject};
 
 /// Istio's group of routing kinds.
@@ -227,16 +228,22 @@ pub(super) fn guess_subject(text: &str) -> Subject {
     subject
 }
 
-/// Whether a document that could not be read may be a policy.
+/// Whether a document that could not be read may be a policy, or bind something to a waypoint, which policy stands in.
 pub(super) fn guards(kind: Option<Kind>, bytes: &[u8]) -> bool {
-    kind.map_or_else(|| mentions_security(bytes), Kind::guards_access)
+    match kind {
+        Some(kind) if kind.guards_access() => true,
+        Some(_) => mentions(bytes, &[USE_WAYPOINT]),
+        None => mentions(bytes, &[USE_WAYPOINT]) || mentions_security(bytes),
+    }
 }
 
 /// Whether there is any sign of a policy in bytes of whatever encoding.
 pub(super) fn mentions_security(bytes: &[u8]) -> bool {
+    mentions(bytes, &["security.istio.io", "AuthorizationPolicy", "PeerAuthentication"])
+}
+
+fn mentions(bytes: &[u8], signs: &[&str]) -> bool {
     // Without its zeros, UTF-16 and UTF-32 of these words reads as the words.
     let dense: Vec<u8> = bytes.iter().copied().filter(|b| *b != 0).collect();
-    ["security.istio.io", "AuthorizationPolicy", "PeerAuthentication"]
-        .iter()
-        .any(|sign| dense.windows(sign.len()).any(|window| window == sign.as_bytes()))
+    signs.iter().any(|sign| dense.windows(sign.len()).any(|window| window == sign.as_bytes()))
 }

@@ -18,7 +18,7 @@ pub(super) fn unpack(decoder: &mut Decoder<'_>, page: Page<'_>) {
                 decoder.documents += 1;
                 if decoder.documents > MAX_DOCUMENTS {
                     let fault = Fault::new("items", format!("more than {MAX_DOCUMENTS} documents"));
-                    let guards = head::mentions_security(page.text.as_bytes());
+                    let guards = head::guards(None, page.text.as_bytes());
                     return decoder.reject(item.line, Subject::default(), guards, fault);
                 }
                 let text = dedent(item.text);
@@ -90,7 +90,7 @@ fn tree(decoder: &mut Decoder<'_>, page: Page<'_>) {
     let tree: Tree = match serde_saphyr::from_str_with_options(page.text, options(None)) {
         Ok(tree) => tree,
         Err(error) => {
-            let guards = head::mentions_security(page.text.as_bytes());
+            let guards = head::guards(None, page.text.as_bytes());
             return decoder.reject_error(page, Subject::default(), guards, &error);
         }
     };

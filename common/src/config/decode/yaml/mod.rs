@@ -62,14 +62,15 @@ pub fn decode(file: &Arc<str>, bytes: &[u8], names: &mut Names) -> Decoded {
     decoder.decoded
 }
 
-/// What is known of a file that was not read at all: nothing, except perhaps that it holds policies.
+/// What is known of a file that was not read at all: nothing, except perhaps that it holds policies or bindings to
+/// waypoints.
 pub fn unread(file: &Arc<str>, sample: &[u8], reason: impl Into<Arc<str>>) -> Rejected {
     Rejected {
         origin: Origin { file: file.clone(), line: 0 },
         subject: Subject::default(),
         field: "".into(),
         reason: reason.into(),
-        guards_access: head::mentions_security(sample),
+        guards_access: head::guards(None, sample),
         last_good: false,
     }
 }
@@ -164,7 +165,11 @@ impl Decoder<'_> {
             Err(reason) => {
                 let kind = Kind::of(&head.kind);
                 let subject = Subject { kind, ..head::guess_subject(page.text) };
-                let guards = head::guards(kind, head.api_version.as_bytes());
+                let guards = match kind {
+                    // Another group may have a kind of the same name.
+                    None => head::mentions_security(head.api_version.as_bytes()),
+                    kind => head::guards(kind, page.text.as_bytes()),
+                };
                 let fault = Fault::new("apiVersion", reason);
                 return self.reject(page.line, subject, guards, fault);
             }
@@ -172,17 +177,18 @@ impl Decoder<'_> {
         if page.text.len() > MAX_DOCUMENT_BYTES {
             let fault = Fault::new("", format!("{} bytes, more than {MAX_DOCUMENT_BYTES}", page.text.len()));
             let subject = Subject { kind: Some(kind), ..head::guess_subject(page.text) };
-            return self.reject(page.line, subject, kind.guards_access(), fault);
+            return self.reject(page.line, subject, head::guards(Some(kind), page.text.as_bytes()), fault);
         }
         match read_kind(kind, page.text, self.names) {
             Ok(Ok(resource)) => self.accept(page.line, resource),
             Ok(Err(fault)) => {
                 let subject = head::subject(kind, page.text);
-                self.reject(page.line, subject, kind.guards_access(), fault);
+                self.reject(page.line, subject, head::guards(Some(kind), page.text.as_bytes()), fault);
             }
             Err(error) => {
                 let subject = head::subject(kind, page.text);
-                self.reject_error(page, subject, kind.guards_access(), &error);
+                let guards = head::guards(Some(kind), page.text.as_bytes());
+                self.reject_error(page, subject, guards, &error);
             }
         }
     }
@@ -223,7 +229,7 @@ impl Decoder<'_> {
     }
 
     fn reject_bytes(&mut self, document: Document<'_>, reason: String) {
-        let guards = head::mentions_security(document.bytes);
+        let guards = head::guards(None, document.bytes);
         self.reject(document.line, Subject::default(), guards, Fault::new("", reason));
     }
 
