@@ -18,9 +18,12 @@ use crate::{child, setup};
 const CLEAN_LIMIT: Duration = Duration::from_secs(120);
 
 /// Builds what is shipped with optimisations, the kernel programs and the package of the demo, and becomes the demo.
-pub(crate) fn demo(workspace: &Workspace, arguments: &[String]) -> Result<()> {
+pub(crate) fn demo(workspace: &Workspace, keep: bool, scene: Option<String>) -> Result<()> {
     let packages = ["ztunnel", "waypoint", "ebb-harness", "ebb-demo"];
-    become_program(workspace, "ebb-demo", (&packages, &[]), arguments)
+    let keep = keep.then(|| "--keep".to_owned());
+    let scene = scene.map(|name| format!("--scene={name}"));
+    let arguments: Vec<_> = keep.into_iter().chain(scene).collect();
+    become_program(workspace, "ebb-demo", (&packages, &[]), &arguments)
 }
 
 /// The same for the benchmarks, and the program that measures routing by itself.

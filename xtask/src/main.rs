@@ -45,15 +45,14 @@ enum Command {
     /// Run every check and every test; what continuous integration runs.
     Test(test::Options),
     /// Show two nodes, their pods and the mesh between them on this machine (root).
-    #[command(
-        after_help = "Builds with optimisations first, which takes about ten minutes the first time.\n\
-        [--keep]        stay up after the last step, until Ctrl-C\n\
-        [--scene NAME]  play one step alone; README.md lists them"
-    )]
+    #[command(after_help = "Builds with optimisations first, which takes about ten minutes the first time.")]
     Demo {
-        /// Passed to the demo, such as --keep.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<String>,
+        /// Stay up after the last step, until Ctrl-C.
+        #[arg(long)]
+        keep: bool,
+        /// Play one step alone; README.md lists them.
+        #[arg(long, value_name = "NAME")]
+        scene: Option<String>,
     },
     /// Measure connections (`bench l4`) or requests (`bench l7`) (root).
     #[command(after_help = "Builds with optimisations first, which takes some minutes the first time.\n\
@@ -74,21 +73,26 @@ enum Command {
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
+        // What failed then is whatever the interrupt ended, which is no error.
+        Err(_) if child::interrupted() => {
+            eprintln!("interrupted");
+            ExitCode::from(child::INTERRUPTED_EXIT)
+        }
         Err(error) => {
             eprintln!("error: {error:#}");
-            if child::interrupted() { ExitCode::from(child::INTERRUPTED_EXIT) } else { ExitCode::FAILURE }
+            ExitCode::FAILURE
         }
     }
 }
 
-/// The help of the demo or the benchmarks, for which nothing is built: their own, or ours where they never were.
-fn help(workspace: &Workspace, command: &str, arguments: &[String]) -> Result<()> {
-    if harness::help(workspace, &format!("ebb-{command}"), arguments)? {
+/// The help of the benchmarks, for which nothing is built: their own, or ours where they never were.
+fn help_of_bench(workspace: &Workspace, arguments: &[String]) -> Result<()> {
+    if harness::help(workspace, "ebb-bench", arguments)? {
         return Ok(());
     }
     let mut ours = Arguments::command();
     ours.build();
-    let ours = ours.find_subcommand_mut(command).context("every command is one of ours")?;
+    let ours = ours.find_subcommand_mut("bench").context("every command is one of ours")?;
     ours.print_long_help().context("print the help")
 }
 
@@ -100,13 +104,10 @@ fn run(command: Command) -> Result<()> {
         Command::Ebpf => ebpf::run(),
         Command::Tidy => tidy::run(&workspace),
         Command::Test(options) => test::run(&workspace, &options),
-        Command::Demo { arguments } if harness::ask_for_help(&arguments) => {
-            help(&workspace, "demo", &arguments)
-        }
         Command::Bench { arguments } if harness::ask_for_help(&arguments) => {
-            help(&workspace, "bench", &arguments)
+            help_of_bench(&workspace, &arguments)
         }
-        Command::Demo { arguments } => harness::demo(&workspace, &arguments),
+        Command::Demo { keep, scene } => harness::demo(&workspace, keep, scene),
         Command::Bench { arguments } => harness::bench(&workspace, &arguments),
         Command::Fuzz(options) => fuzz::run(&workspace, &options),
         Command::Deny => deny::run(&workspace),
