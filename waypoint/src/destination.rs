@@ -53,7 +53,7 @@ impl Destination {
         let elsewhere = || Refusal::DestinationMismatch(format!("{authority} behind {gateway}").into());
         let service = match authority {
             Authority::Address(address) => mesh.service_at(address.ip()),
-            Authority::Hostname { host, .. } => named(mesh, host),
+            Authority::Hostname { host, .. } => named(mesh, gateway, host),
         };
         if let Some(service) = service {
             if !mesh.stands_before_service(gateway, service) {
@@ -117,12 +117,13 @@ impl Destination {
     }
 }
 
-/// `<name>.<namespace>.svc.<domain>`, the domain being the mesh's own, or the host of a ServiceEntry.
-fn named<'a>(mesh: &'a Snapshot, host: &str) -> Option<&'a Arc<Service>> {
+/// `<name>.<namespace>.svc.<domain>`, the domain being the mesh's own, or the host of a ServiceEntry: of several, in as
+/// many namespaces, the first that this waypoint stands before.
+fn named<'a>(mesh: &'a Snapshot, gateway: &ObjectName, host: &str) -> Option<&'a Arc<Service>> {
     let mut labels = host.splitn(3, '.');
     let (name, namespace) = (labels.next()?, labels.next()?);
     let of_kubernetes = mesh.service(namespace, name).filter(|service| *service.hostname == *host);
-    of_kubernetes.or_else(|| mesh.external_named(host).next())
+    of_kubernetes.or_else(|| mesh.external_named(host).find(|it| mesh.stands_before_service(gateway, it)))
 }
 
 impl Protocol {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accept;
+pub mod analyze;
 pub mod app;
 pub mod destination;
 pub mod exchange;

@@ -8,6 +8,10 @@ use common::settings::Program as _;
 use waypoint::settings::Settings;
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    if arguments.by_ref().nth(1).is_some_and(|it| it == "analyze") {
+        return waypoint::analyze::run(std::iter::once("waypoint analyze".into()).chain(arguments));
+    }
     match waypoint::app::run(Settings::read()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

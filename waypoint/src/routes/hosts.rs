@@ -16,7 +16,7 @@ pub(super) enum Closeness {
 }
 
 /// A name without dots is that of a service in the namespace of who wrote it, never of who calls.
-pub(super) fn full_name<'h>(host: &'h str, namespace: &str, cluster_domain: &str) -> Cow<'h, str> {
+pub(crate) fn full_name<'h>(host: &'h str, namespace: &str, cluster_domain: &str) -> Cow<'h, str> {
     if host.contains(['.', '*']) || host.parse::<IpAddr>().is_ok() {
         return Cow::Borrowed(host);
     }

@@ -53,7 +53,7 @@ mod canonical;
 mod connection;
 mod delegate;
 mod facts;
-mod hosts;
+pub(crate) mod hosts;
 mod index;
 mod matching;
 mod route;

@@ -1,0 +1,73 @@
+//! Documents by themselves: what cannot be read, what is read otherwise than it looks, and kinds nobody here acts on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use common::config::decode::Skipped;
+use common::config::note::Caveat;
+
+use super::{Report, View};
+use crate::analyze::finding::{CAVEAT, NEVER_FIRES, NOT_OURS, NOT_READ, REJECTED, TWICE, UNREACHABLE_RULE};
+
+/// API groups of which every object is expected to change what a mesh does.
+const OF_THE_MESH: [&str; 6] = [
+    "networking.istio.io/",
+    "security.istio.io/",
+    "telemetry.istio.io/",
+    "extensions.istio.io/",
+    "install.istio.io/",
+    "gateway.networking.k8s.io/",
+];
+/// One of a group of the mesh that says which Gateways there may be, and nothing of traffic.
+const GATEWAY_CLASS: &str = "GatewayClass";
+
+pub(super) fn check(view: &View<'_>, report: &mut Report) {
+    for rejected in &view.manifests.rejected {
+        let object = match (&rejected.subject.kind, rejected.subject.key()) {
+            (_, Some(key)) => key.to_string(),
+            (Some(kind), None) => kind.to_string(),
+            (None, None) => "document".to_owned(),
+        };
+        let field = if rejected.field.is_empty() { "" } else { ": " };
+        let message = format!("{}{field}{}", rejected.field, rejected.reason);
+        report.tell(REJECTED, &rejected.origin, object, message);
+    }
+    for stated in &view.manifests.stated {
+        for note in stated.resource.notes() {
+            let code = match note.caveat {
+                Caveat::NeverReached => UNREACHABLE_RULE,
+                Caveat::FaultNeverFires => NEVER_FIRES,
+                _ => CAVEAT,
+            };
+            report.say(code, stated, note.to_string());
+        }
+    }
+    for repeated in &view.manifests.repeated {
+        let first = view.origins.get(&repeated.resource.key());
+        let first = first.map(|it| it.origin.to_string()).unwrap_or_default();
+        report.say(TWICE, repeated, format!("stated at {first} already, which is in force"));
+    }
+    skipped(&view.manifests.skipped, report);
+}
+
+/// Those of the mesh one by one, all others by kind.
+fn skipped(all: &[Skipped], report: &mut Report) {
+    let mut others: BTreeMap<&Arc<str>, (usize, &Skipped)> = BTreeMap::new();
+    for skipped in all {
+        let is_class = skipped.kind.ends_with(GATEWAY_CLASS);
+        if OF_THE_MESH.iter().any(|group| skipped.kind.starts_with(group)) && !is_class {
+            report.tell(NOT_READ, &skipped.origin, &skipped.kind, "of a kind that Ebb does not implement");
+        } else {
+            others.entry(&skipped.kind).or_insert((0, skipped)).0 += 1;
+        }
+    }
+    for (kind, (count, first)) in others {
+        let objects = if count == 1 { "object" } else { "objects" };
+        report.tell(
+            NOT_OURS,
+            &first.origin,
+            kind,
+            format!("{count} {objects} of a kind that changes nothing here"),
+        );
+    }
+}

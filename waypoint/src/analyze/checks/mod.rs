@@ -1,0 +1,151 @@
+//! What is looked for. Each part takes what was stated and says what it finds; none knows how it is printed.
+
+mod documents;
+mod policies;
+mod routing;
+mod services;
+mod waypoints;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use common::config::core::{Labels, Namespace, Pod};
+use common::config::destination::DestinationRule;
+use common::config::routing::VirtualService;
+use common::config::waypoint::Waypoint;
+use common::config::{Key, Kind, ObjectName, Origin, Resource, Stated};
+use common::snapshot::Snapshot;
+use common::snapshot::model::Service;
+
+use super::finding::{Code, Finding};
+use super::read::Manifests;
+use crate::routes::hosts::full_name;
+
+/// Everything there is to say, by file and line.
+pub fn findings(manifests: &Manifests) -> Vec<Finding> {
+    let view = View::of(manifests);
+    let mut report = Report::default();
+    documents::check(&view, &mut report);
+    services::check(&view, &mut report);
+    waypoints::check(&view, &mut report);
+    routing::check(&view, &mut report);
+    policies::check(&view, &mut report);
+    let mut found = report.0;
+    found.sort_by(|a, b| (&a.origin, a.code.id, &a.message).cmp(&(&b.origin, b.code.id, &b.message)));
+    found
+}
+
+/// What was found so far.
+#[derive(Default)]
+struct Report(Vec<Finding>);
+
+impl Report {
+    fn say(&mut self, code: &'static Code, of: &Stated, message: impl Into<String>) {
+        self.tell(code, &of.origin, of.resource.key(), message);
+    }
+
+    fn tell(
+        &mut self,
+        code: &'static Code,
+        origin: &Origin,
+        object: impl ToString,
+        message: impl Into<String>,
+    ) {
+        let (origin, object) = (origin.clone(), object.to_string());
+        self.0.push(Finding { code, origin, object, message: message.into() });
+    }
+}
+
+/// What was stated, by what checks ask for.
+struct View<'m> {
+    manifests: &'m Manifests,
+    mesh: &'m Snapshot,
+    origins: HashMap<Key, &'m Stated>,
+    namespaces: HashMap<Arc<str>, Arc<Namespace>>,
+    gateways: HashMap<ObjectName, Option<Waypoint>>,
+    pods: BTreeMap<Arc<str>, Vec<Arc<Pod>>>,
+    /// By the full name of the host.
+    rules: HashMap<Arc<str>, Vec<Arc<DestinationRule>>>,
+    /// Full names of hosts in the mesh.
+    hosts: BTreeSet<Arc<str>>,
+}
+
+impl<'m> View<'m> {
+    fn of(manifests: &'m Manifests) -> Self {
+        let mut view = Self {
+            manifests,
+            mesh: &manifests.mesh,
+            origins: HashMap::new(),
+            namespaces: HashMap::new(),
+            gateways: HashMap::new(),
+            pods: BTreeMap::new(),
+            rules: HashMap::new(),
+            hosts: manifests.mesh.services().map(|it| it.hostname.clone()).collect(),
+        };
+        for stated in &manifests.stated {
+            view.origins.insert(stated.resource.key(), stated);
+            match &stated.resource {
+                Resource::Namespace(it) => drop(view.namespaces.insert(it.name.clone(), it.clone())),
+                Resource::Gateway(it) => drop(view.gateways.insert(it.object.clone(), it.waypoint.clone())),
+                Resource::Pod(it) => {
+                    view.pods.entry(it.object.namespace.clone()).or_default().push(it.clone());
+                }
+                Resource::DestinationRule(it) => {
+                    let host = view.full(&it.host, &it.object.namespace);
+                    view.rules.entry(host).or_default().push(it.clone());
+                }
+                _ => {}
+            }
+        }
+        view
+    }
+
+    /// A host as an object of `namespace` means it.
+    fn full(&self, host: &str, namespace: &str) -> Arc<str> {
+        full_name(host, namespace, &self.manifests.settings.cluster_domain).into()
+    }
+
+    fn service(&self, host: &str, namespace: &str) -> Option<&'m Arc<Service>> {
+        self.mesh.service_named(host, namespace, &self.manifests.settings.cluster_domain)
+    }
+
+    /// Whether any host of the mesh is meant by a name or pattern.
+    fn is_host(&self, pattern: &str) -> bool {
+        match pattern.strip_prefix('*') {
+            Some(end) => self.hosts.iter().any(|host| host.ends_with(end)),
+            None => self.hosts.contains(pattern),
+        }
+    }
+
+    /// Rules for a host, its own before those of patterns.
+    fn rules_for(&self, host: &str) -> impl Iterator<Item = &Arc<DestinationRule>> {
+        let fits = |pattern: &str| pattern.strip_prefix('*').is_some_and(|end| host.ends_with(end));
+        let patterns = self.rules.iter().filter(move |(pattern, _)| fits(pattern));
+        self.rules.get(host).into_iter().chain(patterns.map(|(_, rules)| rules)).flatten()
+    }
+
+    fn has_pods(&self, namespace: &str) -> bool {
+        self.pods.get(namespace).is_some_and(|pods| !pods.is_empty())
+    }
+
+    /// Whether labels pick a pod of the namespace, or of any where it is the root namespace. `None` where no pod is
+    /// stated at all, so that nobody can know.
+    fn selects(&self, labels: &Labels, namespace: &str) -> Option<bool> {
+        let everywhere = *namespace == *self.manifests.settings.root_namespace;
+        let of = self.pods.iter().filter(|(own, _)| everywhere || ***own == *namespace);
+        let mut pods = of.flat_map(|(_, pods)| pods).peekable();
+        pods.peek()?;
+        Some(pods.any(|pod| labels.all_in(&pod.labels)))
+    }
+
+    fn virtual_services(&self) -> impl Iterator<Item = (&'m Stated, &'m Arc<VirtualService>)> {
+        self.manifests.stated.iter().filter_map(|stated| match &stated.resource {
+            Resource::VirtualService(it) => Some((stated, it)),
+            _ => None,
+        })
+    }
+
+    fn is_stated(&self, kind: Kind, namespace: &str, name: &str) -> bool {
+        self.origins.contains_key(&Key { kind, object: ObjectName::new(namespace, name) })
+    }
+}

@@ -1,0 +1,119 @@
+//! Reads manifests from files, directories and standard input, and builds from them what a waypoint would.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, ensure};
+use common::config::decode::yaml::{self, MAX_FILE_BYTES};
+use common::config::decode::{Decoded, Skipped};
+use common::config::names::Names;
+use common::config::{Batch, Key, Rejected, Stated};
+use common::snapshot::{Mesh, MeshSettings, Snapshot};
+
+/// Most files that are looked at.
+pub const MAX_FILES: usize = 200_000;
+/// Deepest directory below one that is named, with `--recursive`.
+const MAX_DEPTH: usize = 32;
+
+/// Everything that was stated, and the mesh it makes.
+pub struct Manifests {
+    /// Objects, each once.
+    pub stated: Vec<Stated>,
+    /// Statements of objects that another one stated before.
+    pub repeated: Vec<Stated>,
+    /// Documents that cannot be read.
+    pub rejected: Vec<Rejected>,
+    /// Documents of kinds that are not acted on.
+    pub skipped: Vec<Skipped>,
+    /// The mesh, as a proxy would see it.
+    pub mesh: Arc<Snapshot>,
+    /// How it was set up.
+    pub settings: MeshSettings,
+    /// Files read.
+    pub files: usize,
+}
+
+impl Manifests {
+    /// Reads all that is at these paths; `-` is standard input.
+    ///
+    /// # Errors
+    /// A path that is not there or cannot be read, or too much to look at.
+    pub fn read(paths: &[PathBuf], recursive: bool, settings: MeshSettings) -> anyhow::Result<Self> {
+        let (mut names, mut all, mut files) = (Names::default(), Decoded::default(), 0);
+        for path in paths {
+            if path.as_os_str() == "-" {
+                let bytes = bounded(io::stdin().lock()).context("read standard input")?;
+                append(&mut all, yaml::decode(&"-".into(), &bytes, &mut names));
+                files += 1;
+                continue;
+            }
+            let mut found = Vec::new();
+            list(path, if recursive { MAX_DEPTH } else { 1 }, &mut found)?;
+            for file in found {
+                let bytes = File::open(&file).and_then(bounded);
+                let bytes = bytes.with_context(|| format!("read {}", file.display()))?;
+                append(&mut all, yaml::decode(&file.display().to_string().into(), &bytes, &mut names));
+                files += 1;
+            }
+        }
+        Ok(Self::of(all, settings, files))
+    }
+
+    /// The mesh that was decoded.
+    pub fn of(decoded: Decoded, settings: MeshSettings, files: usize) -> Self {
+        let mut first: HashMap<Key, ()> = HashMap::new();
+        let (mut stated, mut repeated) = (Vec::with_capacity(decoded.stated.len()), Vec::new());
+        for it in decoded.stated {
+            let is_first = first.insert(it.resource.key(), ()).is_none();
+            if is_first { stated.push(it) } else { repeated.push(it) }
+        }
+        let batch = Batch { upserts: stated.clone(), rejected: decoded.rejected.clone(), ..Batch::default() };
+        let mesh = Mesh::new(settings.clone()).apply(batch);
+        Self { stated, repeated, rejected: decoded.rejected, skipped: decoded.skipped, mesh, settings, files }
+    }
+}
+
+fn append(all: &mut Decoded, more: Decoded) {
+    all.stated.extend(more.stated);
+    all.rejected.extend(more.rejected);
+    all.skipped.extend(more.skipped);
+}
+
+/// One byte more than may be read is enough for the decoder to refuse the file by name.
+fn bounded(from: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The manifests at a path, sorted: the file itself, whatever it is called, or those of the directory by their names.
+fn list(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    let what = || format!("look at {}", path.display());
+    if !fs::metadata(path).with_context(what)?.is_dir() {
+        ensure!(found.len() < MAX_FILES, "more than {MAX_FILES} files");
+        found.push(path.to_owned());
+        return Ok(());
+    }
+    let mut inside = Vec::new();
+    for entry in fs::read_dir(path).with_context(what)? {
+        inside.push(entry.with_context(what)?.path());
+    }
+    inside.sort_unstable();
+    for entry in inside {
+        let name = entry.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') {
+            continue;
+        }
+        // A link to a directory is not followed: it may lead back here.
+        let is_directory = fs::symlink_metadata(&entry).is_ok_and(|it| it.is_dir());
+        if is_directory && depth > 1 {
+            list(&entry, depth - 1, found)?;
+        } else if !is_directory && [".yaml", ".yml"].iter().any(|end| name.ends_with(end)) {
+            list(&entry, depth, found)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,234 @@
+use std::collections::BTreeSet;
+
+use common::config::decode::yaml;
+use common::config::names::Names;
+use serde_json::Value;
+
+use super::output::{Form, render};
+use super::*;
+
+/// A namespace in the mesh and behind a waypoint that is ready, with two services of one pod each. Nothing is wrong.
+const SOUND: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient, istio.io/use-waypoint: gate}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: gate, namespace: shop}
+spec:
+  gatewayClassName: ebb-waypoint
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: gate-1, namespace: shop, uid: g1, labels: {gateway.networking.k8s.io/gateway-name: gate}}
+spec: {nodeName: n, serviceAccountName: gate}
+status: {phase: Running, podIPs: [{ip: 10.0.0.9}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web-1, namespace: shop, uid: w1, labels: {app: web, version: v1}, annotations: {ebb.dev/netns: /run/netns/w}}
+spec: {nodeName: n}
+status: {phase: Running, podIPs: [{ip: 10.0.0.1}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.96.0.1, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web, namespace: shop}
+spec: {host: web, subsets: [{name: v1, labels: {version: v1}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: shop}
+spec: {hosts: [web], http: [{route: [{destination: {host: web, subset: v1}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: web, namespace: shop}
+spec: {targetRefs: [{kind: Service, group: '', name: web}], rules: [{}]}
+---
+";
+
+fn found(text: &str) -> Vec<Finding> {
+    let decoded = yaml::decode(&"all.yaml".into(), text.as_bytes(), &mut Names::default());
+    checks::findings(&Manifests::of(decoded, MeshSettings::default(), 1))
+}
+
+fn codes(text: &str) -> BTreeSet<&'static str> {
+    found(text).iter().map(|it| it.code.id).collect()
+}
+
+#[test]
+fn nothing_is_said_of_what_is_sound() {
+    assert_eq!(found(SOUND), []);
+}
+
+#[test]
+fn what_is_changed_for_the_worse_is_found() {
+    let changed: &[(&str, &str, &[&str])] = &[
+        (
+            "name: gate, namespace: shop}\nspec",
+            "name: gate, namespace: other}\nspec",
+            &["EBB0001", "EBB0003"],
+        ),
+        ("gatewayClassName: ebb-waypoint", "gatewayClassName: istio", &["EBB0001"]),
+        (
+            "protocol: HBONE}",
+            "protocol: HBONE, allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {x: y}}}}}",
+            &["EBB0002"],
+        ),
+        ("gateway-name: gate}", "gateway-name: other}", &["EBB0003"]),
+        ("istio.io/use-waypoint: gate", "istio.io/use-waypoint: none", &["EBB0004"]),
+        ("istio.io/dataplane-mode: ambient, ", "", &["EBB0010", "EBB0013"]),
+        ("name: http, port: 80", "name: web, port: 80", &["IST0118"]),
+        ("hosts: [web], http", "hosts: [wed], http", &["EBB0014"]),
+        ("destination: {host: web, subset: v1}", "destination: {host: wed}", &["IST0101"]),
+        ("destination: {host: web, subset: v1}", "destination: {host: web, subset: v2}", &["IST0101"]),
+        (
+            "destination: {host: web, subset: v1}",
+            "destination: {host: web, port: {number: 81}}",
+            &["IST0101"],
+        ),
+        ("labels: {version: v1}}]", "labels: {version: v2}}]", &["EBB0012"]),
+        ("spec: {host: web, subsets", "spec: {host: wed, subsets", &["EBB0014", "IST0101"]),
+        ("group: '', name: web}]", "group: '', name: wed}]", &["IST0101"]),
+        ("spec: {hosts: [web]", "spec: {hosts: [web], gateways: [front]", &["EBB0015"]),
+        ("subset: v1}}]}]", "subset: v1}, weight: 50}]}]", &["EBB0007"]),
+        (
+            "subset: v1}}]}]",
+            "subset: v1}, weight: 1}, {destination: {host: web}, weight: 2}]}]",
+            &["EBB0007"],
+        ),
+        ("http: [{route", "http: [{fault: {delay: {fixedDelay: 1s}}, route", &["EBB0006"]),
+        ("http: [{route", "http: [{mirror: {host: wed}, route", &["IST0101"]),
+        ("http: [{route", "http: [{route: [{destination: {host: web}}]}, {route", &["IST0130"]),
+        (
+            "spec: {host: web, subsets",
+            "spec: {host: web, trafficPolicy: {loadBalancer: {simple: LEAST_CONN}}, subsets",
+            &["IST0133"],
+        ),
+        ("http: [{route", "http: [{rout", &["IST0106"]),
+    ];
+    for (from, to, expected) in changed {
+        assert_eq!(SOUND.matches(from).count(), 1, "{from}");
+        let text = SOUND.replace(from, to);
+        assert_eq!(codes(&text), expected.iter().copied().collect(), "{to}: {:#?}", found(&text));
+    }
+}
+
+#[test]
+fn what_is_added_for_the_worse_is_found() {
+    let added: &[(&str, &[&str])] = &[
+        (
+            "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: more, namespace: shop}, \
+             spec: {hosts: [web.shop.svc.cluster.local], http: [{route: [{destination: {host: web}}]}]}}",
+            &["IST0109"],
+        ),
+        (
+            "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: web, namespace: shop}, \
+             spec: {hosts: [other], http: [{route: [{destination: {host: web}}]}]}}",
+            &["EBB0011"],
+        ),
+        (
+            "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: p, namespace: shop}, \
+             spec: {selector: {matchLabels: {app: wed}}, rules: [{}]}}",
+            &["IST0127"],
+        ),
+        (
+            "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: p, namespace: shop}, \
+             spec: {selector: {matchLabels: {app: web}}, rules: [{to: [{operation: {methods: [GET]}}]}]}}",
+            &["EBB0005"],
+        ),
+        (
+            "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: p, namespace: shop}, \
+             spec: {selector: {matchLabels: {gateway.networking.k8s.io/gateway-name: gate}}, mtls: {mode: STRICT}}}",
+            &["IST0166"],
+        ),
+        (
+            "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: out, namespace: shop}, spec: \
+             {hosts: [out.example], ports: [{number: 443, name: tls, protocol: TLS}], resolution: DNS}}",
+            &["IST0134"],
+        ),
+        (
+            "{apiVersion: v1, kind: Service, metadata: {name: past, namespace: shop, labels: {istio.io/use-waypoint: none}}, \
+             spec: {clusterIP: 10.96.0.2, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}}",
+            &["EBB0010"],
+        ),
+        (
+            "{apiVersion: networking.istio.io/v1alpha3, kind: EnvoyFilter, metadata: {name: f, namespace: shop}, spec: {}}",
+            &["EBB0008"],
+        ),
+        (
+            "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: shop}, spec: {}}",
+            &["EBB0009"],
+        ),
+        (
+            "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: again, namespace: shop}, \
+             spec: {host: web, trafficPolicy: {tls: {mode: SIMPLE, insecureSkipVerify: true}, portLevelSettings: [{port: \
+             {number: 80}, tls: {mode: SIMPLE, insecureSkipVerify: true}}]}}}",
+            &["IST0128", "IST0129"],
+        ),
+        ("not: [a", &["IST0106"]),
+    ];
+    for (document, expected) in added {
+        let text = format!("{SOUND}{document}\n");
+        assert_eq!(codes(&text), expected.iter().copied().collect(), "{document}: {:#?}", found(&text));
+    }
+}
+
+#[test]
+fn every_code_is_found_by_some_test() {
+    let source = include_str!("tests.rs");
+    for code in finding::CODES {
+        assert!(source.contains(&format!("\"{}\"", code.id)), "{} {}", code.id, code.name);
+    }
+}
+
+#[test]
+fn a_finding_has_file_line_and_remedy_in_every_form() {
+    let text = SOUND.replace("hosts: [web], http", "hosts: [wed], http");
+    let all = found(&text);
+    let line = text.lines().position(|line| line.contains("VirtualService")).unwrap();
+    let findings: Vec<_> = all.iter().collect();
+    let log = render(Form::Log, &findings, 1);
+    let expected = format!("Warning [EBB0014] (VirtualService shop/web all.yaml:{line}) ");
+    assert!(log.starts_with(&expected), "{log}");
+    assert!(log.contains("\n    fix: "), "{log}");
+
+    let json: Value = serde_json::from_str(&render(Form::Json, &findings, 1)).unwrap();
+    assert_eq!(json[0]["code"], "EBB0014");
+    assert_eq!((&json[0]["file"], &json[0]["line"]), (&"all.yaml".into(), &line.into()));
+
+    let sarif: Value = serde_json::from_str(&render(Form::Sarif, &findings, 1)).unwrap();
+    let result = &sarif["runs"][0]["results"][0];
+    assert_eq!(result["level"], "warning");
+    let place = &result["locations"][0]["physicalLocation"];
+    assert_eq!(place["artifactLocation"]["uri"], "all.yaml");
+    assert_eq!(place["region"]["startLine"], line);
+    let rules = sarif["runs"][0]["tool"]["driver"]["rules"].as_array().unwrap();
+    assert!(rules.iter().any(|rule| rule["id"] == result["ruleId"]));
+}
+
+#[test]
+fn what_is_suppressed_is_that_code_of_those_objects() {
+    let all = found(&SOUND.replace("hosts: [web], http", "hosts: [wed], http"));
+    for (text, fits) in [
+        ("EBB0014=VirtualService web.shop", true),
+        ("EBB0014=VirtualService *.shop", true),
+        ("EBB0014=* *", true),
+        ("EBB0014=VirtualService w*b.sh*", true),
+        ("EBB0014=VirtualService web.other", false),
+        ("EBB0014=Service web.shop", false),
+        ("IST0101=VirtualService web.shop", false),
+    ] {
+        assert_eq!(Suppressed::read(text).unwrap().fit(&all[0]), fits, "{text}");
+    }
+    for text in ["", "EBB0014", "EBB0014=VirtualService", "EBB9999=Service web.shop"] {
+        assert!(Suppressed::read(text).is_err(), "{text}");
+    }
+}
