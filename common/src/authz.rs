@@ -78,6 +78,11 @@ pub fn would_refuse(policy: &EffectivePolicy, connection: &Connection<'_>) -> Op
     first_allowing.filter(|_| !admitted).map(|it| it.key.clone())
 }
 
+/// Whether a policy has a rule for this connection.
+pub fn matches(policy: &Policy, connection: &Connection<'_>) -> bool {
+    Facts::of(connection).meet(policy)
+}
+
 fn enforced(policies: &[Arc<Policy>]) -> impl Iterator<Item = &Arc<Policy>> {
     policies.iter().filter(|it| !it.dry_run)
 }

@@ -8,6 +8,7 @@
 pub mod app;
 pub mod dial;
 pub mod door;
+pub mod explain;
 pub mod flow;
 pub mod inbound;
 pub mod live;

@@ -16,7 +16,7 @@ use crate::pods::Pod;
 
 /// Two enrolled pods, `client` 10.0.0.2 (fd00::2) and `web` 10.0.0.3 (fd00::3); `plain` 10.0.0.4 outside the mesh; a
 /// service `web` 10.96.0.10:80 -> 8080, one `plain` 10.96.0.11 and one without endpoints, `empty` 10.96.0.12.
-const MESH: &str = "
+pub(crate) const MESH: &str = "
 apiVersion: v1
 kind: Namespace
 metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}

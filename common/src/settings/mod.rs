@@ -31,6 +31,7 @@ const CLUSTER_ID_OF_CHARTS: &str = "ISTIO_META_CLUSTER_ID";
     name = "ztunnel",
     version,
     about = "Ebb's node proxy: carries the traffic of enrolled pods over mutual TLS and enforces connection policy",
+    after_help = "`ztunnel explain` says what would become of a connection and serves nothing; see its --help.",
     next_line_help = true
 )]
 pub struct Settings {

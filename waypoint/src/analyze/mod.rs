@@ -7,18 +7,17 @@
 pub mod checks;
 pub mod finding;
 pub mod output;
-pub mod read;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use common::manifests::Manifests;
 use common::snapshot::MeshSettings;
 
 use self::finding::{Finding, Level};
 use self::output::Form;
-use self::read::Manifests;
 
 /// Exit code when there is something at or above the threshold; 79, as of `istioctl analyze`.
 pub const FOUND: u8 = 79;

@@ -23,9 +23,9 @@ const CRATES: &[(&str, Option<&[&str]>)] = &[
 /// The layers of `common`, lowest first. A module uses those of its own line and of the lines before it.
 const LAYERS: [&[&str]; 4] = [
     &["spiffe", "refusal", "wire", "config", "snapshot"],
-    &["authz", "balance"],
+    &["authz", "balance", "explain"],
     &["settings", "net", "tls", "lifecycle", "telemetry"],
-    &["hbone", "certs", "source", "admin"],
+    &["hbone", "certs", "source", "admin", "manifests"],
 ];
 
 /// How many of the lowest layers are pure: no runtime, sockets, files or clock.

@@ -82,7 +82,14 @@ pub fn admit_plaintext(
 /// # Errors
 /// The [`Refusal`] that names the waypoint or the policy.
 pub fn judge(mesh: &Snapshot, pod: &Pod, admission: &Admission) -> Result<(), Refusal> {
-    let workload = known(mesh, pod)?;
+    judge_for(mesh, known(mesh, pod)?, admission)
+}
+
+/// The same for a pod that the mesh knows, wherever it runs.
+///
+/// # Errors
+/// The [`Refusal`] that names the waypoint or the policy.
+pub fn judge_for(mesh: &Snapshot, workload: &Workload, admission: &Admission) -> Result<(), Refusal> {
     let policy = mesh.policy_for(workload);
     if admission.by_way_of.is_some() {
         // What the waypoint makes of it comes back as the waypoint's own, and is judged then. All that can be said before

@@ -93,9 +93,22 @@ pub fn route(
     rng: &mut impl Rng,
 ) -> Result<NextHop, Refusal> {
     let source = source(mesh, flow).ok_or(Refusal::UnknownWorkload)?;
-    let original = flow.original;
+    route_from(mesh, source, flow.original, load, rng)
+}
+
+/// The same for a pod that the mesh knows, wherever it runs.
+///
+/// # Errors
+/// A [`Refusal`] when the connection must not be carried.
+pub fn route_from(
+    mesh: &Snapshot,
+    source: &Arc<Workload>,
+    original: SocketAddr,
+    load: impl Fn(IpAddr) -> u32,
+    rng: &mut impl Rng,
+) -> Result<NextHop, Refusal> {
     if is_own_port(original.port())
-        && (original.ip().is_loopback() || flow.pod.addresses.contains(&original.ip()))
+        && (original.ip().is_loopback() || source.addresses.contains(&original.ip()))
     {
         return Err(Refusal::RecursiveCall);
     }

@@ -14,11 +14,11 @@ use common::config::destination::DestinationRule;
 use common::config::routing::VirtualService;
 use common::config::waypoint::Waypoint;
 use common::config::{Key, Kind, ObjectName, Origin, Resource, Stated};
+use common::manifests::Manifests;
 use common::snapshot::Snapshot;
 use common::snapshot::model::Service;
 
 use super::finding::{Code, Finding};
-use super::read::Manifests;
 use crate::routes::hosts::full_name;
 
 /// Everything there is to say, by file and line.

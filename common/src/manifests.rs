@@ -1,4 +1,6 @@
-//! Reads manifests from files, directories and standard input, and builds from them what a waypoint would.
+//! Reads manifests once, from files, directories and standard input, and builds from them the mesh a proxy would see.
+//!
+//! For commands that look at manifests and serve nothing. What is in force is followed by `source`.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -6,12 +8,12 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::config::decode::yaml::{self, MAX_FILE_BYTES};
+use crate::config::decode::{Decoded, Skipped};
+use crate::config::names::Names;
+use crate::config::{Batch, Key, Origin, Rejected, Stated};
+use crate::snapshot::{Mesh, MeshSettings, Snapshot};
 use anyhow::{Context as _, ensure};
-use common::config::decode::yaml::{self, MAX_FILE_BYTES};
-use common::config::decode::{Decoded, Skipped};
-use common::config::names::Names;
-use common::config::{Batch, Key, Rejected, Stated};
-use common::snapshot::{Mesh, MeshSettings, Snapshot};
 
 /// Most files that are looked at.
 pub const MAX_FILES: usize = 200_000;
@@ -62,7 +64,7 @@ impl Manifests {
         Ok(Self::of(all, settings, files))
     }
 
-    /// The mesh that was decoded.
+    /// The mesh of what was decoded.
     pub fn of(decoded: Decoded, settings: MeshSettings, files: usize) -> Self {
         let mut first: HashMap<Key, ()> = HashMap::new();
         let (mut stated, mut repeated) = (Vec::with_capacity(decoded.stated.len()), Vec::new());
@@ -73,6 +75,13 @@ impl Manifests {
         let batch = Batch { upserts: stated.clone(), rejected: decoded.rejected.clone(), ..Batch::default() };
         let mesh = Mesh::new(settings.clone()).apply(batch);
         Self { stated, repeated, rejected: decoded.rejected, skipped: decoded.skipped, mesh, settings, files }
+    }
+}
+
+impl Manifests {
+    /// Where an object was stated.
+    pub fn origin(&self, key: &Key) -> Option<&Origin> {
+        self.stated.iter().find(|it| it.resource.key() == *key).map(|it| &it.origin)
     }
 }
 

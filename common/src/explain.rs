@@ -1,0 +1,138 @@
+//! What was decided about a call, step by step, and by which object of which file.
+//!
+//! Only how an explanation is built up and written down: the steps are told by whoever decides.
+
+use std::fmt::{self, Write as _};
+
+use serde_json::{Value, json};
+
+use crate::config::{Key, Origin};
+
+/// What decided a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct By {
+    /// The object.
+    pub key: Key,
+    /// Where it was stated, where that is known.
+    pub origin: Option<Origin>,
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.origin {
+            Some(origin) => write!(f, "{} at {origin}", self.key),
+            None => write!(f, "{}", self.key),
+        }
+    }
+}
+
+/// One step of a decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What is decided here, in a word: `caller`, `route`, `policy`.
+    pub subject: &'static str,
+    /// What was decided.
+    pub says: String,
+    /// By what; `None` is a default.
+    pub by: Option<By>,
+}
+
+/// What becomes of the call in the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It reaches a destination.
+    Admitted,
+    /// It depends on what is drawn by chance, on the endpoint or on what only another proxy sees; the text says on what.
+    Depends(String),
+    /// It is refused, for this reason.
+    Refused(String),
+}
+
+/// A decision told step by step.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Explanation {
+    steps: Vec<Step>,
+}
+
+impl Explanation {
+    /// Adds a step.
+    pub fn say(&mut self, subject: &'static str, says: impl Into<String>, by: Option<By>) {
+        self.steps.push(Step { subject, says: says.into(), by });
+    }
+
+    /// The steps, first to last.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Lines for a reader: a step each, its subject only where it changes, what decided it below.
+    pub fn lines(&self, verdict: &Verdict) -> String {
+        let width = self.steps.iter().map(|it| it.subject.len()).chain(["verdict".len()]).max().unwrap_or(0);
+        let (mut text, mut last) = (String::new(), "");
+        for Step { subject, says, by } in &self.steps {
+            let shown = if *subject == last { "" } else { *subject };
+            last = subject;
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{shown:width$}  {says}");
+            if let Some(by) = by {
+                let _ = writeln!(text, "{:width$}    by {by}", "");
+            }
+        }
+        let verdict = match verdict {
+            Verdict::Admitted => "admitted".to_owned(),
+            Verdict::Depends(on) => format!("depends: {on}"),
+            Verdict::Refused(why) => format!("refused: {why}"),
+        };
+        let _ = writeln!(text, "{:width$}  {verdict}", "verdict");
+        text
+    }
+
+    /// The same for programs: `steps` with `subject`, `says` and, where an object decided, `object`, `file` and `line`;
+    /// `verdict` with `outcome` and `reason`.
+    pub fn json(&self, verdict: &Verdict) -> Value {
+        let steps: Vec<Value> = self.steps.iter().map(step).collect();
+        let (outcome, reason) = match verdict {
+            Verdict::Admitted => ("admitted", None),
+            Verdict::Depends(on) => ("depends", Some(on)),
+            Verdict::Refused(why) => ("refused", Some(why)),
+        };
+        json!({ "steps": steps, "verdict": { "outcome": outcome, "reason": reason } })
+    }
+}
+
+fn step(Step { subject, says, by }: &Step) -> Value {
+    let mut step = json!({ "subject": subject, "says": says });
+    if let Some(by) = by {
+        step["object"] = by.key.to_string().into();
+        if let Some(origin) = &by.origin {
+            step["file"] = (*origin.file).into();
+            step["line"] = origin.line.into();
+        }
+    }
+    step
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Kind, ObjectName};
+
+    #[test]
+    fn a_step_names_what_decided_it_and_where_that_stands() {
+        let key = Key { kind: Kind::Service, object: ObjectName::new("shop", "web") };
+        let origin = Origin { file: "a.yaml".into(), line: 7 };
+        let mut told = Explanation::default();
+        told.say("route", "to web", Some(By { key, origin: Some(origin) }));
+        told.say("route", "by default", None);
+        let verdict = Verdict::Refused("no".to_owned());
+        assert_eq!(
+            told.lines(&verdict),
+            "route    to web\n           by Service shop/web at a.yaml:7\n         by default\nverdict  refused: no\n"
+        );
+        let json = told.json(&verdict);
+        assert_eq!(json["steps"][0]["object"], "Service shop/web");
+        assert_eq!((&json["steps"][0]["file"], &json["steps"][0]["line"]), (&"a.yaml".into(), &7.into()));
+        assert_eq!(json["steps"][1].get("object"), None);
+        assert_eq!(json["verdict"], json!({ "outcome": "refused", "reason": "no" }));
+    }
+}
