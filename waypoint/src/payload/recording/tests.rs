@@ -1,7 +1,7 @@
 //! What a recorded body gives to each of its readers.
 
 use futures_util::FutureExt as _;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 
 use super::*;
 
