@@ -12,12 +12,12 @@ use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::mpsc;
 
-use crate::record::Counted;
-
 mod answer;
+mod moving;
 mod recording;
 
 pub use self::answer::{Answer, Observer};
+pub use self::moving::Moving;
 pub use self::recording::{
     Attempt, MIRROR_BACKLOG_CHUNKS, RETRY_BUFFER_BYTES, RETRY_BUFFERS_BYTES, Recording,
 };
@@ -31,6 +31,9 @@ pub enum BodyError {
     /// The request's time is up.
     #[error("the request's time is up")]
     TimedOut,
+    /// Nothing moved for too long.
+    #[error("the request stands still")]
+    StoodStill,
     /// A mirror did not keep up.
     #[error("the mirror is too slow")]
     Abandoned,
@@ -46,7 +49,7 @@ pub enum Payload {
     /// Known whole.
     Whole(Option<Bytes>),
     /// Read from the client once.
-    Once(Counted<Incoming>),
+    Once(Moving<Incoming>),
     /// Read from the client, and remembered for another attempt.
     Attempt(Attempt),
     /// A copy for a mirror.

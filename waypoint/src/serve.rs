@@ -16,7 +16,7 @@ use http::header::CONNECTION;
 use http::{HeaderValue, StatusCode};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use std::pin::pin;
 
 use crate::accept::Peer;
@@ -30,8 +30,10 @@ use crate::upstream::Cluster;
 use crate::worker::Worker;
 use crate::{exchange, tcp};
 
+pub mod pulse;
 pub mod withdrawn;
 
+use self::pulse::{Pulse, Streams};
 use self::withdrawn::Withdrawals;
 
 /// Bytes of a request's head (Envoy's default of 60 KiB, rounded up).
@@ -167,11 +169,13 @@ fn client(peer: &Peer, request: &Connect, destination: &Destination) -> SocketAd
 
 async fn http1(conversation: Arc<Conversation>, stream: TunnelIo) {
     let worker = conversation.worker.clone();
+    let pulse = Arc::new(Pulse::of_connection());
+    let of_requests = pulse.clone();
     let service = service_fn(move |request| {
-        let conversation = conversation.clone();
+        let (conversation, pulse) = (conversation.clone(), of_requests.clone());
         async move {
             let drain = conversation.worker.drain.clone();
-            let mut reply = exchange::serve(conversation, request).await;
+            let mut reply = exchange::serve(conversation, pulse, request).await;
             if drain.is_draining() && reply.status() != StatusCode::SWITCHING_PROTOCOLS {
                 reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -184,13 +188,13 @@ async fn http1(conversation: Arc<Conversation>, stream: TunnelIo) {
     let mut connection = pin!(http1_server().serve_connection(io, service).with_upgrades());
     // However it ended, its requests have told of themselves.
     tokio::select! {
-        _ = connection.as_mut() => return,
+        _ = pulse.bound(connection.as_mut()) => return,
         () = withdrawn.as_mut() => return,
         () = worker.end.cancelled() => return,
         () = silence_is_over(&worker.drain) => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
-        _ = connection => {}
+        _ = pulse.bound(connection) => {}
         () = withdrawn => {}
         () = worker.end.cancelled() => {}
     }
@@ -208,8 +212,8 @@ fn http1_server() -> http1::Builder {
     builder
 }
 
-fn http2_server() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2_server() -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(Streams);
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -231,8 +235,9 @@ async fn http2(conversation: Arc<Conversation>, stream: TunnelIo) {
     let service = service_fn(move |request| {
         let (conversation, begun) = (conversation.clone(), counting.begin());
         async move {
-            let reply = exchange::serve(conversation, request).await;
-            Ok::<_, Infallible>(reply.map(|body| begun.until_the_end_of(body)))
+            let pulse = Pulse::of_stream();
+            let reply = exchange::serve(conversation, pulse.clone(), request).await;
+            Ok::<_, Infallible>(reply.map(|body| begun.until_the_end_of(body, pulse)))
         }
     });
     let mut connection =

@@ -17,9 +17,10 @@ use super::observed::InFlight;
 use super::outgoing::Outgoing;
 use super::{head, reply, upgrade};
 use crate::flags::Flag;
-use crate::payload::{Payload, Recording};
+use crate::payload::{Moving, Payload, Recording};
 use crate::record::{Counted, Details, Record};
 use crate::serve::Conversation;
+use crate::serve::pulse::Pulse;
 use crate::stages::respond::Answer as Made;
 use crate::stages::retry::{self, Failure, Verdict};
 use crate::stages::timeout::{Timeouts, expired};
@@ -34,18 +35,18 @@ pub(super) enum Source {
     /// None.
     Empty,
     /// Sent once.
-    Once(Option<Counted<Incoming>>),
+    Once(Option<Moving<Incoming>>),
     /// Kept for another try, or for mirrors.
     Recorded(Recording),
 }
 
 impl Source {
-    /// Of a body that may be needed `again`. What is read of it is counted in `record`.
-    pub(super) fn new(body: Incoming, again: bool, record: &mut Record) -> Self {
+    /// Of a body that may be needed `again`. What is read of it is counted in `record`, and moves `pulse`.
+    pub(super) fn new(body: Incoming, again: bool, pulse: &Arc<Pulse>, record: &mut Record) -> Self {
         if body.is_end_stream() {
             return Self::Empty;
         }
-        let body = Counted::new(body, record.receiver());
+        let body = Moving::new(Counted::new(body, record.receiver()), pulse.clone());
         if again { Self::Recorded(Recording::new(body)) } else { Self::Once(Some(body)) }
     }
 
@@ -99,8 +100,8 @@ pub(super) struct Attempts<'a> {
 pub(super) struct Sent {
     pub(super) response: Response<Incoming>,
     pub(super) in_flight: InFlight,
-    /// What is left of the request's time.
-    pub(super) left: Option<Duration>,
+    /// When it has to be over.
+    pub(super) deadline: Option<Instant>,
     /// The other protocol that comes behind it.
     pub(super) agreed: Option<upgrade::Agreed>,
 }
@@ -314,9 +315,8 @@ impl Attempts<'_> {
                 headers.append(SET_COOKIE, cookie);
             }
         }
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let in_flight = InFlight { lent, attempt: picked.attempt, permit };
-        Ok(Sent { response, in_flight, left, agreed })
+        Ok(Sent { response, in_flight, deadline, agreed })
     }
 }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use common::config::routing::HttpAction;
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use tokio::time::sleep;
 
 use self::attempts::{Attempts, Sent, Source};
@@ -32,6 +32,7 @@ use crate::payload::Answer;
 use crate::record::{Details, Record};
 use crate::routes::{Found, RequestFacts, Rule};
 use crate::serve::Conversation;
+use crate::serve::pulse::Pulse;
 use crate::stages::cors::{self, Cors, Grant};
 use crate::stages::respond::{self, Answer as Made};
 use crate::stages::timeout::timeouts;
@@ -41,24 +42,33 @@ use crate::trace_headers::{self, Sampling};
 /// An answer on its way to the client.
 pub type Reply = Response<Answer<Observed>>;
 
-/// Serves one request.
-pub async fn serve(conversation: Arc<Conversation>, mut request: Request<Incoming>) -> Reply {
+/// Serves one request. The task that does is bound to `pulse`.
+pub async fn serve(
+    conversation: Arc<Conversation>,
+    pulse: Arc<Pulse>,
+    mut request: Request<Incoming>,
+) -> Reply {
+    pulse.begin(request.body().is_end_stream());
     trace_headers::prepare(request.headers_mut(), Sampling::Off, &mut rand::rng());
     let mut record = Record::begin(&conversation, &request);
-    match walk(&conversation, request, &mut record).await {
-        Ok(Sent { response, in_flight, left, agreed }) => {
+    let walked = pulse.unless_over(walk(&conversation, &pulse, request, &mut record)).await;
+    match walked.unwrap_or_else(|| Err(reply::stood_still(&pulse, &mut record))) {
+        Ok(Sent { response, in_flight, deadline, agreed }) => {
             let (parts, body) = response.into_parts();
             record.head(parts.status, &parts.headers);
             let observed = Observed::from_upstream(record, in_flight);
             if let Some(agreed) = agreed {
+                pulse.answered();
                 agreed.carry(conversation.worker.clone(), observed);
                 return Response::from_parts(parts, Answer::switched());
             }
-            Response::from_parts(parts, Answer::from_upstream(body, left, observed))
+            pulse.answer_by(deadline.map(Into::into));
+            Response::from_parts(parts, Answer::from_upstream(body, pulse, observed))
         }
         Err(made) => {
             record.head(made.status, &made.headers);
-            let mut response = Response::new(Answer::made(made.body, Observed::made(record)));
+            pulse.renew();
+            let mut response = Response::new(Answer::made(made.body, pulse, Observed::made(record)));
             *response.status_mut() = made.status;
             *response.headers_mut() = *made.headers;
             response
@@ -72,6 +82,7 @@ pub async fn serve(conversation: Arc<Conversation>, mut request: Request<Incomin
 /// The answer, where it is made here.
 async fn walk(
     conversation: &Arc<Conversation>,
+    pulse: &Arc<Pulse>,
     mut request: Request<Incoming>,
     record: &mut Record,
 ) -> Result<Sent, Made> {
@@ -111,7 +122,7 @@ async fn walk(
         Onward::Preflight(answer) => return Err(answer),
         Onward::Answered(answer) => (Err(answer), None),
         Onward::Sent(grant) => {
-            let facing = Facing { conversation, called: &called, head: &head, facts };
+            let facing = Facing { conversation, pulse, called: &called, head: &head, facts };
             (forward(&facing, &path, body, asked, record).await, grant)
         }
     };
@@ -121,6 +132,7 @@ async fn walk(
 /// One request and what it falls into.
 struct Facing<'a> {
     conversation: &'a Arc<Conversation>,
+    pulse: &'a Arc<Pulse>,
     called: &'a Called<'a>,
     head: &'a Head,
     facts: RequestFacts<'a>,
@@ -137,7 +149,7 @@ async fn forward(
     asked: Option<upgrade::Asked>,
     record: &mut Record,
 ) -> Result<Sent, Made> {
-    let Facing { conversation, called, head, facts } = facing;
+    let Facing { conversation, pulse, called, head, facts } = facing;
     let (rule, is_grpc) = (path.rule, facts.is_grpc());
     let timeouts = timeouts(rule.map(|rule| &*rule.route), facts);
     let outgoing = path.outgoing(head, facts).map_err(|why| {
@@ -149,7 +161,7 @@ async fn forward(
     let cluster = called.cluster(target).map_err(|none| reply::no_upstream(none, is_grpc, record))?;
     let mirrors = rule.map_or_else(Vec::new, |rule| called.mirrors(&rule.route));
     let retry = path.retries();
-    let source = Source::new(body, retry.is_some() || !mirrors.is_empty(), record);
+    let source = Source::new(body, retry.is_some() || !mirrors.is_empty(), pulse, record);
     for mirror in mirrors {
         mirror::send(conversation, mirror, &outgoing, &source);
     }

@@ -34,11 +34,11 @@ impl Observed {
         Self { record, upstream: Some(upstream) }
     }
 
-    /// Another protocol was carried to its end, with so many bytes from the client and to it. Its connection serves no
-    /// further request.
-    pub fn carried(mut self, received: u64, sent: u64) {
+    /// Another protocol was carried, with so many bytes from the client and to it: to its end, or until it stood still and
+    /// was out of time. Its connection serves no further request.
+    pub fn carried(mut self, received: u64, sent: u64, in_time: bool) {
         self.record.carried(received, sent);
-        self.record.ended(Ok(()));
+        self.record.ended(if in_time { Ok(()) } else { Err(&BodyError::StoodStill) });
     }
 }
 

@@ -7,6 +7,7 @@ use http::{HeaderValue, StatusCode, Version};
 use super::head::Malformed;
 use crate::flags::Flag;
 use crate::record::{Details, Record, Reset};
+use crate::serve::pulse::Pulse;
 use crate::stages::respond::{Answer, answer};
 use crate::upstream::NoUpstream;
 use crate::upstream::dispatch::Failed;
@@ -14,6 +15,7 @@ use crate::upstream::dispatch::Failed;
 const OVERFLOW: &str = "upstream connect error or disconnect/reset before headers. reset reason: overflow";
 const CONNECT: &str =
     "upstream connect error or disconnect/reset before headers. reset reason: connection failure";
+const STOOD_STILL: &str = "stream timeout";
 const RESET: &str =
     "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
 
@@ -25,6 +27,15 @@ pub(super) fn malformed(why: Malformed, version: Version) -> Answer {
         made.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     made
+}
+
+/// Nothing of the request moved for too long, and nobody has answered. As in Envoy the client is to blame only where it has
+/// not sent all of it.
+pub(super) fn stood_still(pulse: &Pulse, record: &mut Record) -> Answer {
+    record.flag(Flag::StreamIdle);
+    record.details(Details::StreamIdleTimeout);
+    let status = if pulse.is_whole() { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::REQUEST_TIMEOUT };
+    answer(status, STOOD_STILL, record.is_grpc())
 }
 
 /// There is no endpoint to ask.

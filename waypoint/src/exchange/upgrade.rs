@@ -1,7 +1,7 @@
 //! Another protocol on an HTTP/1.1 connection (WebSocket and its like): asked for, agreed, and carried byte by byte.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 
 use super::head;
 use super::observed::Observed;
+use crate::serve::pulse::Pulse;
 use crate::worker::Worker;
 
 /// A client's wish for another protocol.
@@ -72,11 +73,13 @@ pub(super) struct Agreed {
 }
 
 impl Agreed {
-    /// From here on it is bytes. The request lasts as long as they do: it takes its places, and is told of at the end.
+    /// From here on it is bytes. The request lasts as long as they do, unless none come for too long: it takes its places,
+    /// and is told of at the end.
     pub(super) fn carry(self, worker: Arc<Worker>, observed: Observed) {
         let open = worker.drain.guard();
         tokio::spawn(async move {
-            let mut metered = Metered { client: None, received: 0, sent: 0 };
+            let pulse = Pulse::of_request();
+            let mut metered = Metered { client: None, pulse: &pulse, received: 0, sent: 0 };
             let carried = async {
                 // Either fails when its connection ends before the protocol has changed; nothing is left to carry then.
                 let (Ok(client), Ok(endpoint)) = tokio::join!(self.client, self.endpoint) else { return };
@@ -85,30 +88,34 @@ impl Agreed {
                 // However it ends, both sides are told by the end of the other.
                 let _ = copy_bidirectional(&mut metered, &mut endpoint).await;
             };
-            tokio::select! {
-                () = carried => {}
-                () = worker.end.cancelled() => {}
-            }
-            observed.carried(metered.received, metered.sent);
+            let in_time = {
+                let carried = pin!(carried);
+                tokio::select! {
+                    carried = pulse.bound(carried) => carried.is_some(),
+                    () = worker.end.cancelled() => true,
+                }
+            };
+            observed.carried(metered.received, metered.sent, in_time);
             drop(open);
         });
     }
 }
 
 /// The client's side, with what was read of it and written to it.
-struct Metered {
+struct Metered<'p> {
     client: Option<TokioIo<upgrade::Upgraded>>,
+    pulse: &'p Pulse,
     received: u64,
     sent: u64,
 }
 
-impl Metered {
+impl Metered<'_> {
     fn client(&mut self) -> io::Result<Pin<&mut TokioIo<upgrade::Upgraded>>> {
         self.client.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
 
-impl AsyncRead for Metered {
+impl AsyncRead for Metered<'_> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -116,14 +123,16 @@ impl AsyncRead for Metered {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(self.client()?.poll_read(cx, buf))?;
+        self.pulse.moves();
         self.received += (buf.filled().len() - before) as u64;
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Metered {
+impl AsyncWrite for Metered<'_> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(self.client()?.poll_write(cx, bytes))?;
+        self.pulse.moves();
         self.sent += written as u64;
         Poll::Ready(Ok(written))
     }

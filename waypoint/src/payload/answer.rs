@@ -1,16 +1,16 @@
 //! The body of an answer on its way to the client.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::Either;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::{Instant, Sleep};
 
 use super::{BodyError, Payload};
+use crate::serve::pulse::{Over, Pulse};
 
 /// Hears how the body of an answer went. Dropped without a word when the client went away first.
 pub trait Observer: Send + 'static {
@@ -22,47 +22,87 @@ pub trait Observer: Send + 'static {
     fn ended(&mut self, how: Result<(), &BodyError>);
 }
 
-/// The body of an answer, observed to its end and cut off when the request's time is up.
-pub struct Answer<O> {
-    body: Either<Payload, Incoming>,
+/// The body of an answer, observed to its end and cut off when its [`Pulse`] is over: here if the client still reads, and
+/// otherwise by being dropped.
+pub struct Answer<O: Observer, B = Incoming> {
+    body: Either<Payload, B>,
     observer: Option<O>,
-    deadline: Option<Pin<Box<Sleep>>>,
+    pulse: Option<Arc<Pulse>>,
 }
 
-impl<O: Observer> Answer<O> {
+impl<O, B> Answer<O, B>
+where
+    O: Observer + Unpin,
+    B: Body<Data = Bytes> + Unpin,
+    BodyError: From<B::Error>,
+{
     /// An answer that was made here.
-    pub fn made(bytes: Bytes, observer: O) -> Self {
+    pub fn made(bytes: Bytes, pulse: Arc<Pulse>, observer: O) -> Self {
         let body = if bytes.is_empty() { Payload::Empty } else { Payload::Whole(Some(bytes)) };
-        Self { body: Either::Left(body), observer: Some(observer), deadline: None }.begun()
+        Self { body: Either::Left(body), observer: Some(observer), pulse: Some(pulse) }.begun()
     }
 
     /// The answer that changes the protocol: what comes behind it is none of its body, and observed elsewhere.
     pub fn switched() -> Self {
-        Self { body: Either::Left(Payload::Empty), observer: None, deadline: None }
+        Self { body: Either::Left(Payload::Empty), observer: None, pulse: None }
     }
 
-    /// An answer that comes from upstream, within what is `left` of the request's time.
-    pub fn from_upstream(body: Incoming, left: Option<Duration>, observer: O) -> Self {
-        let deadline = left.map(|left| Box::pin(tokio::time::sleep_until(Instant::now() + left)));
-        Self { body: Either::Right(body), observer: Some(observer), deadline }.begun()
+    /// An answer that comes from upstream.
+    pub fn from_upstream(body: B, pulse: Arc<Pulse>, observer: O) -> Self {
+        Self { body: Either::Right(body), observer: Some(observer), pulse: Some(pulse) }.begun()
     }
 
     /// Nobody polls a body that is empty from the beginning.
     fn begun(mut self) -> Self {
-        if self.body.is_end_stream() {
+        if self.is_end_stream() {
             self.end(Ok(()));
         }
         self
     }
 
-    fn end(&mut self, how: Result<(), &BodyError>) {
-        if let Some(mut observer) = self.observer.take() {
-            observer.ended(how);
+    fn handed_on(&mut self, frame: &Frame<Bytes>) {
+        if let Some(pulse) = &self.pulse {
+            pulse.moves();
+        }
+        if let Some(observer) = &mut self.observer {
+            if let Some(data) = frame.data_ref() {
+                observer.sent(data);
+            } else if let Some(trailers) = frame.trailers_ref() {
+                observer.trailers(trailers);
+            }
+        }
+        // Who asks first whether it is over never polls for the end.
+        if self.is_end_stream() {
+            self.end(Ok(()));
         }
     }
 }
 
-impl<O: Observer + Unpin> Body for Answer<O> {
+impl<O: Observer, B> Answer<O, B> {
+    fn end(&mut self, how: Result<(), &BodyError>) {
+        if let Some(mut observer) = self.observer.take() {
+            observer.ended(how);
+        }
+        if let Some(pulse) = &self.pulse {
+            pulse.answered();
+        }
+    }
+
+    /// Why it is cut off, if it is.
+    fn cut(&self) -> Option<BodyError> {
+        Some(match self.pulse.as_ref()?.over()? {
+            Over::Idle => BodyError::StoodStill,
+            Over::Late => BodyError::TimedOut,
+        })
+    }
+}
+
+impl<O, B> Body for Answer<O, B>
+where
+    O: Observer + Unpin,
+    B: Body<Data = Bytes> + Unpin,
+    BodyError: From<B::Error>,
+{
     type Data = Bytes;
     type Error = BodyError;
 
@@ -71,47 +111,45 @@ impl<O: Observer + Unpin> Body for Answer<O> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if let Some(why) = this.cut() {
+            this.end(Err(&why));
+            return Poll::Ready(Some(Err(why)));
+        }
         let frame = match &mut this.body {
             Either::Left(body) => Pin::new(body).poll_frame(cx),
             Either::Right(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
         };
-        match frame {
-            Poll::Pending => {
-                let Some(deadline) = &mut this.deadline else { return Poll::Pending };
-                ready!(deadline.as_mut().poll(cx));
-                this.end(Err(&BodyError::TimedOut));
-                Poll::Ready(Some(Err(BodyError::TimedOut)))
-            }
-            Poll::Ready(None) => {
-                this.end(Ok(()));
-                Poll::Ready(None)
-            }
-            Poll::Ready(Some(Err(error))) => {
-                this.end(Err(&error));
-                Poll::Ready(Some(Err(error)))
-            }
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(observer) = &mut this.observer {
-                    if let Some(data) = frame.data_ref() {
-                        observer.sent(data);
-                    } else if let Some(trailers) = frame.trailers_ref() {
-                        observer.trailers(trailers);
-                    }
-                }
-                // Who asks first whether it is over never polls for the end.
-                if this.body.is_end_stream() {
-                    this.end(Ok(()));
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
+        let frame = ready!(frame);
+        match &frame {
+            None => this.end(Ok(())),
+            Some(Err(error)) => this.end(Err(error)),
+            Some(Ok(frame)) => this.handed_on(frame),
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match &self.body {
+            Either::Left(body) => body.is_end_stream(),
+            Either::Right(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.body {
+            Either::Left(body) => body.size_hint(),
+            Either::Right(body) => body.size_hint(),
+        }
+    }
+}
+
+impl<O: Observer, B> Drop for Answer<O, B> {
+    /// A client that does not read keeps it from being asked again.
+    fn drop(&mut self) {
+        if self.observer.is_some()
+            && let Some(why) = self.cut()
+        {
+            self.end(Err(&why));
+        }
     }
 }

@@ -126,6 +126,11 @@ impl Record {
         self.facts.began
     }
 
+    /// Whether it is a gRPC call.
+    pub fn is_grpc(&self) -> bool {
+        self.facts.protocol == RequestProtocol::Grpc
+    }
+
     /// Something was done to it.
     pub fn flag(&mut self, flag: Flag) {
         self.facts.flags.set(flag);
@@ -185,7 +190,7 @@ impl Record {
 
     /// Counts what is read of the request's body, from wherever it is read.
     pub fn receiver(&mut self) -> Received {
-        let is_grpc = self.facts.protocol == RequestProtocol::Grpc;
+        let is_grpc = self.is_grpc();
         self.facts.received.get_or_insert_with(|| Received::new(is_grpc)).clone()
     }
 
@@ -235,6 +240,7 @@ impl Facts {
     fn broke_off(&mut self, error: &BodyError) {
         let (flag, details) = match error {
             BodyError::TimedOut => (Flag::UpstreamTimeout, Details::ResponseTimeout),
+            BodyError::StoodStill => (Flag::StreamIdle, Details::StreamIdleTimeout),
             BodyError::Peer(error) if is_reset(error) => {
                 (Flag::UpstreamReset, Details::ResetAfterResponse(Reset::Remote))
             }

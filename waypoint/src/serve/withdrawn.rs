@@ -13,6 +13,8 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::pulse::Pulse;
+
 /// A request that is withdrawn within this time was not meant to be answered (Envoy's default).
 pub const WITHDRAWN_EARLY: Duration = Duration::from_secs(1);
 /// Such requests of one connection, where they are more than half of all; then it is ended (Envoy's default).
@@ -48,12 +50,12 @@ pub(super) struct Begun {
 
 impl Begun {
     /// The request lasts as long as its answer's body.
-    pub(super) fn until_the_end_of<B: Body>(self, body: B) -> Answering<B> {
+    pub(super) fn until_the_end_of<B: Body>(self, body: B, pulse: Arc<Pulse>) -> Answering<B> {
         if body.is_end_stream() {
             self.answered();
-            return Answering { body, begun: None };
+            return Answering { body, pulse, begun: None };
         }
-        Answering { body, begun: Some(self) }
+        Answering { body, pulse, begun: Some(self) }
     }
 
     fn answered(mut self) {
@@ -64,7 +66,17 @@ impl Begun {
 /// The body of an answer.
 pub(super) struct Answering<B> {
     body: B,
+    pulse: Arc<Pulse>,
     begun: Option<Begun>,
+}
+
+impl<B> Drop for Answering<B> {
+    /// What is ended from here is not withdrawn.
+    fn drop(&mut self) {
+        if self.pulse.over().is_some() {
+            self.begun.take().into_iter().for_each(Begun::answered);
+        }
+    }
 }
 
 impl<B: Body + Unpin> Body for Answering<B> {
@@ -112,14 +124,18 @@ mod tests {
 
     use super::*;
 
+    fn pulse() -> Arc<Pulse> {
+        Arc::new(Pulse::of_request())
+    }
+
     #[tokio::test]
     async fn an_answer_that_is_read_to_its_end_is_no_withdrawal() {
         let all = Arc::<Withdrawals>::default();
-        let whole = all.begin().until_the_end_of(Full::new(Bytes::from_static(b"answer")));
+        let whole = all.begin().until_the_end_of(Full::new(Bytes::from_static(b"answer")), pulse());
         assert_eq!(whole.collect().await.unwrap().to_bytes(), "answer");
-        drop(all.begin().until_the_end_of(Full::new(Bytes::new())));
+        drop(all.begin().until_the_end_of(Full::new(Bytes::new()), pulse()));
         assert_eq!(all.withdrawn.load(Relaxed), 0);
-        drop(all.begin().until_the_end_of(Full::new(Bytes::from_static(b"never read"))));
+        drop(all.begin().until_the_end_of(Full::new(Bytes::from_static(b"never read")), pulse()));
         assert_eq!(all.withdrawn.load(Relaxed), 1);
     }
 

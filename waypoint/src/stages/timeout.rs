@@ -15,7 +15,10 @@ const EXPIRED: &str = "upstream request timeout";
 /// The times of one request; `None` is without end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Of the whole request, from when it was received whole or began to be sent. At its end: [`expired`], flag `UT`.
+    /// Of the whole request, from when it is sent on to the last byte of its answer: all tries, the waits between them, and
+    /// what of its body is still to come. What happens before (a stated delay, say) does not count. At its end:
+    /// [`expired`], flag `UT`; once the answer has begun, its stream or connection is reset. Envoy begins later, with the
+    /// end of the request's body: a client that takes its time to send is cut here and not there.
     pub total: Option<Duration>,
     /// Of each try, always shorter than the whole.
     pub per_try: Option<Duration>,

@@ -1,0 +1,231 @@
+//! Whether a request still moves, and its end when it does not, or has no time left.
+//!
+//! Whoever moves a piece of a body stamps the time; the task that carries the request has one timer, which compares that
+//! stamp when it fires and never before: no piece costs a timer. Knows neither routes nor what is told of a request. The
+//! surprising thing: the task is ended from outside, because a client that does not read keeps everything inside from
+//! being looked at, the body and its deadline included.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::rt::Executor;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// How long a request may stand still: nothing of it arrives, and nothing of its answer leaves (Envoy's default of
+/// `stream_idle_timeout`, which counts for gRPC and for changed protocols too; Istio's own proxies have none).
+pub const STREAM_IDLE_DEADLINE: Duration = Duration::from_secs(300);
+
+/// No time.
+const NEVER: u64 = u64::MAX;
+
+tokio::task_local! {
+    /// That of the HTTP/2 stream whose task this is.
+    static OF_STREAM: Arc<Pulse>;
+}
+
+/// The pulse of one request, or of the requests of an HTTP/1.1 connection, which come one by one.
+#[derive(Debug)]
+pub struct Pulse {
+    /// What times are counted from, in nanoseconds.
+    epoch: Instant,
+    /// When something moved last.
+    moved: AtomicU64,
+    /// When the answer has to be over.
+    deadline: AtomicU64,
+    /// Whether there is a request.
+    is_under_way: AtomicBool,
+    /// Whether the request has arrived to its end.
+    is_whole: AtomicBool,
+    /// Why it is ended: an [`Over`] as a number, or 0.
+    over: AtomicU8,
+    /// Whether other requests follow.
+    is_of_connection: bool,
+}
+
+/// Why a request is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// It stood still.
+    Idle = 1,
+    /// Its time is up.
+    Late = 2,
+}
+
+impl Pulse {
+    /// That of a request that begins now, and of no other.
+    pub fn of_request() -> Self {
+        Self::new(false)
+    }
+
+    /// That of a connection on which requests come one by one; of none as yet.
+    pub fn of_connection() -> Self {
+        Self::new(true)
+    }
+
+    /// That of the HTTP/2 stream whose task this is.
+    ///
+    /// # Panics
+    /// Anywhere else.
+    pub fn of_stream() -> Arc<Self> {
+        OF_STREAM.try_with(Arc::clone).expect("`Streams` runs the task of each stream with its pulse")
+    }
+
+    fn new(is_of_connection: bool) -> Self {
+        Self {
+            epoch: Instant::now(),
+            moved: AtomicU64::new(0),
+            deadline: AtomicU64::new(NEVER),
+            is_under_way: AtomicBool::new(!is_of_connection),
+            is_whole: AtomicBool::new(false),
+            over: AtomicU8::new(0),
+            is_of_connection,
+        }
+    }
+
+    /// A request begins, of which there is nothing but a head when it `is_whole`.
+    pub fn begin(&self, is_whole: bool) {
+        self.is_whole.store(is_whole, Relaxed);
+        self.is_under_way.store(true, Relaxed);
+        self.renew();
+    }
+
+    /// The request is answered here, whatever became of it, and the answer has all its time.
+    pub fn renew(&self) {
+        self.deadline.store(NEVER, Relaxed);
+        self.over.store(0, Relaxed);
+        self.moves();
+    }
+
+    /// A piece of the request has arrived, or one of its answer has been handed on.
+    pub fn moves(&self) {
+        self.moved.store(self.since_epoch(Instant::now()), Relaxed);
+    }
+
+    /// The request has arrived to its end.
+    pub fn arrived(&self) {
+        self.is_whole.store(true, Relaxed);
+    }
+
+    /// Whether the request has arrived to its end.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole.load(Relaxed)
+    }
+
+    /// The head of the answer is there, and all of it has to be handed on by `deadline`.
+    pub fn answer_by(&self, deadline: Option<Instant>) {
+        self.deadline.store(deadline.map_or(NEVER, |at| self.since_epoch(at)), Relaxed);
+        self.moves();
+    }
+
+    /// All of the answer has been handed on. What of it still waits for the client's window goes on being watched.
+    pub fn answered(&self) {
+        self.deadline.store(NEVER, Relaxed);
+        self.is_under_way.store(!self.is_of_connection, Relaxed);
+    }
+
+    /// Why the request is ended, if it is.
+    pub fn over(&self) -> Option<Over> {
+        match self.over.load(Relaxed) {
+            0 => None,
+            1 => Some(Over::Idle),
+            _ => Some(Over::Late),
+        }
+    }
+
+    /// What `walk` comes to; `None` when the request stood still before that. Only for what [`Pulse::bound`] runs.
+    pub async fn unless_over<T>(&self, walk: impl Future<Output = T>) -> Option<T> {
+        let mut walk = pin!(walk);
+        poll_fn(|cx| match self.over() {
+            Some(_) => Poll::Ready(None),
+            None => walk.as_mut().poll(cx).map(Some),
+        })
+        .await
+    }
+
+    /// Runs `work`, which carries the request. When the request is [over](Self::over), `work` is run once more, so that it
+    /// may tell the client, and given up if that does not end it: then nothing is returned.
+    pub async fn bound<F: Future>(&self, mut work: Pin<&mut F>) -> Option<F::Output> {
+        let mut timer = pin!(sleep_until(self.epoch));
+        let mut armed = None;
+        poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                    return Poll::Ready(Some(done));
+                }
+                if self.over().is_some() {
+                    return Poll::Ready(None);
+                }
+                let over = ready!(self.poll_over(cx, timer.as_mut(), &mut armed));
+                self.over.store(over as u8, Relaxed);
+            }
+        })
+        .await
+    }
+
+    /// Ready when the request is to be ended. The timer is set anew only where it would fire too late, and when it has
+    /// fired.
+    fn poll_over(
+        &self,
+        cx: &mut Context<'_>,
+        mut timer: Pin<&mut Sleep>,
+        armed: &mut Option<Instant>,
+    ) -> Poll<Over> {
+        loop {
+            let Some((due, over)) = self.due() else { return Poll::Pending };
+            if armed.is_none_or(|armed| due < armed) {
+                timer.as_mut().reset(due);
+                *armed = Some(due);
+            }
+            ready!(timer.as_mut().poll(cx));
+            *armed = None;
+            if due <= Instant::now() {
+                return Poll::Ready(over);
+            }
+        }
+    }
+
+    /// When the request is to be ended, as far as is known now, and why.
+    fn due(&self) -> Option<(Instant, Over)> {
+        if !self.is_under_way.load(Relaxed) {
+            return None;
+        }
+        let idle = self.epoch + Duration::from_nanos(self.moved.load(Relaxed)) + STREAM_IDLE_DEADLINE;
+        let deadline = match self.deadline.load(Relaxed) {
+            NEVER => None,
+            nanos => Some(self.epoch + Duration::from_nanos(nanos)),
+        };
+        Some(match deadline {
+            Some(deadline) if deadline <= idle => (deadline, Over::Late),
+            _ => (idle, Over::Idle),
+        })
+    }
+
+    /// What is over five centuries away never comes.
+    fn since_epoch(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(NEVER)
+    }
+}
+
+/// Runs each stream of an HTTP/2 connection on a task of its own, which ends with the stream's [`Pulse`].
+#[derive(Debug, Clone, Copy)]
+pub struct Streams;
+
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        let pulse = Arc::new(Pulse::of_request());
+        tokio::spawn(async move {
+            let stream = pin!(OF_STREAM.scope(pulse.clone(), stream));
+            pulse.bound(stream).await;
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;
