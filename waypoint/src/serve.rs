@@ -3,21 +3,24 @@
 //! Every bound of the HTTP servers stands here. Knows neither routes nor endpoints.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use common::hbone::io::TunnelIo;
 use common::hbone::request::{Baggage, Connect};
-use common::hbone::server::Incoming;
+use common::hbone::server::Incoming as Asked;
 use common::snapshot::model::Workload;
 use common::telemetry::labels::Reporter;
 use http::header::CONNECTION;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::pin::pin;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::accept::Peer;
 use crate::destination::{Destination, Protocol};
@@ -25,7 +28,7 @@ use crate::exchange::called::Called;
 use crate::farewell::{silence_is_over, time_to_move};
 use crate::gather::Gathered;
 use crate::sniff::{self, Sniffed, watch};
-use crate::strict::StrictIo;
+use crate::strict::{StrictIo, Verdicts};
 use crate::upstream::Cluster;
 use crate::worker::Worker;
 use crate::{exchange, tcp};
@@ -88,7 +91,7 @@ pub struct Conversation {
 }
 
 /// Serves one CONNECT to its end.
-pub async fn serve(worker: Arc<Worker>, peer: Arc<Peer>, incoming: Incoming) {
+pub async fn serve(worker: Arc<Worker>, peer: Arc<Peer>, incoming: Asked) {
     let conversation = {
         let mesh = worker.shared.mesh();
         match Destination::find(&mesh, &worker.gateway, &incoming.request.authority) {
@@ -171,7 +174,7 @@ async fn http1(conversation: Arc<Conversation>, stream: TunnelIo) {
     let worker = conversation.worker.clone();
     let pulse = Arc::new(Pulse::of_connection());
     let of_requests = pulse.clone();
-    let service = service_fn(move |request| {
+    let serve = move |request| {
         let (conversation, pulse) = (conversation.clone(), of_requests.clone());
         async move {
             let drain = conversation.worker.drain.clone();
@@ -179,13 +182,12 @@ async fn http1(conversation: Arc<Conversation>, stream: TunnelIo) {
             if drain.is_draining() && reply.status() != StatusCode::SWITCHING_PROTOCOLS {
                 reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(reply)
+            reply
         }
-    });
+    };
     // A client that has said all it will still waits for its answer; one that is gone does not, and nobody reads to see it.
     let mut withdrawn = pin!(stream.withdrawn());
-    let io = TokioIo::new(StrictIo::new(stream, REQUEST_HEAD_DEADLINE));
-    let mut connection = pin!(http1_server().serve_connection(io, service).with_upgrades());
+    let mut connection = pin!(http1_connection(stream, serve));
     // However it ended, its requests have told of themselves.
     tokio::select! {
         _ = pulse.bound(connection.as_mut()) => return,
@@ -198,6 +200,34 @@ async fn http1(conversation: Arc<Conversation>, stream: TunnelIo) {
         () = withdrawn => {}
         () = worker.end.cancelled() => {}
     }
+}
+
+/// The requests on `io`, one by one, and what `serve` answers them.
+fn http1_connection<T, F, R, B>(
+    io: T,
+    serve: F,
+) -> http1::UpgradeableConnection<
+    TokioIo<StrictIo<T>>,
+    impl Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>,
+>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Fn(Request<Incoming>) -> R,
+    R: Future<Output = Response<B>> + Send,
+    B: Body + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let verdicts = Arc::<Verdicts>::default();
+    let io = StrictIo::new(io, REQUEST_HEAD_DEADLINE, verdicts.clone());
+    let service = service_fn(move |request| {
+        let (verdicts, serving) = (verdicts.clone(), serve(request));
+        async move {
+            let reply = serving.await;
+            verdicts.answered(reply.status());
+            Ok(reply)
+        }
+    });
+    http1_server().serve_connection(TokioIo::new(io), service).with_upgrades()
 }
 
 fn http1_server() -> http1::Builder {

@@ -1,26 +1,36 @@
 //! How long clients may take, with time that only passes when nothing else happens.
 
 use bytes::Bytes;
-use http::{Request, Response};
 use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, hyper::Error> {
-    request.into_body().collect().await?;
-    Ok(Response::new(Empty::new()))
+async fn answer(request: Request<Incoming>) -> Response<Empty<Bytes>> {
+    let mut answer = Response::new(Empty::new());
+    if request.uri() == "/changes" {
+        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        tokio::spawn(echo(hyper::upgrade::on(request)));
+    } else if request.into_body().collect().await.is_err() {
+        *answer.status_mut() = StatusCode::BAD_REQUEST;
+    }
+    answer
+}
+
+/// Another protocol: what comes is sent back.
+async fn echo(changed: hyper::upgrade::OnUpgrade) {
+    let (mut from, mut to) = tokio::io::split(TokioIo::new(changed.await.unwrap()));
+    tokio::io::copy(&mut from, &mut to).await.unwrap();
+    to.shutdown().await.unwrap();
 }
 
 /// A client of HTTP/1.1, and the end of its connection.
 fn http1_client() -> (DuplexStream, JoinHandle<()>) {
     let (client, server) = duplex(64 * 1024);
-    let io = TokioIo::new(StrictIo::new(server, REQUEST_HEAD_DEADLINE));
     let serving = tokio::spawn(async move {
-        let _ = http1_server().serve_connection(io, service_fn(answer)).with_upgrades().await;
+        let _ = http1_connection(server, answer).await;
     });
     (client, serving)
 }
@@ -29,7 +39,8 @@ fn http1_client() -> (DuplexStream, JoinHandle<()>) {
 async fn http2_client() -> (DuplexStream, JoinHandle<()>) {
     let (mut client, server) = duplex(64 * 1024);
     let serving = tokio::spawn(async move {
-        let _ = http2_server().serve_connection(TokioIo::new(server), service_fn(answer)).await;
+        let service = service_fn(async |request| Ok::<_, Infallible>(answer(request).await));
+        let _ = http2_server().serve_connection(TokioIo::new(server), service).await;
     });
     client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
     client.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
@@ -109,6 +120,22 @@ async fn who_asks_for_another_protocol_and_goes_on_without_is_answered_each_time
     client.shutdown().await.unwrap();
     let answers = read_all(client).await;
     assert_eq!(answers.matches("HTTP/1.1 200").count(), 3, "{answers}");
+    serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn another_protocol_behind_other_requests_is_carried_as_it_came() {
+    let (mut client, serving) = http1_client();
+    let asking = "GET /changes HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let before = "GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3);
+    let early = "GET /early HTTP/1.1\nno header\r\n\0\n";
+    client.write_all(format!("{before}{asking}{early}").as_bytes()).await.unwrap();
+    client.write_all(b"late\n").await.unwrap();
+    client.shutdown().await.unwrap();
+    let answers = read_all(client).await;
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 3, "{answers}");
+    let (_, changed) = answers.split_once("HTTP/1.1 101").unwrap_or_else(|| panic!("{answers}"));
+    assert!(changed.ends_with(&format!("\r\n\r\n{early}late\n")), "{changed:?}");
     serving.await.unwrap();
 }
 

@@ -1,18 +1,18 @@
 //! A byte stream that only strict HTTP/1.1 is read from, and no head that takes for ever.
+//!
+//! Whether the protocol has changed it does not see from the bytes it writes, which may be of an earlier answer: who
+//! answers the requests says so, in their order.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
-
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::Strict;
-
-/// Where the status of an answer stands: `HTTP/1.1 101`.
-const STATUS: std::ops::Range<usize> = 9..12;
+use super::{Strict, Verdicts};
 
 /// What takes the place of a fault: no part of a request has room for a NUL.
 const FAULT: &[u8] = b"\0";
@@ -26,9 +26,7 @@ pub struct StrictIo<T> {
     strict: Strict,
     /// Read and held back until a change of protocol is decided.
     held: Vec<u8>,
-    /// The beginning of the answer that decides it.
-    answer: Vec<u8>,
-    reader: Option<Waker>,
+    verdicts: Arc<Verdicts>,
     /// Once something was refused: what is left to be said of it. Nothing is read behind that.
     fault: Option<&'static [u8]>,
     /// Time for a head, from its first byte to its last.
@@ -38,11 +36,11 @@ pub struct StrictIo<T> {
 }
 
 impl<T> StrictIo<T> {
-    /// Reads `io`, whose next byte begins a request. A head that has begun must be whole within `head_time`.
-    pub fn new(io: T, head_time: Duration) -> Self {
-        let (held, answer) = (Vec::new(), Vec::new());
-        let strict = Strict::default();
-        Self { io, strict, held, answer, reader: None, fault: None, head_time, waiting: None }
+    /// Reads `io`, whose next byte begins a request. A head that has begun must be whole within `head_time`. How requests
+    /// are answered is told to `verdicts`.
+    pub fn new(io: T, head_time: Duration, verdicts: Arc<Verdicts>) -> Self {
+        let (strict, held) = (Strict::default(), Vec::new());
+        Self { io, strict, held, verdicts, fault: None, head_time, waiting: None }
     }
 
     /// Takes back what may not pass of what `buf` was filled with from `before` on.
@@ -91,28 +89,6 @@ impl<T> StrictIo<T> {
         }
         timer.as_mut().poll(cx)
     }
-
-    /// Looks for the status of the answer to a request for another protocol.
-    fn observe(&mut self, written: &[u8]) {
-        if !self.strict.is_undecided() {
-            return;
-        }
-        let missing = STATUS.end - self.answer.len();
-        self.answer.extend_from_slice(&written[..missing.min(written.len())]);
-        if self.answer.len() < STATUS.end {
-            return;
-        }
-        let digits = self.answer[STATUS].iter().map(|digit| u16::from(digit.wrapping_sub(b'0')));
-        let status = digits.fold(0, |sum: u16, digit| sum.wrapping_mul(10).wrapping_add(digit));
-        self.answer.clear();
-        // An interim answer decides nothing.
-        if status == 101 || status >= 200 {
-            self.strict.answered(status);
-            if let Some(reader) = self.reader.take() {
-                reader.wake();
-            }
-        }
-    }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for StrictIo<T> {
@@ -122,9 +98,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for StrictIo<T> {
             this.tell(buf);
             return Poll::Ready(Ok(()));
         }
-        if this.strict.is_undecided() {
-            this.reader = Some(cx.waker().clone());
-            return Poll::Pending;
+        if let Some(head) = this.strict.undecided() {
+            let changed = ready!(this.verdicts.poll(cx, head));
+            this.strict.decide(changed);
         }
         let before = buf.filled().len();
         if this.held.is_empty() {
@@ -153,10 +129,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for StrictIo<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for StrictIo<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.io).poll_write(cx, bytes))?;
-        this.observe(&bytes[..written]);
-        Poll::Ready(Ok(written))
+        Pin::new(&mut self.get_mut().io).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -164,15 +137,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for StrictIo<T> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, slices))?;
-        let mut left = written;
-        for slice in slices {
-            let part = &slice[..left.min(slice.len())];
-            this.observe(part);
-            left -= part.len();
-        }
-        Poll::Ready(Ok(written))
+        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {

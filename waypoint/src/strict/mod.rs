@@ -7,9 +7,11 @@
 
 mod head;
 mod io;
+mod verdicts;
 
 pub use head::Violation;
 pub use io::StrictIo;
+pub use verdicts::Verdicts;
 
 use head::Head;
 
@@ -108,15 +110,15 @@ impl Strict {
         self.state == State::Head
     }
 
-    /// Whether the next bytes wait for an answer.
-    pub fn is_undecided(&self) -> bool {
-        self.state == State::Undecided
+    /// The number of the head, from 1, whose answer the next bytes wait for.
+    pub fn undecided(&self) -> Option<u64> {
+        (self.state == State::Undecided).then_some(self.heads)
     }
 
-    /// The answer to a request for another protocol was given: the protocol changes with status 101 and with no other.
-    pub fn answered(&mut self, status: u16) {
+    /// The answer to a request for another protocol was given, and the protocol has `changed` or not.
+    pub fn decide(&mut self, changed: bool) {
         if self.state == State::Undecided {
-            self.state = if status == 101 { State::Opaque } else { State::Head };
+            self.state = if changed { State::Opaque } else { State::Head };
         }
     }
 

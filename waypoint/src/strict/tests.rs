@@ -1,3 +1,6 @@
+use std::sync::Arc;
+
+use http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -142,7 +145,8 @@ async fn a_fault_reaches_the_parser_as_a_nul_and_nothing_after_it() {
     client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\nGET /admin HTTP/1.1\r\n").await.unwrap();
     drop(client);
     let mut seen = Vec::new();
-    StrictIo::new(server, std::time::Duration::from_secs(10)).read_to_end(&mut seen).await.unwrap();
+    let mut server = StrictIo::new(server, std::time::Duration::from_secs(10), Arc::default());
+    server.read_to_end(&mut seen).await.unwrap();
     assert_eq!(seen, b"GET / HTTP/1.1\r\nHost: a\r\nX : y\r\0\r\n\r\n");
 }
 
@@ -151,20 +155,25 @@ async fn early_bytes_wait_until_the_protocol_has_changed_or_not() {
     let request =
         b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n";
     for (answer, early, refused) in [
-        (&b"HTTP/1.1 101 Switching Protocols\r\n\r\n"[..], &b"\x81\x00\0binary\n"[..], false),
-        (b"HTTP/1.1 200 OK\r\n\r\n", b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n", false),
-        (b"HTTP/1.1 403 Forbidden\r\n\r\n", b"\x81\x00\n", true),
+        (101, &b"\x81\x00\0binary\n"[..], false),
+        (200, b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n", false),
+        (403, b"\x81\x00\n", true),
     ] {
         let (mut client, server) = tokio::io::duplex(1024);
         client.write_all(&[&request[..], early].concat()).await.unwrap();
-        let mut server = StrictIo::new(server, std::time::Duration::from_secs(10));
+        let verdicts = Arc::<Verdicts>::default();
+        let mut server = StrictIo::new(server, std::time::Duration::from_secs(10), verdicts.clone());
         let mut head = vec![0; request.len()];
         server.read_exact(&mut head).await.unwrap();
         assert_eq!(head, request);
         let mut next = [0; 64];
         let waiting = tokio::time::timeout(std::time::Duration::from_millis(20), server.read(&mut next));
         assert!(waiting.await.is_err(), "bytes passed before the answer");
-        server.write_all(answer).await.unwrap();
+        // What is written says nothing: it may be of an answer before.
+        server.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").await.unwrap();
+        let waiting = tokio::time::timeout(std::time::Duration::from_millis(20), server.read(&mut next));
+        assert!(waiting.await.is_err(), "bytes passed before the answer");
+        verdicts.answered(StatusCode::from_u16(answer).unwrap());
         let read = server.read(&mut next).await.unwrap();
         if refused {
             assert!(next[..read].contains(&0), "{:?}", &next[..read]);
@@ -172,4 +181,24 @@ async fn early_bytes_wait_until_the_protocol_has_changed_or_not() {
             assert_eq!(&next[..read], early);
         }
     }
+}
+
+#[tokio::test]
+async fn a_request_for_another_protocol_waits_for_its_own_answer() {
+    let first = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let asking = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let early = b"\x81\x00 bytes that no parser of HTTP would take\n";
+    let (mut client, server) = tokio::io::duplex(1024);
+    client.write_all(&[&first[..], asking, early].concat()).await.unwrap();
+    let verdicts = Arc::<Verdicts>::default();
+    let mut server = StrictIo::new(server, std::time::Duration::from_secs(10), verdicts.clone());
+    let mut heads = vec![0; first.len() + asking.len()];
+    server.read_exact(&mut heads).await.unwrap();
+    let mut next = [0; 64];
+    verdicts.answered(StatusCode::OK);
+    let waiting = tokio::time::timeout(std::time::Duration::from_millis(20), server.read(&mut next));
+    assert!(waiting.await.is_err(), "the answer before decided");
+    verdicts.answered(StatusCode::SWITCHING_PROTOCOLS);
+    let read = server.read(&mut next).await.unwrap();
+    assert_eq!(&next[..read], early);
 }
