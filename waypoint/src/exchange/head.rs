@@ -16,6 +16,12 @@ use crate::serve::Conversation;
 /// The one protocol that is passed on (RFC 6455).
 const WEBSOCKET: &str = "websocket";
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+/// What tells where a request comes from.
+const ORIGIN: [HeaderName; 3] = [
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+];
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Why a request is refused.
@@ -33,6 +39,9 @@ pub(super) enum Malformed {
     /// CONNECT, which a waypoint is not asked for inside a tunnel.
     #[error("CONNECT")]
     Connect,
+    /// It says of headers that tell where it comes from that they are for the next hop alone.
+    #[error("Connection names x-forwarded-for, -host or -proto")]
+    Hidden,
 }
 
 impl Malformed {
@@ -161,9 +170,19 @@ fn is_authority(text: &str) -> bool {
     (1..=253).contains(&host.len()) && port.is_none_or(is_port)
 }
 
-/// Takes out what a head says to the next hop alone (RFC 9110, section 7.6.1). `te: trailers` stays, which is said to
-/// the server.
-pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+/// The same of a request. To be done before anything is added to it or decided about it: a client can take back what it
+/// said itself, and nothing that was said here.
+///
+/// # Errors
+/// [`Malformed::Hidden`], as in Envoy: without these headers the request would seem to come from elsewhere.
+pub(super) fn strip(headers: &mut HeaderMap) -> Result<(), Malformed> {
+    let listed = remove_hop_by_hop(headers);
+    if listed.iter().any(|name| ORIGIN.contains(name)) { Err(Malformed::Hidden) } else { Ok(()) }
+}
+
+/// Takes out what a head says to the next hop alone (RFC 9110, section 7.6.1), and returns the names of what it listed as
+/// that. `te: trailers` stays, which is said to the server.
+pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Vec<HeaderName> {
     let listed: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -171,7 +190,7 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
         .collect();
-    for name in listed {
+    for name in &listed {
         // What frames and routes a request is not for its sender to hide.
         if name != TE && name != HOST && name != http::header::CONTENT_LENGTH {
             headers.remove(name);
@@ -199,6 +218,7 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     if wants_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
+    listed
 }
 
 /// The other protocol that a request asks for, when it asks for one as HTTP/1.1 does, and it is WebSocket: whatever else
@@ -283,6 +303,19 @@ mod tests {
             parts(Version::HTTP_11, "/", &[("connection", "host, content-length"), ("host", "a")]).headers;
         remove_hop_by_hop(&mut hidden);
         assert_eq!(hidden.len(), 1);
+    }
+
+    #[test]
+    fn nobody_hides_where_a_request_comes_from() {
+        for (listed, expected) in [
+            ("x-request-id, traceparent, authorization", Ok(())),
+            ("close, X-Forwarded-For", Err(Malformed::Hidden)),
+            ("x-forwarded-host", Err(Malformed::Hidden)),
+            ("x-forwarded-proto", Err(Malformed::Hidden)),
+        ] {
+            let mut headers = parts(Version::HTTP_11, "/", &[("connection", listed)]).headers;
+            assert_eq!(strip(&mut headers), expected, "{listed}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! gathers what is told of it. One table of routes is asked for the whole request, so that a change while it is under way
 //! is seen whole or not at all.
 
+mod arrived;
 mod attempts;
 pub(crate) mod called;
 mod head;
@@ -21,6 +22,7 @@ use http::{Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::sleep;
 
+use self::arrived::Arrived;
 use self::attempts::{Attempts, Sent, Source};
 use self::called::Called;
 use self::head::Head;
@@ -37,21 +39,16 @@ use crate::stages::cors::{self, Cors, Grant};
 use crate::stages::respond::{self, Answer as Made};
 use crate::stages::timeout::timeouts;
 use crate::stages::{fault, redirect, split, transform};
-use crate::trace_headers::{self, Sampling};
 
 /// An answer on its way to the client.
 pub type Reply = Response<Answer<Observed>>;
 
 /// Serves one request. The task that does is bound to `pulse`.
-pub async fn serve(
-    conversation: Arc<Conversation>,
-    pulse: Arc<Pulse>,
-    mut request: Request<Incoming>,
-) -> Reply {
+pub async fn serve(conversation: Arc<Conversation>, pulse: Arc<Pulse>, request: Request<Incoming>) -> Reply {
     pulse.begin(request.body().is_end_stream());
-    trace_headers::prepare(request.headers_mut(), Sampling::Off, &mut rand::rng());
-    let mut record = Record::begin(&conversation, &request);
-    let walked = pulse.unless_over(walk(&conversation, &pulse, request, &mut record)).await;
+    let arrived = Arrived::new(request);
+    let mut record = Record::begin(&conversation, &arrived.request);
+    let walked = pulse.unless_over(walk(&conversation, &pulse, arrived, &mut record)).await;
     match walked.unwrap_or_else(|| Err(reply::stood_still(&pulse, &mut record))) {
         Ok(Sent { response, in_flight, deadline, agreed }) => {
             let (parts, body) = response.into_parts();
@@ -83,13 +80,13 @@ pub async fn serve(
 async fn walk(
     conversation: &Arc<Conversation>,
     pulse: &Arc<Pulse>,
-    mut request: Request<Incoming>,
+    arrived: Arrived<Incoming>,
     record: &mut Record,
 ) -> Result<Sent, Made> {
-    let asked = upgrade::Asked::take(&mut request);
+    let Arrived { request, asked, verdict } = arrived;
     let (parts, body) = request.into_parts();
     let version = parts.version;
-    let head = Head::read(parts).map_err(|why| {
+    let head = verdict.and_then(|()| Head::read(parts)).map_err(|why| {
         tracing::debug!(%why, "a request is refused");
         record.flag(Flag::ProtocolError);
         record.details(Details::CodecError);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::HOST;
+use http::header::{CONNECTION, HOST, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 
@@ -36,8 +36,10 @@ impl<'r> Path<'r> {
     pub(super) fn outgoing(&self, head: &Head, facts: &RequestFacts<'_>) -> Result<Outgoing, NotAPath> {
         let target = facts.target();
         let mut headers = head.headers.clone();
-        super::head::remove_hop_by_hop(&mut headers);
-        headers.remove(HOST);
+        // A wish for another protocol is said again where it is met.
+        for name in [HOST, CONNECTION, UPGRADE] {
+            headers.remove(name);
+        }
         let rewritten = match (self.rule, &self.chosen) {
             (Some(rule), Some(chosen)) => {
                 let rewritten = transform::rewrite(rule, chosen, facts)?;

@@ -1,0 +1,89 @@
+//! A request as everything behind this sees it: rules, endpoints and the access log.
+//!
+//! What was meant for this hop alone is gone before anything is set here, so that no client can have a header taken out
+//! again that Ebb puts in.
+
+use http::Request;
+use hyper::body::Incoming;
+
+use super::head::{self, Malformed};
+use super::upgrade::Asked;
+use crate::trace_headers::{self, Sampling};
+
+/// A request, without what was meant for this hop alone, and with its ids in order.
+pub(super) struct Arrived<B> {
+    /// What is left of it.
+    pub(super) request: Request<B>,
+    /// Its wish for another protocol.
+    pub(super) asked: Option<Asked>,
+    /// Whether it may go on.
+    pub(super) verdict: Result<(), Malformed>,
+}
+
+impl Arrived<Incoming> {
+    /// Takes it from its client.
+    pub(super) fn new(mut request: Request<Incoming>) -> Self {
+        let asked = Asked::take(&mut request);
+        Self::of(request, asked)
+    }
+}
+
+impl<B> Arrived<B> {
+    fn of(mut request: Request<B>, asked: Option<Asked>) -> Self {
+        let headers = request.headers_mut();
+        let verdict = head::strip(headers);
+        trace_headers::prepare(headers, Sampling::Off, &mut rand::rng());
+        // Rules see it, as in Envoy.
+        if let Some(asked) = &asked {
+            asked.restate(headers);
+        }
+        Self { request, asked, verdict }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_set_here_cannot_be_taken_out_by_the_client() {
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let request = Request::get("/")
+            .header("connection", "close, X-Request-Id, traceparent, x-b3-traceid, x-mine")
+            .header("x-request-id", "theirs")
+            .header("traceparent", trace)
+            .header("x-mine", "1")
+            .body(())
+            .unwrap();
+        let Arrived { request, verdict, .. } = Arrived::of(request, None);
+        assert_eq!(verdict, Ok(()));
+        let headers = request.headers();
+        assert!(headers["x-request-id"].len() == 36, "{headers:?}");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+        // Their own trace is theirs to take back, and then it is whole nowhere.
+        for gone in ["connection", "traceparent", "x-b3-traceid", "x-b3-spanid", "x-mine"] {
+            assert!(!headers.contains_key(gone), "{gone}");
+        }
+    }
+
+    #[test]
+    fn a_request_without_such_wishes_keeps_what_it_brought() {
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let request = Request::get("/")
+            .header("x-request-id", "theirs")
+            .header("traceparent", trace)
+            .header("x-forwarded-for", "10.0.0.1")
+            .body(())
+            .unwrap();
+        let Arrived { request, .. } = Arrived::of(request, None);
+        let headers = request.headers();
+        assert_eq!(
+            (&headers["x-request-id"], &headers["traceparent"]),
+            (&"theirs".parse().unwrap(), &trace.parse().unwrap())
+        );
+        assert_eq!(
+            (&headers["x-b3-spanid"], &headers["x-forwarded-for"]),
+            (&"b7ad6b7169203331".parse().unwrap(), &"10.0.0.1".parse().unwrap())
+        );
+    }
+}
