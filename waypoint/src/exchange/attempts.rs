@@ -24,7 +24,7 @@ use crate::serve::pulse::Pulse;
 use crate::stages::respond::Answer as Made;
 use crate::stages::retry::{self, Failure, Verdict};
 use crate::stages::timeout::{Timeouts, expired};
-use crate::upstream::dispatch::{Failed, Taken, Upstream};
+use crate::upstream::dispatch::{Failed, Taken, Unanswered, Upstream};
 use crate::upstream::{Cluster, EffectivePolicy, Permit, PickFacts, Picked};
 
 /// How long the endpoint took for the head of its answer, in milliseconds (Envoy's header).
@@ -34,7 +34,7 @@ const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-servi
 pub(super) enum Source {
     /// None.
     Empty,
-    /// Sent once.
+    /// Sent once; another try has it where the one before sent nothing.
     Once(Option<Moving<Incoming>>),
     /// Kept for another try, or for mirrors.
     Recorded(Recording),
@@ -57,14 +57,6 @@ impl Source {
         }
     }
 
-    /// Whether all of it has been sent, as far as that is known.
-    fn was_sent(&self) -> bool {
-        match self {
-            Self::Empty | Self::Once(_) => true,
-            Self::Recorded(recording) => recording.has_ended(),
-        }
-    }
-
     /// A copy for a mirror.
     pub(super) fn mirror(&self) -> Option<Payload> {
         match self {
@@ -74,11 +66,12 @@ impl Source {
         }
     }
 
-    /// The body from its beginning; `None` when that is gone, and then the request must not be sent.
-    fn payload(&mut self) -> Option<Payload> {
+    /// The body from its beginning; `None` when that is gone, and then the request must not be sent. `unsent` is what the
+    /// try before did not send.
+    fn payload(&mut self, unsent: Option<Payload>) -> Option<Payload> {
         match self {
             Self::Empty => Some(Payload::Empty),
-            Self::Once(body) => body.take().map(Payload::Once),
+            Self::Once(body) => body.take().map(Payload::Once).or(unsent),
             Self::Recorded(recording) => recording.attempt(),
         }
     }
@@ -87,6 +80,7 @@ impl Source {
 /// One request and everything its tries go by.
 pub(super) struct Attempts<'a> {
     pub(super) conversation: &'a Arc<Conversation>,
+    pub(super) pulse: &'a Arc<Pulse>,
     pub(super) cluster: Arc<Cluster>,
     pub(super) outgoing: Outgoing,
     pub(super) source: Source,
@@ -111,6 +105,8 @@ struct Tried {
     picked: Picked,
     began: Instant,
     result: Result<Taken, Ended>,
+    /// The body, if nothing of it was sent.
+    unsent: Option<Payload>,
 }
 
 /// Why a try brought no answer.
@@ -136,12 +132,12 @@ impl Attempts<'_> {
             .map_err(|overflow| none(overflow.into(), record))?;
         let deadline = self.timeouts.total.map(|total| Instant::now() + total);
         let (mut tried, mut retries, mut retrying) = (Vec::new(), 0, None);
-        let mut payload = self.source.payload().expect("nobody has read of the body yet");
+        let mut payload = self.source.payload(None).expect("nobody has read of the body yet");
         loop {
             let policy = self.cluster.policy();
             let picked = self.pick(&policy, &tried).map_err(|why| none(why, record))?;
             tried.push(picked.address);
-            let one = self.one(&policy, picked, (retries + 1, payload), deadline).await;
+            let mut one = self.one(&policy, picked, (retries + 1, payload), deadline).await;
             record.upstream(self.cluster.name(), one.picked.address, one.picked.workload.as_ref());
             record.service(&self.cluster.service());
             self.note(&one);
@@ -164,7 +160,7 @@ impl Attempts<'_> {
                 }
             }
             // Asked for now and not when it is sent: from here on the try before reads no more of it.
-            payload = match self.source.payload() {
+            payload = match self.source.payload(one.unsent.take()) {
                 Some(payload) => payload,
                 None => return self.finish(one, permit, deadline, record),
             };
@@ -213,15 +209,17 @@ impl Attempts<'_> {
         let is_last = left.is_some_and(|left| self.timeouts.per_try.is_none_or(|per_try| left <= per_try));
         let most = if is_last { left } else { self.timeouts.per_try };
         let sending = upstream.send(version, request);
-        let result = match most {
-            None => sending.await.map_err(Ended::Failed),
-            Some(most) => match timeout(most, sending).await {
-                Ok(sent) => sent.map_err(Ended::Failed),
-                Err(_) if is_last => Err(Ended::Expired),
-                Err(_) => Err(Ended::TryExpired),
-            },
+        let sent = match most {
+            None => Ok(sending.await),
+            Some(most) => timeout(most, sending).await,
         };
-        Tried { picked, began, result }
+        let (result, unsent) = match sent {
+            Ok(Ok(taken)) => (Ok(taken), None),
+            Ok(Err(Unanswered { why, unsent })) => (Err(Ended::Failed(why)), unsent),
+            Err(_) if is_last => (Err(Ended::Expired), None),
+            Err(_) => (Err(Ended::TryExpired), None),
+        };
+        Tried { picked, began, result, unsent }
     }
 
     fn verdict(&self, result: &Result<Taken, Ended>, retries: u32) -> Verdict {
@@ -253,7 +251,7 @@ impl Attempts<'_> {
             Err(Ended::Failed(Failed::Overflow(_))) => return,
             Err(Ended::Failed(failed)) if failed.is_of_client() => return,
             Err(Ended::Expired) if self.timeouts.of_client => return,
-            Err(Ended::TryExpired | Ended::Expired) if !self.source.was_sent() => return,
+            Err(Ended::TryExpired | Ended::Expired) if !self.pulse.is_whole() => return,
             Err(Ended::Failed(_)) => Outcome::Failed,
             Err(Ended::TryExpired | Ended::Expired) => Outcome::TimedOut,
         };
@@ -282,7 +280,7 @@ impl Attempts<'_> {
         deadline: Option<Instant>,
         record: &mut Record,
     ) -> Result<Sent, Made> {
-        let Tried { picked, began, result } = one;
+        let Tried { picked, began, result, .. } = one;
         self.source.stop();
         let Taken { mut response, lent } = match result {
             Ok(taken) => taken,

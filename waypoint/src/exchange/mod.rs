@@ -119,8 +119,8 @@ async fn walk(
         Onward::Preflight(answer) => return Err(answer),
         Onward::Answered(answer) => (Err(answer), None),
         Onward::Sent(grant) => {
-            let facing = Facing { conversation, pulse, called: &called, head: &head, facts };
-            (forward(&facing, &path, body, asked, record).await, grant)
+            let facing = Facing { conversation, pulse, called: &called, is_grpc };
+            (forward(&facing, &path, (head, body, asked), record).await, grant)
         }
     };
     answered(&path, grant, sent)
@@ -131,8 +131,7 @@ struct Facing<'a> {
     conversation: &'a Arc<Conversation>,
     pulse: &'a Arc<Pulse>,
     called: &'a Called<'a>,
-    head: &'a Head,
-    facts: RequestFacts<'a>,
+    is_grpc: bool,
 }
 
 /// Sends a request on.
@@ -142,14 +141,13 @@ struct Facing<'a> {
 async fn forward(
     facing: &Facing<'_>,
     path: &Path<'_>,
-    body: Incoming,
-    asked: Option<upgrade::Asked>,
+    (head, body, asked): (Head, Incoming, Option<upgrade::Asked>),
     record: &mut Record,
 ) -> Result<Sent, Made> {
-    let Facing { conversation, pulse, called, head, facts } = facing;
-    let (rule, is_grpc) = (path.rule, facts.is_grpc());
-    let timeouts = timeouts(rule.map(|rule| &*rule.route), facts);
-    let outgoing = path.outgoing(head, facts).map_err(|why| {
+    let Facing { conversation, pulse, called, is_grpc } = *facing;
+    let rule = path.rule;
+    let timeouts = timeouts(rule.map(|rule| &*rule.route), &head.facts(conversation));
+    let outgoing = path.outgoing(head, conversation).map_err(|why| {
         tracing::debug!(%why, "a rewrite makes no path");
         record.details(Details::PathNormalizationFailed);
         respond::answer(StatusCode::INTERNAL_SERVER_ERROR, Bytes::new(), is_grpc)
@@ -158,11 +156,13 @@ async fn forward(
     let cluster = called.cluster(target).map_err(|none| reply::no_upstream(none, is_grpc, record))?;
     let mirrors = rule.map_or_else(Vec::new, |rule| called.mirrors(&rule.route));
     let retry = path.retries();
-    let source = Source::new(body, retry.is_some() || !mirrors.is_empty(), pulse, record);
+    let again = retry.is_some_and(|retry| retry.sends_again()) || !mirrors.is_empty();
+    let source = Source::new(body, again, pulse, record);
     for mirror in mirrors {
         mirror::send(conversation, mirror, &outgoing, &source);
     }
-    let attempts = Attempts { conversation, cluster, outgoing, source, timeouts, retry, asked, is_grpc };
+    let attempts =
+        Attempts { conversation, pulse, cluster, outgoing, source, timeouts, retry, asked, is_grpc };
     attempts.run(record).await
 }
 
@@ -221,3 +221,6 @@ async fn on_the_way<'r>(rule: &'r Rule, facts: &RequestFacts<'_>, record: &mut R
     record.details(Details::DirectResponse);
     Onward::Answered(made)
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 
 use super::head::Head;
 use crate::payload::Payload;
-use crate::routes::{Forward, RequestFacts, Rule};
+use crate::routes::{Forward, Rule};
+use crate::serve::Conversation;
 use crate::stages::retry;
 use crate::stages::transform::{self, Disclosure, NotAPath, Rewritten};
 
@@ -33,27 +34,27 @@ impl<'r> Path<'r> {
     ///
     /// # Errors
     /// When a rewrite makes no path.
-    pub(super) fn outgoing(&self, head: &Head, facts: &RequestFacts<'_>) -> Result<Outgoing, NotAPath> {
-        let target = facts.target();
-        let mut headers = head.headers.clone();
+    pub(super) fn outgoing(&self, head: Head, conversation: &Conversation) -> Result<Outgoing, NotAPath> {
+        let facts = head.facts(conversation);
+        let (target, authority) = (facts.target(), Arc::<str>::from(facts.authority));
+        let rewritten = match (self.rule, &self.chosen) {
+            (Some(rule), Some(chosen)) => transform::rewrite(rule, chosen, &facts)?,
+            _ => Rewritten::default(),
+        };
+        let Head { method, version, mut headers, .. } = head;
         // A wish for another protocol is said again where it is met.
         for name in [HOST, CONNECTION, UPGRADE] {
             headers.remove(name);
         }
-        let rewritten = match (self.rule, &self.chosen) {
-            (Some(rule), Some(chosen)) => {
-                let rewritten = transform::rewrite(rule, chosen, facts)?;
-                let asked = (&*target, facts.authority);
-                transform::request(rule, chosen, &rewritten, asked, Disclosure::default(), &mut headers);
-                rewritten
-            }
-            _ => Rewritten::default(),
-        };
-        let authority = rewritten.authority.unwrap_or_else(|| facts.authority.into());
+        if let (Some(rule), Some(chosen)) = (self.rule, &self.chosen) {
+            let asked = (&*target, &*authority);
+            transform::request(rule, chosen, &rewritten, asked, Disclosure::default(), &mut headers);
+        }
+        let authority = rewritten.authority.unwrap_or(authority);
         let target = rewritten.target.unwrap_or(target);
         let made = target.clone();
         let target = PathAndQuery::try_from(target).map_err(|_| NotAPath { made })?;
-        Ok(Outgoing { method: head.method.clone(), version: head.version, target, authority, headers })
+        Ok(Outgoing { method, version, target, authority, headers })
     }
 }
 

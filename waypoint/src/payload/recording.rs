@@ -41,8 +41,6 @@ struct Recorded {
     bytes: usize,
     /// Too long to be kept, or broken off by the client: what was read is gone.
     lost: bool,
-    /// The client has sent all of it.
-    ended: bool,
     /// Which attempt reads it now; earlier ones are over.
     attempt: u32,
     waker: Option<Waker>,
@@ -69,7 +67,6 @@ impl Recording {
             kept: Vec::new(),
             bytes: 0,
             lost: false,
-            ended: false,
             attempt: 0,
             waker: None,
             mirrors: Vec::new(),
@@ -95,11 +92,6 @@ impl Recording {
     /// Nothing is kept any more: there will be no other attempt.
     pub fn stop(&self) {
         self.lock().lose();
-    }
-
-    /// Whether the client has sent all of it.
-    pub fn has_ended(&self) -> bool {
-        self.lock().ended
     }
 
     /// A copy of everything that will be read, for a mirror; to be asked for before the first attempt reads.
@@ -146,7 +138,6 @@ impl Attempt {
             }
             Poll::Ready(None) => {
                 recorded.keep(Piece::End);
-                recorded.ended = true;
                 self.next += 1;
                 Poll::Ready(None)
             }

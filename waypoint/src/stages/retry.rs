@@ -180,6 +180,21 @@ impl Policy<'_> {
         })
     }
 
+    /// Whether it tries again what may have been sent before: only then is a request's body needed another time. Nothing
+    /// of a body is read before there is a connection to send it on.
+    pub fn sends_again(&self) -> bool {
+        use RetryCondition::*;
+        let answers = !self.statuses.is_empty();
+        answers
+            || self.conditions.iter().any(|condition| match condition {
+                ConnectFailure | ResetBeforeRequest => false,
+                RetriableStatusCodes | RetriableHeaders | Http3PostConnectFailure => false,
+                ServerError | GatewayError | Reset | RefusedStream | RateLimited => true,
+                RetriableClientError | GrpcCancelled | GrpcDeadlineExceeded | GrpcInternal => true,
+                GrpcResourceExhausted | GrpcUnavailable => true,
+            })
+    }
+
     /// How long to wait before a retry, counted from 1: anything from nothing to a span that doubles each time, up to
     /// ten times the first, so that those who failed together do not return together.
     pub fn backoff(&self, retry: u32, rng: &mut impl Rng) -> Duration {

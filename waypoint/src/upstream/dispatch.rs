@@ -44,6 +44,15 @@ pub enum Failed {
     Reset(hyper::Error),
 }
 
+/// No answer to a request.
+#[derive(Debug)]
+pub struct Unanswered {
+    /// Why.
+    pub why: Failed,
+    /// The request's body, where nothing of it was read.
+    pub unsent: Option<Payload>,
+}
+
 impl Failed {
     /// Whether the client broke its request off, of which the endpoint is innocent.
     pub fn is_of_client(&self) -> bool {
@@ -98,8 +107,8 @@ impl Upstream<'_> {
     /// Sends a request in `version` and waits for the head of its answer.
     ///
     /// # Errors
-    /// [`Failed`]: why there is none.
-    pub async fn send(&self, version: Version, mut request: Request<Payload>) -> Result<Taken, Failed> {
+    /// [`Unanswered`]: why there is none.
+    pub async fn send(&self, version: Version, mut request: Request<Payload>) -> Result<Taken, Unanswered> {
         let is_limited = self.is_limited();
         let (service, workload) = (self.cluster.service(), self.workload());
         let key = PoolKey {
@@ -116,7 +125,10 @@ impl Upstream<'_> {
             let mut pooled = match pool(self.conversation, is_limited).take(&key) {
                 Some(pooled) => pooled,
                 // Rare and large: without a box of its own, room for a handshake would be moved about with every request.
-                None => Box::pin(self.connection(&key, is_limited)).await?,
+                None => match Box::pin(self.connection(&key, is_limited)).await {
+                    Ok(pooled) => pooled,
+                    Err(why) => return Err(Unanswered { why, unsent: Some(request.into_body()) }),
+                },
             };
             let is_fresh = pooled.taken == 1;
             let place = pooled.place.upgrade();
@@ -129,11 +141,14 @@ impl Upstream<'_> {
                     });
                 }
                 Err(SendError::Unsent(back)) if !is_fresh => request = *back,
-                Err(SendError::Unsent(_)) => {
+                Err(SendError::Unsent(back)) => {
                     let why = format!("{} closed the connection at once", self.picked.address);
-                    return Err(Failed::Connect(Refusal::ConnectFailed(why.into())));
+                    let why = Failed::Connect(Refusal::ConnectFailed(why.into()));
+                    return Err(Unanswered { why, unsent: Some(back.into_body()) });
                 }
-                Err(SendError::Broken(error)) => return Err(Failed::Reset(error)),
+                Err(SendError::Broken(error)) => {
+                    return Err(Unanswered { why: Failed::Reset(error), unsent: None });
+                }
             }
         }
     }

@@ -126,6 +126,40 @@ fn what_is_not_stated_is_istios_default() {
 }
 
 #[test]
+fn a_body_is_needed_again_where_what_was_sent_is_tried_again() {
+    // What a try that sent nothing can end like: whoever refuses a stream, breaks off or is late was sent it.
+    let unsent = ["connect"];
+    let sent = |it: &&str| !unsent.contains(it) && !it.ends_with("early") && *it != "refused";
+    let check = |policy: &Policy<'_>, words: &str| {
+        let again = retried(policy).iter().any(sent);
+        assert_eq!(policy.sends_again(), again, "{words}");
+    };
+    for words in [
+        "connect-failure",
+        "reset-before-request",
+        "connect-failure,reset-before-request,retriable-headers,http3-post-connect-failure",
+        "retriable-status-codes",
+        "connect-failure,503",
+        "refused-stream",
+        "5xx",
+        "gateway-error",
+        "reset",
+        "envoy-ratelimited",
+        "retriable-4xx",
+        "cancelled",
+        "deadline-exceeded",
+        "internal",
+        "resource-exhausted",
+        "unavailable",
+    ] {
+        check(&of(&on(words)).unwrap(), words);
+    }
+    check(&policy(Under::Nothing).unwrap(), "no route");
+    assert!(!policy(Under::Nothing).unwrap().sends_again());
+    assert!(of(&rule("route: [{destination: {host: reviews}}]")).unwrap().sends_again());
+}
+
+#[test]
 fn retries_come_to_an_end() {
     let rule = on("5xx");
     let policy = of(&rule).unwrap();
