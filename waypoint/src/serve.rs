@@ -31,7 +31,7 @@ use crate::sniff::{self, Sniffed, watch};
 use crate::strict::{StrictIo, Verdicts};
 use crate::upstream::Cluster;
 use crate::worker::Worker;
-use crate::{exchange, tcp};
+use crate::{exchange, record, tcp};
 
 pub mod pulse;
 pub mod withdrawn;
@@ -43,7 +43,7 @@ use self::withdrawn::Withdrawals;
 pub const REQUEST_HEAD_BYTES: usize = 64 * 1024;
 /// Header fields of a request's head (Envoy's default).
 pub const REQUEST_FIELDS: usize = 100;
-/// Time for a request's head to arrive whole once it has begun, in HTTP/1.1. A client that takes longer is answered 400.
+/// Time for a request's head to arrive whole once it has begun, in HTTP/1.1. A client that takes longer is answered 408.
 pub const REQUEST_HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// Time for a client that has begun to speak to show what; then it is HTTP/1.1 where HTTP is declared, and TCP where
 /// nothing is.
@@ -171,6 +171,14 @@ fn client(peer: &Peer, request: &Connect, destination: &Destination) -> SocketAd
 }
 
 async fn http1(conversation: Arc<Conversation>, stream: TunnelIo) {
+    let verdicts = Arc::<Verdicts>::default();
+    carry_http1(conversation.clone(), stream, verdicts.clone()).await;
+    if verdicts.is_head_late() {
+        record::late_head(&conversation, REQUEST_HEAD_DEADLINE);
+    }
+}
+
+async fn carry_http1(conversation: Arc<Conversation>, stream: TunnelIo, verdicts: Arc<Verdicts>) {
     let worker = conversation.worker.clone();
     let pulse = Arc::new(Pulse::of_connection());
     let of_requests = pulse.clone();
@@ -187,7 +195,7 @@ async fn http1(conversation: Arc<Conversation>, stream: TunnelIo) {
     };
     // A client that has said all it will still waits for its answer; one that is gone does not, and nobody reads to see it.
     let mut withdrawn = pin!(stream.withdrawn());
-    let mut connection = pin!(http1_connection(stream, serve));
+    let mut connection = pin!(http1_connection(stream, verdicts, serve));
     // However it ended, its requests have told of themselves.
     tokio::select! {
         _ = pulse.bound(connection.as_mut()) => return,
@@ -202,9 +210,10 @@ async fn http1(conversation: Arc<Conversation>, stream: TunnelIo) {
     }
 }
 
-/// The requests on `io`, one by one, and what `serve` answers them.
+/// The requests on `io`, one by one, and what `serve` answers them; `verdicts` hear of it.
 fn http1_connection<T, F, R, B>(
     io: T,
+    verdicts: Arc<Verdicts>,
     serve: F,
 ) -> http1::UpgradeableConnection<
     TokioIo<StrictIo<T>>,
@@ -217,7 +226,6 @@ where
     B: Body + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let verdicts = Arc::<Verdicts>::default();
     let io = StrictIo::new(io, REQUEST_HEAD_DEADLINE, verdicts.clone());
     let service = service_fn(move |request| {
         let (verdicts, serving) = (verdicts.clone(), serve(request));

@@ -298,14 +298,18 @@ fn clients_that_drip_their_heads_are_cut_and_nobody_waits_for_them() -> Result<(
         open.push(stream);
     }
     let began = Instant::now();
-    let mut cut = Vec::new();
+    let (mut cut, mut told) = (Vec::new(), 0);
     // The deadline is ten seconds; those that have not shown what they speak have two more.
     while !open.is_empty() && began.elapsed() < Duration::from_secs(20) {
         std::thread::sleep(Duration::from_millis(500));
         open.retain_mut(|stream| {
             let dripped = stream.write_all(b"a");
-            let ended = match stream.read(&mut [0; 512]) {
-                Ok(_) => true,
+            let mut answer = [0; 512];
+            let ended = match stream.read(&mut answer) {
+                Ok(_) => {
+                    told += usize::from(answer.starts_with(b"HTTP/1.1 408 "));
+                    true
+                }
                 Err(error) => error.kind() != ErrorKind::WouldBlock,
             };
             let is_over = ended || dripped.is_err();
@@ -318,6 +322,7 @@ fn clients_that_drip_their_heads_are_cut_and_nobody_waits_for_them() -> Result<(
     println!("{} clients cut after {:?} to {:?}", cut.len(), cut.first(), cut.last());
     ensure!(open.is_empty(), "{} clients still drip", open.len());
     ensure!(cut.first().is_some_and(|first| *first > Duration::from_secs(8)), "cut at once");
+    ensure!(told == CLIENTS, "{told} clients were told why");
     ensure!(recorder.take()?.is_empty(), "half a head reached the server");
     footprint.grew_at_most("100 dripping clients", 16 * MIB)?;
     let waypoint = behind.waypoint()?;

@@ -22,6 +22,8 @@ pub enum Details {
     ResponseTimeout,
     /// An attempt's time was up, and it was the last one.
     PerTryTimeout,
+    /// The request's head did not come in time.
+    RequestHeaderTimeout,
     /// Nothing moved on the stream for too long.
     StreamIdleTimeout,
     /// The request, or the stream to the endpoint, lasted longer than it may.
@@ -105,6 +107,7 @@ impl fmt::Display for Details {
             Self::FaultAbort => "fault_filter_abort",
             Self::ResponseTimeout => "upstream_response_timeout",
             Self::PerTryTimeout => "upstream_per_try_timeout",
+            Self::RequestHeaderTimeout => "request_header_timeout",
             Self::StreamIdleTimeout => "stream_idle_timeout",
             Self::MaxDuration => "upstream_max_stream_duration_reached",
             Self::NoHealthyUpstream => "no_healthy_upstream",

@@ -20,6 +20,7 @@ use crate::trace_headers::X_REQUEST_ID;
 
 mod carried;
 mod details;
+mod headless;
 mod ledger;
 mod messages;
 mod parties;
@@ -27,6 +28,7 @@ mod received;
 
 pub use carried::{Carried, Metered};
 pub use details::{Details, Reset};
+pub use headless::late_head;
 pub use ledger::Ledger;
 pub use parties::Parties;
 pub use received::{Counted, Received};

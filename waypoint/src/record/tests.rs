@@ -69,15 +69,15 @@ impl Write for Captured {
 }
 
 /// A proxy that tells what it sees: its log and its metrics can be read back.
-struct Seen {
-    parties: Parties,
+pub(super) struct Seen {
+    pub(super) parties: Parties,
     metrics: Metrics,
     logging: Logging,
     out: Captured,
     _subscriber: tracing::subscriber::DefaultGuard,
 }
 
-fn seen() -> Seen {
+pub(super) fn seen() -> Seen {
     let out = Captured::default();
     let (logging, subscriber) = logging::build("info", LogFormat::Plain, Box::new(out.clone())).unwrap();
     let (metrics, _) = Metrics::build("waypoint", "0");
@@ -106,7 +106,7 @@ impl Seen {
     }
 
     /// The line of the only record there was, without when it began, and with a duration of 0.
-    fn line(&self) -> String {
+    pub(super) fn line(&self) -> String {
         assert!(self.logging.sink.flush(Duration::from_secs(10)));
         let text = String::from_utf8(self.out.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.matches('\n').count(), 1, "one line for each: {text}");

@@ -28,11 +28,18 @@ async fn echo(changed: hyper::upgrade::OnUpgrade) {
 
 /// A client of HTTP/1.1, and the end of its connection.
 fn http1_client() -> (DuplexStream, JoinHandle<()>) {
-    let (client, server) = duplex(64 * 1024);
-    let serving = tokio::spawn(async move {
-        let _ = http1_connection(server, answer).await;
-    });
+    let (client, serving, _) = http1_client_with_verdicts();
     (client, serving)
+}
+
+fn http1_client_with_verdicts() -> (DuplexStream, JoinHandle<()>, Arc<Verdicts>) {
+    let (client, server) = duplex(64 * 1024);
+    let verdicts = Arc::<Verdicts>::default();
+    let told = verdicts.clone();
+    let serving = tokio::spawn(async move {
+        let _ = http1_connection(server, told, answer).await;
+    });
+    (client, serving, verdicts)
 }
 
 /// The same of HTTP/2, with preface and SETTINGS.
@@ -57,7 +64,7 @@ async fn read_all(mut client: DuplexStream) -> String {
 async fn a_head_that_has_begun_has_ten_seconds_however_it_drips() {
     let begun = b"GET / HTTP/1.1\r\nHost: a\r\n";
     for pause in [Duration::from_secs(1), Duration::from_secs(3600)] {
-        let (mut client, serving) = http1_client();
+        let (mut client, serving, verdicts) = http1_client_with_verdicts();
         sleep(Duration::from_secs(100)).await;
         let began = Instant::now();
         client.write_all(begun).await.unwrap();
@@ -75,7 +82,8 @@ async fn a_head_that_has_begun_has_ten_seconds_however_it_drips() {
         }
         assert_eq!(began.elapsed().as_secs(), REQUEST_HEAD_DEADLINE.as_secs(), "with pauses of {pause:?}");
         let answer = read_all(client).await;
-        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\nrequest header timeout") && verdicts.is_head_late(), "{answer}");
     }
 }
 
@@ -109,7 +117,7 @@ async fn a_body_may_take_its_time_and_the_head_behind_it_may_not() {
     serving.await.unwrap();
     assert_eq!(began.elapsed().as_secs(), REQUEST_HEAD_DEADLINE.as_secs());
     let answers = read_all(client).await;
-    assert!(answers.starts_with("HTTP/1.1 200") && answers.contains("HTTP/1.1 400"), "{answers}");
+    assert!(answers.starts_with("HTTP/1.1 200") && answers.contains("HTTP/1.1 408"), "{answers}");
 }
 
 #[tokio::test]

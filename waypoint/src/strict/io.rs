@@ -19,6 +19,10 @@ const FAULT: &[u8] = b"\0";
 /// The same in a head, with its end: the parser looks at a head that came in pieces only once that is there.
 const FAULT_IN_HEAD: &[u8] = b"\0\r\n\r\n";
 
+/// What a client hears whose head does not come in time, in Envoy's words.
+const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain\r\ncontent-length: 22\r\n\
+    connection: close\r\n\r\nrequest header timeout";
+
 /// Reads of `io` only what [`Strict`] lets through.
 #[derive(Debug)]
 pub struct StrictIo<T> {
@@ -33,6 +37,8 @@ pub struct StrictIo<T> {
     head_time: Duration,
     /// The head that is being waited for, and until when.
     waiting: Option<(u64, Pin<Box<Sleep>>)>,
+    /// Whether all that was written has left.
+    is_flushed: bool,
 }
 
 impl<T> StrictIo<T> {
@@ -40,7 +46,7 @@ impl<T> StrictIo<T> {
     /// are answered is told to `verdicts`.
     pub fn new(io: T, head_time: Duration, verdicts: Arc<Verdicts>) -> Self {
         let (strict, held) = (Strict::default(), Vec::new());
-        Self { io, strict, held, verdicts, fault: None, head_time, waiting: None }
+        Self { io, strict, held, verdicts, fault: None, head_time, waiting: None, is_flushed: true }
     }
 
     /// Takes back what may not pass of what `buf` was filled with from `before` on.
@@ -91,7 +97,27 @@ impl<T> StrictIo<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for StrictIo<T> {
+impl<T: AsyncWrite + Unpin> StrictIo<T> {
+    /// Ends the connection because a head is overdue. The parser, which knows no such end, is told nothing but that there
+    /// is no more to read; only where it has not written out what it said before, the refusal is left to it.
+    fn give_up(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) {
+        self.verdicts.head_is_late();
+        if !self.is_flushed {
+            return self.refuse(buf);
+        }
+        self.fault = Some(&[]);
+        self.waiting = None;
+        // A client that does not take this at once is not waited for.
+        let io = &mut self.io;
+        if let Poll::Ready(Ok(_)) = Pin::new(&mut *io).poll_write(cx, LATE)
+            && let Poll::Ready(Ok(())) = Pin::new(&mut *io).poll_flush(cx)
+        {
+            let _ = Pin::new(io).poll_shutdown(cx);
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for StrictIo<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.fault.is_some() {
@@ -108,7 +134,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for StrictIo<T> {
             if read.is_pending() {
                 ready!(this.poll_overdue(cx));
                 tracing::debug!("a request's head did not come in time");
-                this.refuse(buf);
+                this.give_up(cx, buf);
                 return Poll::Ready(Ok(()));
             }
         } else {
@@ -121,7 +147,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for StrictIo<T> {
         if this.fault.is_none() && buf.filled().len() > before && this.poll_overdue(cx).is_ready() {
             tracing::debug!("a request's head comes too slowly");
             buf.set_filled(before);
-            this.refuse(buf);
+            this.give_up(cx, buf);
         }
         Poll::Ready(Ok(()))
     }
@@ -129,7 +155,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for StrictIo<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for StrictIo<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, bytes)
+        let this = self.get_mut();
+        this.is_flushed = false;
+        Pin::new(&mut this.io).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -137,7 +165,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for StrictIo<T> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, slices)
+        let this = self.get_mut();
+        this.is_flushed = false;
+        Pin::new(&mut this.io).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -145,7 +175,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for StrictIo<T> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.io).poll_flush(cx)?;
+        this.is_flushed = flushed.is_ready();
+        flushed.map(Ok)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -11,6 +11,7 @@ use http::StatusCode;
 pub struct Verdicts {
     answered: AtomicU64,
     changed: AtomicBool,
+    late: AtomicBool,
     reader: AtomicWaker,
 }
 
@@ -22,6 +23,15 @@ impl Verdicts {
         }
         self.answered.fetch_add(1, Ordering::Release);
         self.reader.wake();
+    }
+
+    /// Whether the connection was ended because a head did not come in time.
+    pub fn is_head_late(&self) -> bool {
+        self.late.load(Ordering::Acquire)
+    }
+
+    pub(super) fn head_is_late(&self) {
+        self.late.store(true, Ordering::Release);
     }
 
     /// Whether the protocol has changed, once the head of this number, from 1, was answered.
