@@ -1,7 +1,8 @@
 //! TLS towards endpoints as DestinationRules state it, made once and not per connection.
 //!
 //! Files are read again now and then, because certificates are renewed in place; what could be read before stays in use
-//! when they cannot be read now. Never plaintext instead.
+//! when they cannot be read now. Never plaintext instead. The surprising thing: who finds that it is time reads them, and
+//! nobody waits for that but the very first, who have nothing else.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +11,7 @@ use std::time::Duration;
 use common::config::destination::tls::ClientTls;
 use common::refusal::Refusal;
 use common::tls::origin::{Inside, Origin};
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 /// Most different ones that are kept; beyond, all are made anew.
@@ -25,15 +27,9 @@ struct Key {
     inside: Inside,
 }
 
-#[derive(Debug, Clone)]
-struct Made {
-    origin: Arc<Origin>,
-    read: Instant,
-}
-
 /// Those in use.
 #[derive(Debug, Default)]
-pub struct Origins(Mutex<HashMap<Key, Made>>);
+pub struct Origins(Kept<Key, Origin>);
 
 impl Origins {
     /// TLS as stated. `names` are those of the ServiceEntry, of which a certificate has to have one.
@@ -47,30 +43,126 @@ impl Origins {
         inside: Inside,
     ) -> Result<Arc<Origin>, Refusal> {
         let key = Key { tls: tls.clone(), names: names.into(), inside };
-        let known = self.lock().get(&key).cloned();
-        if let Some(known) = known.as_ref().filter(|it| it.read.elapsed() < READ_AGAIN) {
-            return Ok(known.origin.clone());
-        }
         let (stated, names) = (tls.clone(), key.names.clone());
-        let reading = tokio::task::spawn_blocking(move || Origin::read(&stated, &names, inside));
-        let origin = match (reading.await, known) {
-            (Ok(Ok(origin)), _) => Arc::new(origin),
-            (Ok(Err(error)), Some(known)) => {
-                tracing::warn!(%error, "TLS to a backend stays as it was read before");
-                known.origin
+        let read = async move {
+            let reading = tokio::task::spawn_blocking(move || Origin::read(&stated, &names, inside));
+            match reading.await {
+                Ok(read) => read.map_err(|error| Refusal::TlsFailed(error.to_string().into())),
+                Err(_) => Err(Refusal::TlsFailed("the process is ending".into())),
             }
-            (Ok(Err(error)), None) => return Err(Refusal::TlsFailed(error.to_string().into())),
-            (Err(_), _) => return Err(Refusal::TlsFailed("the process is ending".into())),
         };
-        let mut made = self.lock();
-        if made.len() >= MAX_ORIGINS && !made.contains_key(&key) {
-            made.clear();
+        self.0.get(key, read).await
+    }
+}
+
+/// What was read, by what it is made of.
+#[derive(Debug)]
+struct Kept<K, V>(Mutex<HashMap<K, Reading<V>>>);
+
+/// Empty until it was read for the first time.
+#[derive(Debug)]
+struct Reading<V> {
+    cell: Arc<OnceCell<Arc<V>>>,
+    /// When somebody last set out to read it.
+    since: Instant,
+}
+
+impl<K, V> Default for Kept<K, V> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Eq + std::hash::Hash + Clone, V> Kept<K, V> {
+    /// What was read, or what `read` gives: of several at a time one reads.
+    async fn get(&self, key: K, read: impl Future<Output = Result<V, Refusal>>) -> Result<Arc<V>, Refusal> {
+        let (cell, is_due) = self.look(&key);
+        match cell.get() {
+            Some(known) if is_due => match read.await {
+                Ok(read) => {
+                    let read = Arc::new(read);
+                    // One that was forgotten meanwhile stays so.
+                    if let Some(reading) = self.lock().get_mut(&key) {
+                        reading.cell = Arc::new(OnceCell::from(read.clone()));
+                    }
+                    Ok(read)
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "TLS to a backend stays as it was read before");
+                    Ok(known.clone())
+                }
+            },
+            Some(known) => Ok(known.clone()),
+            None => cell.get_or_try_init(|| async { read.await.map(Arc::new) }).await.cloned(),
         }
-        made.insert(key, Made { origin: origin.clone(), read: Instant::now() });
-        Ok(origin)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Made>> {
+    /// What is there, and whether it is the caller who is to read it again.
+    fn look(&self, key: &K) -> (Arc<OnceCell<Arc<V>>>, bool) {
+        let mut all = self.lock();
+        if let Some(reading) = all.get_mut(key) {
+            let is_due = reading.since.elapsed() >= READ_AGAIN;
+            if is_due {
+                reading.since = Instant::now();
+            }
+            return (reading.cell.clone(), is_due);
+        }
+        if all.len() >= MAX_ORIGINS {
+            all.clear();
+        }
+        let cell = Arc::<OnceCell<_>>::default();
+        all.insert(key.clone(), Reading { cell: cell.clone(), since: Instant::now() });
+        (cell, false)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, Reading<V>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use futures_util::future::join_all;
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+
+    /// What many who ask at once get, and how many of them read.
+    async fn ask(kept: &Kept<&'static str, u32>, given: Result<u32, Refusal>) -> (Vec<Option<u32>>, u32) {
+        let reads = Cell::new(0);
+        let one = || async {
+            let read = async {
+                reads.set(reads.get() + 1);
+                sleep(Duration::from_secs(1)).await;
+                given.clone()
+            };
+            kept.get("a", read).await.ok().map(|it| *it)
+        };
+        (join_all((0..5).map(|_| one())).await, reads.get())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_who_ask_at_once_one_reads() {
+        let kept = Kept::default();
+        assert_eq!(ask(&kept, Ok(1)).await, (vec![Some(1); 5], 1));
+        assert_eq!(ask(&kept, Ok(2)).await, (vec![Some(1); 5], 0), "too early");
+        advance(READ_AGAIN).await;
+        let (got, reads) = ask(&kept, Ok(3)).await;
+        // Who reads has the new one, and the others do not wait for it.
+        assert_eq!((got, reads), (vec![Some(3), Some(1), Some(1), Some(1), Some(1)], 1));
+        assert_eq!(ask(&kept, Ok(4)).await, (vec![Some(3); 5], 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_read_again_stays_and_what_never_could_is_refused() {
+        let broken = || Err(Refusal::TlsFailed("broken".into()));
+        let kept = Kept::default();
+        assert_eq!(ask(&kept, broken()).await.0, vec![None; 5]);
+        assert_eq!(ask(&kept, Ok(1)).await, (vec![Some(1); 5], 1), "it is there now");
+        advance(READ_AGAIN).await;
+        assert_eq!(ask(&kept, broken()).await, (vec![Some(1); 5], 1));
+        assert_eq!(ask(&kept, Ok(2)).await, (vec![Some(1); 5], 0), "until it is time again");
     }
 }
