@@ -22,7 +22,7 @@ use common::tls::HandshakeLimiter;
 use futures_util::FutureExt as _;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -45,8 +45,6 @@ pub struct Shared {
     pub routes: ArcSwap<Followed>,
     /// Connections, that wait for the next request, to destinations that allow only so many.
     pub limited: Connections,
-    /// Told when such a connection has been given back or has ended.
-    pub freed: Notify,
 }
 
 /// Routes, the destinations they name, and the snapshot that both are of: what a request goes by from its beginning to

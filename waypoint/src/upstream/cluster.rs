@@ -15,6 +15,7 @@ use common::balance::outlier::{Cause, Detector, Effect, Outcome, Run};
 use common::config::destination::balance::Algorithm;
 use common::snapshot::Endpoints;
 use common::snapshot::model::Service;
+use tokio::sync::Notify;
 
 use super::admission::Usage;
 use super::choices::{Choices, hash_policy};
@@ -35,6 +36,7 @@ pub struct Cluster {
     /// What times in atomics are counted from.
     epoch: Instant,
     usage: Usage,
+    freed: Notify,
     ejections: [AtomicU64; Cluster::CAUSES.len()],
     compiled: ArcSwap<Compiled>,
     /// When the next sweep is due, in nanoseconds since the epoch.
@@ -117,6 +119,7 @@ impl Cluster {
             name,
             epoch: now,
             usage: Usage::default(),
+            freed: Notify::new(),
             ejections: Default::default(),
             compiled: ArcSwap::from_pointee(compiled),
             sweep_due: AtomicU64::new(NEVER),
@@ -227,6 +230,11 @@ impl Cluster {
     /// What is in use now.
     pub fn in_use(&self) -> InUse {
         self.usage.in_use()
+    }
+
+    /// Told when one of its connections has ended, or takes requests again: of those that may be only so many.
+    pub(super) fn freed(&self) -> &Notify {
+        &self.freed
     }
 
     pub(super) fn usage(&self) -> &Usage {

@@ -9,6 +9,7 @@ pub mod admission;
 mod choices;
 pub mod cluster;
 pub mod clusters;
+mod connecting;
 pub mod connection;
 pub mod dispatch;
 pub mod endpoint;

@@ -16,6 +16,10 @@ use tokio::time::Instant;
 
 use super::connection::Sender;
 
+mod shared;
+
+use self::shared::Expected;
+
 /// Connections without a request that one pool keeps, of all keys; a further one is closed.
 pub const MAX_IDLE_CONNECTIONS: usize = 4096;
 /// How often connections that were idle for too long are looked for.
@@ -80,6 +84,8 @@ struct Kept {
     by_key: HashMap<PoolKey, Vec<Waiting>>,
     /// How many there are of all keys.
     count: usize,
+    /// Those that requests are making now, and others may wait for: never more than there are requests.
+    expected: HashMap<PoolKey, Expected>,
 }
 
 impl Connections {

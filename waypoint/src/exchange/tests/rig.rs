@@ -203,7 +203,6 @@ fn worker(certificates: &std::path::Path, log: &Logging) -> Worker {
             clusters,
             routes: ArcSwap::from_pointee(routes),
             limited: Connections::default(),
-            freed: Default::default(),
         }),
         turns: Default::default(),
         mirrors: Arc::new(Semaphore::new(0)),

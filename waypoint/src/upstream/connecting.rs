@@ -1,0 +1,161 @@
+//! Connections to the endpoint of an [`Upstream`]: one that is given back, one that another request makes, or a new one.
+//!
+//! Knows no requests. Every wait here is over after the policy's `connectTimeout`.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Instant;
+
+use common::balance::budget::Resource;
+use common::balance::outlier::Outcome;
+use common::refusal::Refusal;
+use common::tls::origin::Inside;
+use http::Version;
+use tokio::time::{Instant as Moment, timeout, timeout_at};
+
+use super::connection::{Place, Secured, Transport};
+use super::dispatch::{Failed, Upstream, pool};
+use super::pool::{Connections, Held, PoolKey, Pooled};
+use super::{Cluster, Permit};
+
+impl Upstream<'_> {
+    /// A byte stream to the endpoint, and what counts it as long as it lives.
+    ///
+    /// # Errors
+    /// [`Failed`] when it cannot be had.
+    pub async fn open(&self) -> Result<(Transport, impl Send + 'static), Failed> {
+        let place = match self.is_limited() {
+            true => {
+                let admitted = self.cluster.admit(Resource::Connection, Instant::now());
+                Some((admitted.map_err(Failed::Overflow)?, Freed(self.cluster.clone())))
+            }
+            false => None,
+        };
+        let mut transport = self.connect(Inside::Bytes).await?;
+        // Of HTTP routes nothing is tunnelled, as in Istio.
+        if let Some(tunnel) = &self.policy.tunnel {
+            let asking = timeout(self.policy.connect_timeout, transport.through(tunnel));
+            let late = || Refusal::ConnectFailed("no answer from the forward proxy in time".into());
+            transport = asking.await.map_err(|_| late()).flatten().map_err(Failed::Connect)?;
+        }
+        self.picked.attempt.note(Outcome::Opened, Instant::now());
+        Ok((transport, (place, self.picked.attempt.endpoint().connected())))
+    }
+
+    /// A new connection, or a share in one of HTTP/2 that another request is making.
+    pub(super) async fn connection(&self, key: &PoolKey, is_limited: bool) -> Result<Pooled, Failed> {
+        let pool = pool(self.conversation, is_limited);
+        let _pending = self.cluster.admit(Resource::Pending, Instant::now()).map_err(Failed::Overflow)?;
+        let late = Moment::now() + self.policy.connect_timeout;
+        if key.version != Version::HTTP_2 {
+            return self.make(pool, key, is_limited, late).await;
+        }
+        let requests = self.policy.max_requests_per_connection.map_or(u32::MAX, NonZeroU32::get);
+        let most = requests.min(self.policy.max_concurrent_streams);
+        pool.share(key, (most, late), || self.make(pool, key, is_limited, late)).await
+    }
+
+    /// A new connection; where there may be only so many, perhaps one that was given back meanwhile.
+    async fn make(
+        &self,
+        pool: &Connections,
+        key: &PoolKey,
+        is_limited: bool,
+        late: Moment,
+    ) -> Result<Pooled, Failed> {
+        let place = match is_limited {
+            true => match self.wait_for_place(pool, key, late).await? {
+                Turn::Used(pooled) => return Ok(pooled),
+                Turn::New(permit) => Some((permit, Freed(self.cluster.clone()))),
+            },
+            false => None,
+        };
+        let inside = if key.version == Version::HTTP_2 { Inside::Http2 } else { Inside::Http1 };
+        let transport = self.connect(inside).await?;
+        let held: Arc<Held> = Arc::new((place, self.picked.attempt.endpoint().connected()));
+        let place = Arc::downgrade(&held);
+        let keepalive = self.policy.http2_keepalive;
+        let sender = transport.begin(key.version, keepalive, held).await.map_err(Failed::Connect)?;
+        self.picked.attempt.note(Outcome::Connected, Instant::now());
+        let most = self.policy.max_requests_per_connection.map(NonZeroU32::get);
+        let until = self.policy.max_connection_duration.map(|most| Moment::now() + most);
+        let mut pooled = Pooled {
+            sender,
+            taken: 0,
+            most,
+            idle: self.policy.http_idle_timeout,
+            until,
+            most_streams: self.policy.max_concurrent_streams,
+            streams: Arc::default(),
+            place,
+        };
+        match pooled.share() {
+            Some(shared) => {
+                pool.keep(key, pooled);
+                self.cluster.freed().notify_waiters();
+                Ok(shared)
+            }
+            None => {
+                pooled.taken = 1;
+                Ok(pooled)
+            }
+        }
+    }
+
+    /// Waits until a connection has been given back, or there may be another one.
+    async fn wait_for_place(&self, pool: &Connections, key: &PoolKey, late: Moment) -> Result<Turn, Failed> {
+        loop {
+            // Listened to before the look, so that a connection given back in between is not missed.
+            let freed = self.cluster.freed().notified();
+            if let Some(pooled) = pool.take(key) {
+                return Ok(Turn::Used(pooled));
+            }
+            match self.cluster.admit(Resource::Connection, Instant::now()) {
+                Ok(permit) => return Ok(Turn::New(permit)),
+                // One that waits for another endpoint or client is in the way; its end is told like any other.
+                Err(overflow) => {
+                    pool.evict(&key.cluster);
+                    timeout_at(late, freed).await.map_err(|_| Failed::Overflow(overflow))?;
+                }
+            }
+        }
+    }
+
+    async fn connect(&self, inside: Inside) -> Result<Transport, Failed> {
+        let (conversation, service) = (self.conversation, self.cluster.service());
+        let place = Place {
+            address: self.picked.address,
+            workload: self.workload(),
+            client: conversation.client,
+            host: Some(service.hostname.clone()),
+            baggage: conversation.baggage.clone(),
+            keepalive: self.policy.tcp_keepalive.clone(),
+        };
+        let names = || service.external.iter().flat_map(|it| it.subject_alt_names.iter().cloned()).collect();
+        let secured = self.policy.tls.clone().map(|tls| Secured { tls, names: names(), inside });
+        let connecting = conversation.worker.connector.connect(&place, secured.as_ref());
+        let late = || Refusal::ConnectFailed(format!("no answer from {} in time", place.address).into());
+        timeout(self.policy.connect_timeout, connecting)
+            .await
+            .map_err(|_| late())
+            .flatten()
+            .map_err(Failed::Connect)
+    }
+}
+
+/// What a request to a destination that allows only so many connections has waited for.
+enum Turn {
+    /// A connection that another one has given back.
+    Used(Pooled),
+    /// A place for a new one.
+    New(Permit),
+}
+
+/// Tells those who wait for a connection of a cluster that one has ended, or takes requests again.
+pub(super) struct Freed(pub(super) Arc<Cluster>);
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        self.0.freed().notify_waiters();
+    }
+}
