@@ -32,8 +32,8 @@ use crate::exchange::MAX_MIRRORS_IN_FLIGHT;
 use crate::record::Ledger;
 use crate::routes::{ServiceRoutes, View};
 use crate::settings::Settings;
-use crate::upstream::connection::{Connector, Myself};
 use crate::upstream::origins::Origins;
+use crate::upstream::transport::{Connector, Myself};
 use crate::upstream::{Clusters, Vantage};
 use crate::worker::{Followed, Shared, Worker, listen};
 

@@ -13,8 +13,8 @@ use crate::record::Carried;
 use crate::routes::ConnectionFacts;
 use crate::serve::Conversation;
 use crate::stages::split;
-use crate::upstream::connection::Transport;
 use crate::upstream::dispatch::{Failed, Upstream};
+use crate::upstream::transport::Transport;
 use crate::upstream::{Cluster, PickFacts};
 
 /// Carries `client` to an endpoint and to its end. `server_name` is what its TLS names, if it is TLS.

@@ -30,8 +30,8 @@ use crate::accept;
 use crate::farewell::callers_know;
 use crate::record::Ledger;
 use crate::routes::{Tables, View};
-use crate::upstream::connection::Connector;
 use crate::upstream::pool::{Connections, SWEEP_INTERVAL};
+use crate::upstream::transport::Connector;
 use crate::upstream::{Clusters, Destinations, Pickers};
 
 /// Connections that wait to be accepted.

@@ -4,14 +4,14 @@
 //! exchanged inside when configuration changes or an endpoint is ejected or returns. Readers never wait. The lock is for
 //! those who exchange it, and for failures on their way to the detector. Knows no connections and no clock.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use common::balance::budget::{InUse, Overflow, Resource};
 use common::balance::hash_key::HashPolicy;
-use common::balance::outlier::{Cause, Detector, Effect, Outcome, Run};
+use common::balance::outlier::{Cause, Detector};
 use common::config::destination::balance::Algorithm;
 use common::snapshot::Endpoints;
 use common::snapshot::model::Service;
@@ -23,8 +23,10 @@ use super::members::{self, Here, Member, Wanted};
 use super::rules::Applied;
 use super::{ClusterKey, EffectivePolicy, EndpointState, Permit};
 
-/// Sweeps that are made up for at once when nobody came for long: more than a forgiven endpoint ever needs.
-const MAX_SWEEPS_AT_ONCE: u32 = 64;
+mod ejections;
+
+use self::ejections::track;
+
 /// No sweep is due.
 const NEVER: u64 = u64::MAX;
 
@@ -241,102 +243,6 @@ impl Cluster {
         &self.usage
     }
 
-    /// How often endpoints were ejected.
-    pub fn ejections(&self, cause: Cause) -> u64 {
-        self.ejections[position(cause)].load(Ordering::Relaxed)
-    }
-
-    /// Takes note of what an endpoint did. A success that ends nothing touches no lock.
-    pub(super) fn note(
-        &self,
-        endpoint: &Arc<EndpointState>,
-        outcome: Outcome,
-        now: Instant,
-    ) -> Option<Cause> {
-        let compiled = self.compiled.load();
-        let effect = compiled.policy.outlier.as_ref()?.effect(outcome);
-        let run = match effect {
-            Effect::Lengthens(run) => run,
-            Effect::Ends(run) if endpoint.may_run(run) => run,
-            Effect::Ends(_) | Effect::Nothing => return None,
-        };
-        drop(compiled);
-        self.record(endpoint, run, outcome, now)
-    }
-
-    fn record(
-        &self,
-        endpoint: &Arc<EndpointState>,
-        run: Run,
-        outcome: Outcome,
-        now: Instant,
-    ) -> Option<Cause> {
-        let mut detector = self.lock();
-        let compiled = self.compiled.load_full();
-        let settings = compiled.policy.outlier.as_ref()?;
-        let at = members::at(&compiled.members, endpoint.address)?;
-        if !Arc::ptr_eq(&compiled.members[at].state, endpoint) {
-            // Its successor has the address now, and is not to pay for it.
-            return None;
-        }
-        let cause = detector.record(settings, endpoint.address, outcome, now);
-        endpoint.set_run(run, matches!(settings.effect(outcome), Effect::Lengthens(_)));
-        let ejected = cause?;
-        endpoint.eject();
-        self.ejections[position(ejected)].fetch_add(1, Ordering::Relaxed);
-        if self.sweep_due.load(Ordering::Relaxed) == NEVER {
-            self.sweep_due.store(self.nanos(now + settings.interval), Ordering::Relaxed);
-        }
-        self.compiled.store(Arc::new(compiled.with(compiled.members.clone())));
-        cause
-    }
-
-    /// Ends the ejections whose time is over. Costs one load when none can be; to be called at least about every
-    /// `interval`, which picking does too.
-    pub fn sweep(&self, now: Instant) {
-        let due = self.sweep_due.load(Ordering::Relaxed);
-        if due == NEVER || self.nanos(now) < due {
-            return;
-        }
-        let mut detector = self.lock();
-        let compiled = self.compiled.load_full();
-        let Some(settings) = &compiled.policy.outlier else { return };
-        // Another may have been quicker.
-        let due = self.sweep_due.load(Ordering::Relaxed);
-        if due == NEVER || self.nanos(now) < due {
-            return;
-        }
-        let (returned, next) = self.catch_up(&mut detector, settings, due, now);
-        let settled = detector.is_settled();
-        self.sweep_due.store(if settled { NEVER } else { next }, Ordering::Relaxed);
-        for address in &returned {
-            let Some(at) = members::at(&compiled.members, *address) else { continue };
-            compiled.members[at].state.restore();
-        }
-        if !returned.is_empty() {
-            self.compiled.store(Arc::new(compiled.with(compiled.members.clone())));
-        }
-    }
-
-    /// The sweeps that were due since the last one, each for its own time; and when the next is due.
-    fn catch_up(
-        &self,
-        detector: &mut Detector,
-        settings: &common::balance::outlier::Settings,
-        due: u64,
-        now: Instant,
-    ) -> (Vec<std::net::SocketAddr>, u64) {
-        let interval = settings.interval.max(Duration::from_millis(1));
-        let first = now.checked_sub(interval.saturating_mul(MAX_SWEEPS_AT_ONCE - 1)).unwrap_or(self.epoch);
-        let mut at = (self.epoch + Duration::from_nanos(due)).max(first);
-        let mut returned = Vec::new();
-        while at <= now {
-            returned.extend(detector.sweep(settings, at));
-            at += interval;
-        }
-        (returned, self.nanos(at))
-    }
-
     /// Does something while nobody else can have the lock.
     #[cfg(test)]
     pub(super) fn while_locked<T>(&self, act: impl FnOnce() -> T) -> T {
@@ -386,30 +292,5 @@ fn hash_of(policy: &EffectivePolicy) -> Option<HashPolicy> {
     match &policy.algorithm {
         Algorithm::ConsistentHash(hash) => Some(hash_policy(hash)),
         _ => None,
-    }
-}
-
-/// Tells the detector who the endpoints are. What it knew of one that another pod has taken the place of is forgotten;
-/// without a detection all is.
-fn track(detector: &mut Detector, policy: &EffectivePolicy, before: &[Member], now: &[Member]) {
-    if policy.outlier.is_none() {
-        detector.track([]);
-        for state in now.iter().map(|it| &it.state) {
-            state.restore();
-        }
-        return;
-    }
-    let stayed = now.iter().filter(|member| {
-        members::at(before, member.address).is_some_and(|at| Arc::ptr_eq(&before[at].state, &member.state))
-    });
-    detector.track(stayed.map(|it| it.address));
-    detector.track(now.iter().map(|it| it.address));
-}
-
-fn position(cause: Cause) -> usize {
-    match cause {
-        Cause::Consecutive5xx => 0,
-        Cause::ConsecutiveGateway => 1,
-        Cause::ConsecutiveLocalOrigin => 2,
     }
 }

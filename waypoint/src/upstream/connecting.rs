@@ -13,9 +13,9 @@ use common::tls::origin::Inside;
 use http::Version;
 use tokio::time::{Instant as Moment, timeout, timeout_at};
 
-use super::connection::{Place, Secured, Transport};
 use super::dispatch::{Failed, Upstream, pool};
 use super::pool::{Connections, Held, PoolKey, Pooled};
+use super::transport::{Place, Secured, Transport};
 use super::{Cluster, Permit};
 
 impl Upstream<'_> {

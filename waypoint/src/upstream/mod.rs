@@ -23,6 +23,7 @@ pub mod rules;
 mod status;
 #[cfg(test)]
 mod tests;
+pub mod transport;
 
 use std::fmt;
 use std::sync::Arc;

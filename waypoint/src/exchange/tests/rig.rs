@@ -37,8 +37,9 @@ use crate::routes::tests::{Desk, view};
 use crate::serve::Conversation;
 use crate::serve::pulse::Pulse;
 use crate::settings::Settings;
-use crate::upstream::connection::{Connector, Myself, Sender};
+use crate::upstream::connection::Sender;
 use crate::upstream::pool::{Connections, PoolKey, Pooled};
+use crate::upstream::transport::{Connector, Myself};
 use crate::upstream::{ClusterKey, Clusters, Vantage};
 use crate::worker::{Followed, Shared, Worker};
 
