@@ -14,6 +14,7 @@ use common::hbone::request::{Baggage, Connect};
 use common::hbone::server::Incoming as Asked;
 use common::snapshot::model::Workload;
 use common::telemetry::labels::Reporter;
+use futures_util::FutureExt as _;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
@@ -228,12 +229,11 @@ where
 {
     let io = StrictIo::new(io, REQUEST_HEAD_DEADLINE, verdicts.clone());
     let service = service_fn(move |request| {
-        let (verdicts, serving) = (verdicts.clone(), serve(request));
-        async move {
-            let reply = serving.await;
+        let verdicts = verdicts.clone();
+        serve(request).map(move |reply| {
             verdicts.answered(reply.status());
             Ok(reply)
-        }
+        })
     });
     http1_server().serve_connection(TokioIo::new(io), service).with_upgrades()
 }

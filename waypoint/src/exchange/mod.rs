@@ -14,6 +14,8 @@ mod outgoing;
 mod reply;
 mod upgrade;
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -48,7 +50,11 @@ pub async fn serve(conversation: Arc<Conversation>, pulse: Arc<Pulse>, request: 
     pulse.begin(request.body().is_end_stream());
     let arrived = Arrived::new(request);
     let mut record = Record::begin(&conversation, &arrived.request);
-    let walked = pulse.unless_over(walk(&conversation, &pulse, arrived, &mut record)).await;
+    let walked = {
+        // In its place from the beginning: it is large, and would be moved there with every request.
+        let mut walk = pin!(walk(&conversation, &pulse, arrived, &mut record));
+        poll_fn(|cx| pulse.poll_unless_over(cx, walk.as_mut())).await
+    };
     match walked.unwrap_or_else(|| Err(reply::stood_still(&pulse, &mut record))) {
         Ok(Sent { response, in_flight, deadline, agreed }) => {
             let (parts, body) = response.into_parts();

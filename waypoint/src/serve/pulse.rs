@@ -13,6 +13,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::rt::Executor;
+use pin_project_lite::pin_project;
+use tokio::task::futures::TaskLocalFuture;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// How long a request may stand still: nothing of it arrives, and nothing of its answer leaves (Envoy's default of
@@ -137,13 +139,15 @@ impl Pulse {
     }
 
     /// What `walk` comes to; `None` when the request stood still before that. Only for what [`Pulse::bound`] runs.
-    pub async fn unless_over<T>(&self, walk: impl Future<Output = T>) -> Option<T> {
-        let mut walk = pin!(walk);
-        poll_fn(|cx| match self.over() {
+    pub fn poll_unless_over<F: Future>(
+        &self,
+        cx: &mut Context<'_>,
+        walk: Pin<&mut F>,
+    ) -> Poll<Option<F::Output>> {
+        match self.over() {
             Some(_) => Poll::Ready(None),
-            None => walk.as_mut().poll(cx).map(Some),
-        })
-        .await
+            None => walk.poll(cx).map(Some),
+        }
     }
 
     /// Runs `work`, which carries the request. When the request is [over](Self::over), `work` is run once more, so that it
@@ -151,19 +155,26 @@ impl Pulse {
     pub async fn bound<F: Future>(&self, mut work: Pin<&mut F>) -> Option<F::Output> {
         let mut timer = pin!(sleep_until(self.epoch));
         let mut armed = None;
-        poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(done) = work.as_mut().poll(cx) {
-                    return Poll::Ready(Some(done));
-                }
-                if self.over().is_some() {
-                    return Poll::Ready(None);
-                }
-                let over = ready!(self.poll_over(cx, timer.as_mut(), &mut armed));
-                self.over.store(over as u8, Relaxed);
+        poll_fn(|cx| self.poll_bound(cx, work.as_mut(), timer.as_mut(), &mut armed)).await
+    }
+
+    fn poll_bound<F: Future>(
+        &self,
+        cx: &mut Context<'_>,
+        mut work: Pin<&mut F>,
+        mut timer: Pin<&mut Sleep>,
+        armed: &mut Option<Instant>,
+    ) -> Poll<Option<F::Output>> {
+        loop {
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(Some(done));
             }
-        })
-        .await
+            if self.over().is_some() {
+                return Poll::Ready(None);
+            }
+            let over = ready!(self.poll_over(cx, timer.as_mut(), armed));
+            self.over.store(over as u8, Relaxed);
+        }
     }
 
     /// Ready when the request is to be ended. The timer is set anew only where it would fire too late, and when it has
@@ -220,10 +231,30 @@ where
 {
     fn execute(&self, stream: F) {
         let pulse = Arc::new(Pulse::of_request());
-        tokio::spawn(async move {
-            let stream = pin!(OF_STREAM.scope(pulse.clone(), stream));
-            pulse.bound(stream).await;
-        });
+        let timer = sleep_until(pulse.epoch);
+        let stream = OF_STREAM.scope(pulse.clone(), stream);
+        tokio::spawn(Stream { stream, timer, armed: None, pulse });
+    }
+}
+
+pin_project! {
+    /// The task of a stream: [`Pulse::bound`], which would keep room for a stream twice, and it is large.
+    struct Stream<F> {
+        #[pin]
+        stream: TaskLocalFuture<Arc<Pulse>, F>,
+        #[pin]
+        timer: Sleep,
+        armed: Option<Instant>,
+        pulse: Arc<Pulse>,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Stream<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        this.pulse.poll_bound(cx, this.stream, this.timer, this.armed).map(drop)
     }
 }
 

@@ -101,10 +101,10 @@ impl<T: AsyncWrite + Unpin> StrictIo<T> {
     /// Ends the connection because a head is overdue. The parser, which knows no such end, is told nothing but that there
     /// is no more to read; only where it has not written out what it said before, the refusal is left to it.
     fn give_up(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) {
-        self.verdicts.head_is_late();
         if !self.is_flushed {
             return self.refuse(buf);
         }
+        self.verdicts.head_is_late();
         self.fault = Some(&[]);
         self.waiting = None;
         // A client that does not take this at once is not waited for.

@@ -75,7 +75,8 @@ async fn who_can_still_be_answered_is() {
     let pulse = Pulse::of_request();
     let began = Instant::now();
     let work = async {
-        let walked = pulse.unless_over(pending::<()>()).await;
+        let mut walk = pin!(pending::<()>());
+        let walked = poll_fn(|cx| pulse.poll_unless_over(cx, walk.as_mut())).await;
         assert!(walked.is_none() && began.elapsed() == STREAM_IDLE_DEADLINE);
         pulse.renew();
         sleep(SECOND).await;
