@@ -153,8 +153,8 @@ fn among<T>(any: &[T], none: &[T], holds: impl Fn(&T) -> bool) -> bool {
     (any.is_empty() || any.iter().any(&holds)) && !none.iter().any(&holds)
 }
 
-/// Compares `<trust domain>/ns/<namespace>/sa/<account>` without writing it out.
-fn is_principal(identity: &Identity, want: &StringMatch) -> bool {
+/// Whether an identity is the principal asked for. Compares `<trust domain>/ns/<namespace>/sa/<account>` without writing it out.
+pub fn is_principal(identity: &Identity, want: &StringMatch) -> bool {
     let Identity { trust_domain, namespace, service_account } = identity;
     fits(want, &[trust_domain, "/ns/", namespace, "/sa/", service_account])
 }

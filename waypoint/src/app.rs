@@ -152,8 +152,12 @@ fn shared(settings: &Settings, mesh: &Reader, readiness: &Readiness) -> Arc<Shar
     let cluster_domain = settings.node.cluster_domain.as_str().into();
     let view = View { waypoint: given.gateway.clone(), cluster_domain };
     let routes = Followed::nothing(view, &clusters);
-    let shared =
-        Arc::new(Shared { clusters, routes: ArcSwap::from_pointee(routes), limited: Default::default() });
+    let shared = Arc::new(Shared {
+        clusters,
+        routes: ArcSwap::from_pointee(routes),
+        limited: Default::default(),
+        live: Default::default(),
+    });
     let (following, mut mesh) = (shared.clone(), mesh.clone());
     let first = readiness.await_task("routes of the first manifests");
     tokio::spawn(async move {

@@ -40,6 +40,9 @@ pub enum BodyError {
     /// Somebody else reads it by now.
     #[error("the request is sent again elsewhere")]
     Superseded,
+    /// A policy that came meanwhile denies it; its name, or nothing when none of those that allow matched.
+    #[error("policy no longer allows it")]
+    Denied(Option<Arc<str>>),
 }
 
 /// A body that is sent upstream.

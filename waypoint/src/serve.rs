@@ -12,6 +12,7 @@ use std::time::Duration;
 use common::hbone::io::TunnelIo;
 use common::hbone::request::{Baggage, Connect};
 use common::hbone::server::Incoming as Asked;
+use common::refusal::Refusal;
 use common::snapshot::model::Workload;
 use common::telemetry::labels::Reporter;
 use futures_util::FutureExt as _;
@@ -24,6 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::accept::Peer;
+use crate::authz::live::Watched;
 use crate::destination::{Destination, Protocol};
 use crate::exchange::called::Called;
 use crate::farewell::{silence_is_over, time_to_move};
@@ -89,6 +91,8 @@ pub struct Conversation {
     pub original: SocketAddr,
     /// The destination that a pod is when it was called itself, made when it is first asked for.
     pub pod: OnceLock<Option<Arc<Cluster>>>,
+    /// Its requests, for as long as they are under way.
+    pub live: Watched,
 }
 
 /// Serves one CONNECT to its end.
@@ -105,6 +109,9 @@ pub async fn serve(worker: Arc<Worker>, peer: Arc<Peer>, incoming: Asked) {
                 let worker = worker.clone();
                 let original = destination.address(&incoming.request.authority, peer.local);
                 let pod = OnceLock::new();
+                let Some(live) = worker.shared.live.enter() else {
+                    return incoming.refuse(Refusal::LimitReached("MAX_CONVERSATIONS").status());
+                };
                 Arc::new(Conversation {
                     worker,
                     peer,
@@ -115,6 +122,7 @@ pub async fn serve(worker: Arc<Worker>, peer: Arc<Peer>, incoming: Asked) {
                     original,
                     pod,
                     proved,
+                    live,
                 })
             }
             Err(refusal) => {

@@ -8,6 +8,7 @@ use common::refusal::Refusal;
 use tokio::io::copy_bidirectional;
 use tokio::time::sleep;
 
+use crate::authz::standing::Standing;
 use crate::exchange::called::Called;
 use crate::record::Carried;
 use crate::routes::ConnectionFacts;
@@ -21,6 +22,12 @@ use crate::upstream::{Cluster, PickFacts};
 pub async fn carry(conversation: &Arc<Conversation>, client: TunnelIo, server_name: Option<&str>) {
     let worker = &conversation.worker;
     let mut record = Carried::begin(conversation);
+    let Some(standing) = Standing::connection(conversation, server_name) else {
+        return record.refuse(Refusal::LimitReached("MAX_CHUNKS"));
+    };
+    if let Err(denial) = standing.admit() {
+        return record.refuse(denial.into());
+    }
     let carried = async {
         let cluster = cluster(conversation, server_name)?;
         let policy = cluster.policy();
@@ -51,7 +58,7 @@ pub async fn carry(conversation: &Arc<Conversation>, client: TunnelIo, server_na
         Ok(())
     };
     let refused: Result<(), Refusal> = tokio::select! {
-        ended = carried => ended,
+        ended = standing.unless_revoked(carried) => ended.unwrap_or_else(|denial| Err(denial.into())),
         () = worker.end.cancelled() => Ok(()),
     };
     if let Err(refusal) = refused {

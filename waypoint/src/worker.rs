@@ -27,6 +27,8 @@ use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::accept;
+use crate::authz::Policies;
+use crate::authz::live::Registry;
 use crate::farewell::callers_know;
 use crate::record::Ledger;
 use crate::routes::{Tables, View};
@@ -45,6 +47,8 @@ pub struct Shared {
     pub routes: ArcSwap<Followed>,
     /// Connections, that wait for the next request, to destinations that allow only so many.
     pub limited: Connections,
+    /// What is under way and judged again when policies change.
+    pub live: Arc<Registry>,
 }
 
 /// Routes, the destinations they name, and the snapshot that both are of: what a request goes by from its beginning to
@@ -53,18 +57,30 @@ pub struct Followed {
     mesh: Arc<Snapshot>,
     tables: Arc<Tables>,
     destinations: Destinations,
+    policies: Arc<Policies>,
 }
 
 impl Followed {
     /// No routes, of a waypoint that stands for a Gateway.
     pub fn nothing(view: View, clusters: &Clusters) -> Self {
         let mesh = Arc::<Snapshot>::default();
-        Self { tables: Arc::new(Tables::new(view, &mesh)), destinations: clusters.now(), mesh }
+        let policies = Arc::new(Policies::none(view.waypoint.clone()));
+        Self { tables: Arc::new(Tables::new(view, &mesh)), destinations: clusters.now(), mesh, policies }
     }
 
     /// The routes.
     pub fn tables(&self) -> &Arc<Tables> {
         &self.tables
+    }
+
+    /// The snapshot they are of.
+    pub fn mesh(&self) -> &Arc<Snapshot> {
+        &self.mesh
+    }
+
+    /// The AuthorizationPolicies of that snapshot.
+    pub fn policies(&self) -> &Arc<Policies> {
+        &self.policies
     }
 
     /// The destinations they name.
@@ -80,7 +96,13 @@ impl Shared {
         let before = self.routes.load();
         let tables = Arc::new(before.tables.update(&before.mesh, mesh));
         let destinations = self.clusters.now();
-        self.routes.store(Arc::new(Followed { mesh: mesh.clone(), tables, destinations }));
+        let mut policies = Policies::clone(&before.policies);
+        let have_changed = policies.update(&before.mesh, mesh);
+        let policies = if have_changed { Arc::new(policies) } else { before.policies.clone() };
+        self.routes.store(Arc::new(Followed { mesh: mesh.clone(), tables, destinations, policies }));
+        if have_changed {
+            self.live.changed();
+        }
     }
 
     /// The routes in force, and what goes with them.

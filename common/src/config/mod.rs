@@ -13,6 +13,7 @@ pub mod destination;
 pub mod entry;
 pub mod names;
 pub mod note;
+pub mod path_template;
 pub mod routing;
 pub mod security;
 pub mod waypoint;

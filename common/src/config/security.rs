@@ -4,8 +4,10 @@
 
 use std::sync::Arc;
 
+use http::HeaderName;
 use ipnet::IpNet;
 
+use super::path_template::PathTemplate;
 use super::{Labels, ObjectName};
 use crate::snapshot::model::StringMatch;
 
@@ -33,6 +35,8 @@ pub struct AuthorizationPolicy {
     pub targets: Box<[TargetRef]>,
     /// What it does.
     pub action: PolicyAction,
+    /// `spec.provider.name`: whom action CUSTOM asks.
+    pub provider: Option<Arc<str>>,
     /// Annotation `istio.io/dry-run: "true"`.
     pub dry_run: bool,
     /// Its rules.
@@ -59,53 +63,51 @@ pub struct Rule {
     pub when: Box<[Condition]>,
 }
 
+/// What one of a request's or connection's facts must be, and must not be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked<T> {
+    /// One of these, when there is any.
+    pub any: Box<[T]>,
+    /// None of these.
+    pub none: Box<[T]>,
+}
+
+impl<T> Default for Asked<T> {
+    fn default() -> Self {
+        Self { any: Box::default(), none: Box::default() }
+    }
+}
+
+impl<T> Asked<T> {
+    /// Whether nothing is asked.
+    pub fn is_empty(&self) -> bool {
+        self.any.is_empty() && self.none.is_empty()
+    }
+
+    /// Whether the fact is as asked, of which `holds` tells each entry.
+    pub fn fits(&self, holds: impl Fn(&T) -> bool) -> bool {
+        (self.any.is_empty() || self.any.iter().any(&holds)) && !self.none.iter().any(&holds)
+    }
+
+    /// The same of other entries.
+    #[must_use]
+    pub fn map<U>(&self, change: impl Fn(&T) -> U) -> Asked<U> {
+        Asked { any: self.any.iter().map(&change).collect(), none: self.none.iter().map(&change).collect() }
+    }
+}
+
 /// Strings that are matched, and strings that must not.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Strings {
-    /// One of these, when there is any.
-    pub any: Box<[StringMatch]>,
-    /// None of these.
-    pub none: Box<[StringMatch]>,
-}
-
-impl Strings {
-    /// Whether nothing is asked.
-    pub fn is_empty(&self) -> bool {
-        self.any.is_empty() && self.none.is_empty()
-    }
-}
-
+pub type Strings = Asked<StringMatch>;
 /// Addresses that are matched, and addresses that must not.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Addresses {
-    /// In one of these, when there is any.
-    pub any: Box<[IpNet]>,
-    /// In none of these.
-    pub none: Box<[IpNet]>,
-}
-
-impl Addresses {
-    /// Whether nothing is asked.
-    pub fn is_empty(&self) -> bool {
-        self.any.is_empty() && self.none.is_empty()
-    }
-}
-
+pub type Addresses = Asked<IpNet>;
 /// Ports that are matched, and ports that must not.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ports {
-    /// One of these, when there is any.
-    pub any: Box<[u16]>,
-    /// None of these.
-    pub none: Box<[u16]>,
-}
-
-impl Ports {
-    /// Whether nothing is asked.
-    pub fn is_empty(&self) -> bool {
-        self.any.is_empty() && self.none.is_empty()
-    }
-}
+pub type Ports = Asked<u16>;
+/// Service accounts that are matched, and ones that must not.
+pub type Accounts = Asked<ObjectName>;
+/// Paths that are matched, and paths that must not.
+pub type Paths = Asked<PathMatch>;
+/// Principals of tokens that are matched, and ones that must not.
+pub type RequestPrincipals = Asked<RequestPrincipal>;
 
 /// `from.source`: every list that is not empty must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -119,25 +121,9 @@ pub struct Source {
     /// `ipBlocks`, `notIpBlocks`.
     pub ip_blocks: Addresses,
     /// `requestPrincipals`, `notRequestPrincipals`: of a JWT, for waypoints.
-    pub request_principals: Strings,
+    pub request_principals: RequestPrincipals,
     /// `remoteIpBlocks`, `notRemoteIpBlocks`: from X-Forwarded-For, for waypoints.
     pub remote_ip_blocks: Addresses,
-}
-
-/// Service accounts that are matched, and ones that must not.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Accounts {
-    /// One of these, when there is any.
-    pub any: Box<[ObjectName]>,
-    /// None of these.
-    pub none: Box<[ObjectName]>,
-}
-
-impl Accounts {
-    /// Whether nothing is asked.
-    pub fn is_empty(&self) -> bool {
-        self.any.is_empty() && self.none.is_empty()
-    }
 }
 
 /// `to.operation`: every list that is not empty must hold.
@@ -150,7 +136,37 @@ pub struct Operation {
     /// `methods`, `notMethods`: for waypoints.
     pub methods: Strings,
     /// `paths`, `notPaths`: for waypoints.
-    pub paths: Strings,
+    pub paths: Paths,
+}
+
+/// A path that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathMatch {
+    /// As any other string.
+    Text(StringMatch),
+    /// With `{*}` or `{**}` in it.
+    Template(PathTemplate),
+}
+
+/// `<issuer>/<subject>` of a token. Compared apart, as Istio does: an issuer is a URL itself, and joined to one string
+/// `https://a/*` would fit the tokens of `https://a/other` too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestPrincipal {
+    /// Claim `iss`.
+    pub issuer: StringMatch,
+    /// Claim `sub`.
+    pub subject: StringMatch,
+}
+
+/// What `request.headers[...]` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeaderField {
+    /// A header.
+    Header(HeaderName),
+    /// `:authority`, or `host`.
+    Authority,
+    /// `:method`.
+    Method,
 }
 
 /// One `when` entry.
@@ -168,13 +184,79 @@ pub enum Condition {
     DestinationIp(Addresses),
     /// `destination.port`.
     DestinationPort(Ports),
-    /// Any condition that needs HTTP or TLS in the open: its key and strings, for waypoints.
-    Layer7 {
-        /// `key`.
-        key: Arc<str>,
-        /// `values`, `notValues`.
+    /// `remote.ip`, for waypoints.
+    RemoteIp(Addresses),
+    /// `connection.sni`, for waypoints.
+    ServerName(Strings),
+    /// `request.headers[field]`, for waypoints.
+    Header {
+        /// The header.
+        field: HeaderField,
+        /// Its value.
         values: Strings,
     },
+    /// `request.auth.principal`, for waypoints.
+    RequestPrincipal(RequestPrincipals),
+    /// `request.auth.audiences`, for waypoints.
+    Audiences(Strings),
+    /// `request.auth.presenter`, for waypoints.
+    Presenter(Strings),
+    /// `request.auth.claims[a][b]`, for waypoints.
+    Claim {
+        /// The claim's name, and those of the objects inside it.
+        path: Box<[Arc<str>]>,
+        /// Its value, or one of its values.
+        values: Strings,
+    },
+    /// `experimental.envoy.filters...`: what Envoy's filters say to each other, which nothing here does. Known to nobody,
+    /// so it never lets anybody in and never keeps a DENY from firing.
+    EnvoyFilter(Arc<str>),
+}
+
+impl Source {
+    /// Whether any of it is known of HTTP requests alone.
+    pub fn needs_http(&self) -> bool {
+        !self.request_principals.is_empty()
+    }
+
+    /// Whether any of it is known to waypoints alone.
+    pub fn needs_waypoint(&self) -> bool {
+        self.needs_http() || !self.remote_ip_blocks.is_empty()
+    }
+}
+
+impl Operation {
+    /// Whether any of it is known of HTTP requests alone.
+    pub fn needs_http(&self) -> bool {
+        !(self.hosts.is_empty() && self.methods.is_empty() && self.paths.is_empty())
+    }
+}
+
+impl Condition {
+    /// Whether it is known of HTTP requests alone.
+    pub fn needs_http(&self) -> bool {
+        match self {
+            Self::Header { .. }
+            | Self::RequestPrincipal(_)
+            | Self::Audiences(_)
+            | Self::Presenter(_)
+            | Self::Claim { .. }
+            | Self::EnvoyFilter(_) => true,
+            Self::SourceIp(_)
+            | Self::SourceNamespace(_)
+            | Self::SourcePrincipal(_)
+            | Self::SourceAccount(_)
+            | Self::DestinationIp(_)
+            | Self::DestinationPort(_)
+            | Self::RemoteIp(_)
+            | Self::ServerName(_) => false,
+        }
+    }
+
+    /// Whether it is known to waypoints alone.
+    pub fn needs_waypoint(&self) -> bool {
+        self.needs_http() || matches!(self, Self::RemoteIp(_) | Self::ServerName(_))
+    }
 }
 
 /// `mtls.mode` of a PeerAuthentication.

@@ -30,6 +30,8 @@ pub struct Gateway {
 /// A Gateway as a waypoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waypoint {
+    /// `spec.gatewayClassName`.
+    pub class: Arc<str>,
     /// Label `istio.io/waypoint-for`.
     pub stands_for: WaypointFor,
     /// `allowedRoutes.namespaces` of its listener.

@@ -47,6 +47,7 @@ pub(super) struct Touched {
 impl Mesh {
     /// An empty mesh.
     pub fn new(settings: MeshSettings) -> Self {
+        let draft = Snapshot { root_namespace: settings.root_namespace.clone(), ..Snapshot::default() };
         Self {
             constants: Constants::new(settings.clone()),
             settings,
@@ -57,7 +58,7 @@ impl Mesh {
             nowhere: Arc::default(),
             enforcement: Enforcement::default(),
             bound: BTreeSet::new(),
-            draft: Snapshot::default(),
+            draft,
         }
     }
 

@@ -10,6 +10,7 @@ use imbl::ordmap::DiffItem;
 
 use super::Snapshot;
 use super::model::Service;
+use super::policies::PolicyEntry;
 use crate::config::{DestinationRule, ObjectName, VirtualService};
 
 /// One object as it was and as it is; at least one of both is there, and they are not equal.
@@ -45,6 +46,11 @@ impl Snapshot {
             DiffItem::Update { new: (object, _), .. } => object,
         });
         self.services_since(earlier).map(|change| change.object).chain(endpoints)
+    }
+
+    /// The AuthorizationPolicies that differ from those of an earlier snapshot, by name.
+    pub fn policies_since<'s>(&'s self, earlier: &'s Self) -> impl Iterator<Item = Change<'s, PolicyEntry>> {
+        changes(&earlier.policies, &self.policies)
     }
 
     /// The DestinationRules that differ from those of an earlier snapshot, by name.

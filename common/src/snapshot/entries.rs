@@ -188,6 +188,7 @@ impl Mesh {
             load_balancing: LoadBalancing::default(),
             waypoint: UseWaypoint::resolve(entry.use_waypoint.as_ref(), inherited),
             external: Some(Arc::new(External {
+                entry: entry.object.name.clone(),
                 visibility: entry.visibility.clone(),
                 subject_alt_names: entry.subject_alt_names.clone(),
                 goes_where_called: entry.resolution == Resolution::None,

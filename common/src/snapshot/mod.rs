@@ -80,6 +80,7 @@ pub struct Snapshot {
     policies: OrdMap<ObjectName, Arc<PolicyEntry>>,
     peer_authentications: OrdMap<ObjectName, Arc<PeerAuthentication>>,
     unknown_policies: Arc<[Arc<str>]>,
+    root_namespace: Arc<str>,
     waypoints: Waypoints,
     /// Addresses of each node's own.
     hosts: OrdMap<Arc<str>, Arc<[IpAddr]>>,
@@ -200,6 +201,16 @@ impl Snapshot {
         self.policies.values()
     }
 
+    /// The AuthorizationPolicies of one namespace that could be read, by name.
+    pub fn policies_of(&self, namespace: &Arc<str>) -> impl Iterator<Item = &Arc<PolicyEntry>> {
+        let first = ObjectName { namespace: namespace.clone(), name: "".into() };
+        let range = self.policies.range(first..).take_while({
+            let namespace = namespace.clone();
+            move |(object, _)| object.namespace == namespace
+        });
+        range.map(|(_, entry)| entry)
+    }
+
     /// Every PeerAuthentication, by namespace and name.
     pub fn peer_authentications(&self) -> impl Iterator<Item = &Arc<PeerAuthentication>> {
         self.peer_authentications.values()
@@ -223,6 +234,16 @@ impl Snapshot {
     /// Policies that could not be read and for which nobody is admitted, where they would bind.
     pub fn unknown_policies(&self) -> &[Arc<str>] {
         &self.unknown_policies
+    }
+
+    /// Those of them that may bind what is in a namespace: its own, and those of the whole mesh.
+    pub fn unknown_policies_of(&self, namespace: &str) -> &[Arc<str>] {
+        &self.by_namespace.get(namespace).unwrap_or(&self.mesh_policy).unknown
+    }
+
+    /// The namespace whose policies bind the whole mesh.
+    pub fn root_namespace(&self) -> &Arc<str> {
+        &self.root_namespace
     }
 
     /// Documents turned away and not corrected since.

@@ -225,6 +225,8 @@ pub struct Service {
 /// What is particular to the service of a ServiceEntry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct External {
+    /// `metadata.name` of the ServiceEntry; its namespace is the service's.
+    pub entry: Arc<str>,
     /// `exportTo`: whose routes may lead to it.
     pub visibility: Visibility,
     /// `subjectAltNames`, of which a certificate of its endpoints has to have one.

@@ -79,10 +79,10 @@ fn enforced_action(stated: &AuthorizationPolicy, warnings: &mut Vec<Arc<str>>) -
 
 /// One rule as clauses, all of which must hold; none at all always holds. `None` leaves the rule out.
 fn rule(rule: &Rule, at: usize, action: Action, warnings: &mut Vec<Arc<str>>) -> Option<Vec<Vec<Match>>> {
-    let asks_layer7 = rule.from.iter().any(source_asks_layer7)
-        || rule.to.iter().any(operation_asks_layer7)
-        || rule.when.iter().any(|it| matches!(it, Condition::Layer7 { .. }));
-    if asks_layer7 {
+    let needs_waypoint = rule.from.iter().any(Source::needs_waypoint)
+        || rule.to.iter().any(Operation::needs_http)
+        || rule.when.iter().any(Condition::needs_waypoint);
+    if needs_waypoint {
         let outcome = match action {
             Action::Allow => "the rule is left out and allows nothing",
             Action::Deny => "the rule denies without that condition, so more",
@@ -102,14 +102,6 @@ fn rule(rule: &Rule, at: usize, action: Action, warnings: &mut Vec<Arc<str>>) ->
             .filter(|clause: &Vec<Match>| !clause.is_empty() && !clause.contains(&Match::default()))
             .collect(),
     )
-}
-
-fn source_asks_layer7(source: &Source) -> bool {
-    !source.request_principals.is_empty() || !source.remote_ip_blocks.is_empty()
-}
-
-fn operation_asks_layer7(operation: &Operation) -> bool {
-    !(operation.hosts.is_empty() && operation.methods.is_empty() && operation.paths.is_empty())
 }
 
 fn source(source: &Source) -> Match {
@@ -138,7 +130,14 @@ fn condition(condition: &Condition) -> Match {
             addresses(&mut found.destination_ips, &mut found.not_destination_ips, it);
         }
         Condition::DestinationPort(it) => ports(&mut found, it),
-        Condition::Layer7 { .. } => {}
+        Condition::RemoteIp(_)
+        | Condition::ServerName(_)
+        | Condition::Header { .. }
+        | Condition::RequestPrincipal(_)
+        | Condition::Audiences(_)
+        | Condition::Presenter(_)
+        | Condition::Claim { .. }
+        | Condition::EnvoyFilter(_) => {}
     }
     found
 }

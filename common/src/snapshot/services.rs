@@ -62,7 +62,7 @@ impl Endpoints {
     }
 
     /// The one of this address and workload.
-    pub(crate) fn find(&self, address: IpAddr, uid: &str) -> Option<&Arc<Endpoint>> {
+    pub fn find(&self, address: IpAddr, uid: &str) -> Option<&Arc<Endpoint>> {
         self.0.get(self.position(address, uid).ok()?)
     }
 

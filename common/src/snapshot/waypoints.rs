@@ -83,6 +83,11 @@ impl Snapshot {
         self.waypoints.gateways.get(gateway).map_or(WaypointFor::All, |it| it.stands_for)
     }
 
+    /// The GatewayClass of a Gateway that is a waypoint.
+    pub fn waypoint_class(&self, gateway: &ObjectName) -> Option<&Arc<str>> {
+        self.waypoints.gateways.get(gateway).map(|it| &it.class)
+    }
+
     /// The pods of a waypoint, ready or not, at port 15008; none where the Gateway is not there or no waypoint.
     pub fn waypoint_pods(&self, gateway: &ObjectName) -> &Endpoints {
         static NONE: LazyLock<Endpoints> = LazyLock::new(Endpoints::default);

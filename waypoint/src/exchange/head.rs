@@ -55,7 +55,8 @@ impl Malformed {
 }
 
 /// What a request says before its body, read once: rules see what is forwarded.
-pub(super) struct Head {
+#[derive(Clone)]
+pub(crate) struct Head {
     /// The method.
     pub(super) method: Method,
     /// The version the client speaks.
@@ -65,6 +66,8 @@ pub(super) struct Head {
     authority: String,
     path: String,
     query: Option<String>,
+    /// A segment of the path has parameters.
+    pub(crate) has_parameters: bool,
 }
 
 impl Head {
@@ -76,15 +79,16 @@ impl Head {
         let authority = authority(&parts)?;
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         let canonical = routes::canonical_path(target)?;
+        let has_parameters = canonical.has_parameters;
         let (path, query) = (canonical.path.into_owned(), canonical.query.map(str::to_owned));
         let request::Parts { method, version, mut headers, .. } = parts;
         join_cookies(&mut headers);
         let version = if version == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 };
-        Ok(Self { method, version, headers, authority, path, query })
+        Ok(Self { method, version, headers, authority, path, query, has_parameters })
     }
 
     /// What rules look at.
-    pub(super) fn facts<'a>(&'a self, conversation: &'a Conversation) -> RequestFacts<'a> {
+    pub(crate) fn facts<'a>(&'a self, conversation: &'a Conversation) -> RequestFacts<'a> {
         RequestFacts {
             method: self.method.as_str(),
             scheme: "http",

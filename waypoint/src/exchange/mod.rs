@@ -6,8 +6,9 @@
 
 mod arrived;
 mod attempts;
+mod authorize;
 pub(crate) mod called;
-mod head;
+pub(crate) mod head;
 mod mirror;
 mod observed;
 mod outgoing;
@@ -26,11 +27,13 @@ use tokio::time::sleep;
 
 use self::arrived::Arrived;
 use self::attempts::{Attempts, Sent, Source};
+use self::authorize::Admitted;
 use self::called::Called;
 use self::head::Head;
 pub use self::mirror::{MAX_MIRRORS_IN_FLIGHT, MIRROR_DEADLINE};
 use self::observed::Observed;
 use self::outgoing::Path;
+use crate::authz::standing::Standing;
 use crate::flags::Flag;
 use crate::payload::Answer;
 use crate::record::{Details, Record};
@@ -52,14 +55,14 @@ pub async fn serve(conversation: Arc<Conversation>, pulse: Arc<Pulse>, request: 
     let mut record = Record::begin(&conversation, &arrived.request);
     let walked = {
         // In its place from the beginning: it is large, and would be moved there with every request.
-        let mut walk = pin!(walk(&conversation, &pulse, arrived, &mut record));
+        let mut walk = pin!(admitted_walk(&conversation, &pulse, arrived, &mut record));
         poll_fn(|cx| pulse.poll_unless_over(cx, walk.as_mut())).await
     };
     match walked.unwrap_or_else(|| Err(reply::stood_still(&pulse, &mut record))) {
-        Ok(Sent { response, in_flight, deadline, agreed }) => {
+        Ok((Sent { response, in_flight, deadline, agreed }, standing)) => {
             let (parts, body) = response.into_parts();
             record.head(parts.status, &parts.headers);
-            let observed = Observed::from_upstream(record, in_flight);
+            let observed = Observed::from_upstream(record, in_flight, standing);
             if let Some(agreed) = agreed {
                 pulse.answered();
                 agreed.carry(conversation.worker.clone(), observed);
@@ -79,6 +82,28 @@ pub async fn serve(conversation: Arc<Conversation>, pulse: Arc<Pulse>, request: 
     }
 }
 
+/// The walk of a request that policy lets through, for as long as policy does.
+///
+/// # Errors
+/// The answer, where it is made here.
+async fn admitted_walk(
+    conversation: &Arc<Conversation>,
+    pulse: &Arc<Pulse>,
+    arrived: Arrived<Incoming>,
+    record: &mut Record,
+) -> Result<(Sent, Standing), Made> {
+    let Admitted { standing, head, body, asked } = authorize::admit(conversation, arrived, record)?;
+    let (version, is_grpc) = (head.version, head.facts(conversation).is_grpc());
+    let walked = {
+        let walk = pin!(walk(conversation, pulse, (head, body, asked), record));
+        standing.unless_revoked(walk).await
+    };
+    match walked {
+        Ok(sent) => sent.map(|sent| (sent, standing)),
+        Err(denial) => Err(authorize::refused(&denial, (version, is_grpc), record)),
+    }
+}
+
 /// The request to its endpoint, and the answer's head back.
 ///
 /// # Errors
@@ -86,18 +111,9 @@ pub async fn serve(conversation: Arc<Conversation>, pulse: Arc<Pulse>, request: 
 async fn walk(
     conversation: &Arc<Conversation>,
     pulse: &Arc<Pulse>,
-    arrived: Arrived<Incoming>,
+    (head, body, asked): (Head, Incoming, Option<upgrade::Asked>),
     record: &mut Record,
 ) -> Result<Sent, Made> {
-    let Arrived { request, asked, verdict } = arrived;
-    let (parts, body) = request.into_parts();
-    let version = parts.version;
-    let head = verdict.and_then(|()| Head::read(parts)).map_err(|why| {
-        tracing::debug!(%why, "a request is refused");
-        record.flag(Flag::ProtocolError);
-        record.details(Details::CodecError);
-        reply::malformed(why, version)
-    })?;
     let called = Called::find(conversation);
     let facts = head.facts(conversation);
     let is_grpc = facts.is_grpc();

@@ -1,7 +1,10 @@
 //! What lasts as long as the body of an answer: its record, the connection it comes on, and the places it takes.
 
+use std::task::{Context, Poll};
+
 use http::HeaderMap;
 
+use crate::authz::standing::Standing;
 use crate::payload::{BodyError, Observer};
 use crate::record::Record;
 use crate::upstream::dispatch::Lent;
@@ -11,6 +14,7 @@ use crate::upstream::{Attempt, Permit};
 pub struct Observed {
     record: Record,
     upstream: Option<InFlight>,
+    standing: Option<Standing>,
 }
 
 /// What a request to an endpoint holds until its answer is over.
@@ -26,23 +30,38 @@ pub struct InFlight {
 impl Observed {
     /// For an answer that was made here.
     pub fn made(record: Record) -> Self {
-        Self { record, upstream: None }
+        Self { record, upstream: None, standing: None }
     }
 
     /// For an answer that comes from an endpoint.
-    pub fn from_upstream(record: Record, upstream: InFlight) -> Self {
-        Self { record, upstream: Some(upstream) }
+    pub fn from_upstream(record: Record, upstream: InFlight, standing: Standing) -> Self {
+        Self { record, upstream: Some(upstream), standing: Some(standing) }
     }
 
-    /// Another protocol was carried, with so many bytes from the client and to it: to its end, or until it stood still and
-    /// was out of time. Its connection serves no further request.
-    pub fn carried(mut self, received: u64, sent: u64, in_time: bool) {
+    /// Waits until policy no longer allows it.
+    pub async fn revoked(&self) -> BodyError {
+        match &self.standing {
+            Some(standing) => BodyError::Denied(standing.revoked().await.policy()),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Another protocol was carried, with so many bytes from the client and to it: to its end, or until something ended it.
+    /// Its connection serves no further request.
+    pub fn carried(mut self, received: u64, sent: u64, how: Result<(), &BodyError>) {
         self.record.carried(received, sent);
-        self.record.ended(if in_time { Ok(()) } else { Err(&BodyError::StoodStill) });
+        self.record.ended(how);
     }
 }
 
 impl Observer for Observed {
+    fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        match &self.standing {
+            Some(standing) => standing.poll_revoked(cx).map(|denial| BodyError::Denied(denial.policy())),
+            None => Poll::Pending,
+        }
+    }
+
     fn sent(&mut self, data: &[u8]) {
         self.record.sent(data);
     }

@@ -88,14 +88,15 @@ impl Agreed {
                 // However it ends, both sides are told by the end of the other.
                 let _ = copy_bidirectional(&mut metered, &mut endpoint).await;
             };
-            let in_time = {
+            let cut = {
                 let carried = pin!(carried);
                 tokio::select! {
-                    carried = pulse.bound(carried) => carried.is_some(),
-                    () = worker.end.cancelled() => true,
+                    carried = pulse.bound(carried) => carried.is_none().then_some(BodyError::StoodStill),
+                    () = worker.end.cancelled() => None,
+                    why = observed.revoked() => Some(why),
                 }
             };
-            observed.carried(metered.received, metered.sent, in_time);
+            observed.carried(metered.received, metered.sent, cut.as_ref().map_or(Ok(()), Err));
             drop(open);
         });
     }

@@ -14,6 +14,10 @@ use crate::serve::pulse::{Over, Pulse};
 
 /// Hears how the body of an answer went. Dropped without a word when the client went away first.
 pub trait Observer: Send + 'static {
+    /// Ready when the body is to end before its end.
+    fn poll_revoked(&mut self, _cx: &mut Context<'_>) -> Poll<BodyError> {
+        Poll::Pending
+    }
     /// A piece of data was handed on.
     fn sent(&mut self, data: &[u8]);
     /// Trailers were handed on.
@@ -112,6 +116,12 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         if let Some(why) = this.cut() {
+            this.end(Err(&why));
+            return Poll::Ready(Some(Err(why)));
+        }
+        if let Some(observer) = &mut this.observer
+            && let Poll::Ready(why) = observer.poll_revoked(cx)
+        {
             this.end(Err(&why));
             return Poll::Ready(Some(Err(why)));
         }

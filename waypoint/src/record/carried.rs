@@ -15,7 +15,7 @@ use common::telemetry::requests::RequestEnds;
 use common::telemetry::tcp::{Edge, envoy_flag};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Parties, SentTo};
+use super::{Details, Parties, SentTo};
 use crate::flags::{Flag, Flags};
 use crate::serve::Conversation;
 
@@ -135,7 +135,7 @@ impl Drop for Carried {
         edge.response_bytes(self.response.rest());
         edge.closed_at_waypoint(self.refusal.as_ref());
         let why = self.refusal.as_ref().map(ToString::to_string);
-        let is_policy = self.refusal.as_ref().is_some_and(|refusal| envoy_flag(refusal) == "RBAC");
+        let denied = self.refusal.as_ref().and_then(denied).map(|it| it.to_string());
         let mut line = RequestLine {
             flags: self.refusal.as_ref().map_or_else(Flags::default, flags_of),
             bytes_received: self.request.all.load(Ordering::Relaxed),
@@ -147,12 +147,23 @@ impl Drop for Carried {
             downstream_remote: Some(self.parties.client),
             ..RequestLine::default()
         };
-        if is_policy {
-            line.termination_details = why.as_deref();
+        if denied.is_some() {
+            line.termination_details = denied.as_deref();
         } else {
             line.transport_failure = why.as_deref();
         }
         self.parties.ledger.access.request(&line, self.refusal.is_some());
+    }
+}
+
+/// What Envoy tells of a connection that a policy denied.
+fn denied(refusal: &Refusal) -> Option<Details> {
+    match refusal {
+        Refusal::DeniedByPolicy(policy) | Refusal::PolicyUnknown(policy) => {
+            Some(Details::Denied(Some(policy.clone())))
+        }
+        Refusal::NoAllowPolicyMatched(_) => Some(Details::Denied(None)),
+        _ => None,
     }
 }
 

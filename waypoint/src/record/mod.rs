@@ -249,6 +249,7 @@ impl Facts {
             BodyError::Peer(_) => {
                 (Flag::UpstreamTermination, Details::ResetAfterResponse(Reset::Termination))
             }
+            BodyError::Denied(policy) => (Flag::LocalReset, Details::Denied(policy.clone())),
             BodyError::Abandoned | BodyError::Superseded => {
                 (Flag::LocalReset, Details::ResetAfterResponse(Reset::Local))
             }

@@ -5,6 +5,7 @@
 //! are upper case, and characters that should have been escaped are. The query is passed on as it was sent.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// Longest request target, path and query, in bytes.
 pub const MAX_TARGET_BYTES: usize = 16 << 10;
@@ -113,6 +114,16 @@ pub(super) fn normalised(path: &str) -> Result<Cow<'_, str>, Malformed> {
         }
     }
     Ok(Cow::Owned(made))
+}
+
+/// The path of a rule, or a part of one, in the form that requests have. One that no request can have stays as it is.
+pub(crate) fn canonical_rule(text: &str) -> Arc<str> {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        // What a client cannot but escape.
+        if byte.is_ascii_graphic() { escaped.push(byte.into()) } else { push_escape(&mut escaped, byte) }
+    }
+    normalised(&escaped).map_or_else(|_| text.into(), |it| Arc::from(&*it))
 }
 
 /// The byte that two hex digits stand for.

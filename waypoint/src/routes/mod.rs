@@ -62,6 +62,7 @@ mod tables;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub(crate) use self::canonical::canonical_rule;
 pub use self::canonical::{Canonical, MAX_TARGET_BYTES, Malformed, canonical_path};
 pub use self::connection::{ConnectionRoute, ConnectionRoutes, ConnectionRule};
 pub(crate) use self::facts::with_query;

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use http::HeaderName;
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -12,15 +14,19 @@ use super::manifest::{Manifest, Metadata, NameRule, labels};
 use super::text::{Pairs, Text};
 use super::{Fault, check};
 use crate::config::names::Names;
+use crate::config::path_template::PathTemplate;
 use crate::config::security::{
-    Accounts, Addresses, AuthorizationPolicy, Condition, Operation, PolicyAction, Ports, Rule, Source,
-    Strings, TargetRef,
+    Accounts, Asked, AuthorizationPolicy, Condition, HeaderField, Operation, PathMatch, PolicyAction,
+    RequestPrincipal, RequestPrincipals, Rule, Source, Strings, TargetRef,
 };
 use crate::config::{Labels, ObjectName, Resource};
 use crate::snapshot::model::StringMatch;
 
 /// Most rules in one policy, and most entries in one list of it (Istio's CRD allows 512 and 16 rules' worth).
 pub(crate) const MAX_ENTRIES: usize = 4096;
+
+/// Objects inside objects in which a claim may be.
+const MAX_CLAIM_DEPTH: usize = 16;
 
 type List<T> = Option<Vec<T>>;
 type Texts<'a> = List<Text<'a>>;
@@ -47,7 +53,7 @@ struct PolicySpec<'a> {
     target_ref: Option<TargetManifest<'a>>,
     target_refs: List<TargetManifest<'a>>,
     action: Option<Text<'a>>,
-    provider: Option<IgnoredAny>,
+    provider: Option<ProviderManifest<'a>>,
     rules: List<Option<RuleManifest<'a>>>,
 }
 
@@ -63,8 +69,13 @@ struct TargetManifest<'a> {
     group: Option<Text<'a>>,
     kind: Text<'a>,
     name: Text<'a>,
-    #[serde(rename = "namespace")]
-    _namespace: Option<IgnoredAny>,
+    namespace: Option<Text<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, bound(deserialize = "'de: 'a"))]
+struct ProviderManifest<'a> {
+    name: Option<Text<'a>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -136,17 +147,12 @@ impl Manifest for AuthorizationPolicyManifest<'_> {
         let named = self.metadata.named(NameRule::Name, names)?;
         let spec = self.spec.unwrap_or_default();
         let selector = selector(spec.selector, names)?;
-        let targets: Box<[TargetRef]> = spec
-            .target_refs
-            .unwrap_or_default()
-            .into_iter()
-            .chain(spec.target_ref)
-            .map(|it| TargetRef {
-                group: names.share(it.group.as_deref().unwrap_or_default()),
-                kind: names.share(&it.kind),
-                name: names.share(&it.name),
-            })
-            .collect();
+        let own = named.object.namespace.clone();
+        let mut target = |it: TargetManifest<'_>, field: &str| target(&it, &own, field, names);
+        let mut targets = list(spec.target_refs, "spec.targetRefs", &mut target)?.into_vec();
+        if let Some(single) = spec.target_ref {
+            targets.push(target(single, "spec.targetRef")?);
+        }
         if !targets.is_empty() && !selector.is_empty() {
             return Err(Fault::new("spec.targetRefs", "stated together with a selector; only one may be"));
         }
@@ -160,6 +166,7 @@ impl Manifest for AuthorizationPolicyManifest<'_> {
         if spec.provider.is_some() && action != PolicyAction::Custom {
             return Err(Fault::new("spec.provider", "only action CUSTOM has a provider"));
         }
+        let provider = spec.provider.and_then(|it| it.name).map(|it| names.share(&it));
         let mut reader = Reader { namespace: named.object.namespace.clone(), names };
         let rules =
             list(spec.rules, "spec.rules", |rule, field| reader.rule(rule.unwrap_or_default(), field))?;
@@ -167,8 +174,9 @@ impl Manifest for AuthorizationPolicyManifest<'_> {
             object: named.object,
             created: named.created,
             selector,
-            targets,
+            targets: targets.into(),
             action,
+            provider,
             dry_run: named.annotations.dry_run.as_deref() == Some("true"),
             rules,
         })))
@@ -180,6 +188,40 @@ pub(crate) fn selector(stated: Option<Selector<'_>>, names: &mut Names) -> Resul
         Some(pairs) => labels(&pairs, "spec.selector.matchLabels", names),
         None => Ok(Labels::default()),
     }
+}
+
+/// What a policy can be attached to: group, kind.
+const TARGETS: [(&str, &str); 5] = [
+    ("", "Service"),
+    ("core", "Service"),
+    ("gateway.networking.k8s.io", "Gateway"),
+    ("gateway.networking.k8s.io", "GatewayClass"),
+    ("networking.istio.io", "ServiceEntry"),
+];
+
+/// Anything else a policy names would leave it without effect, which is not what was meant by it.
+fn target(
+    stated: &TargetManifest<'_>,
+    own: &str,
+    field: &str,
+    names: &mut Names,
+) -> Result<TargetRef, Fault> {
+    let group = stated.group.as_deref().unwrap_or_default();
+    if !TARGETS.contains(&(group, &*stated.kind)) {
+        let why = format!("{:?} of group {group:?} is nothing a policy is attached to", &*stated.kind);
+        return Err(Fault::new(format!("{field}.kind"), why));
+    }
+    if stated.namespace.as_deref().is_some_and(|it| !it.is_empty() && *it != *own) {
+        return Err(Fault::new(format!("{field}.namespace"), "another namespace; a policy binds its own"));
+    }
+    if stated.name.is_empty() {
+        return Err(Fault::new(format!("{field}.name"), "not stated"));
+    }
+    Ok(TargetRef {
+        group: names.share(if group == "core" { "" } else { group }),
+        kind: names.share(&stated.kind),
+        name: names.share(&stated.name),
+    })
 }
 
 /// Reads each entry of a list with its path; a stated list may be empty.
@@ -220,17 +262,26 @@ impl Reader<'_> {
 
     fn source(&mut self, stated: SourceManifest<'_>, field: &str) -> Result<Source, Fault> {
         let field = format!("{field}.source");
+        let at = |any, none| Lists { field: &field, any, none };
         let source = Source {
-            principals: self.strings(stated.principals, stated.not_principals, &field)?,
-            namespaces: self.strings(stated.namespaces, stated.not_namespaces, &field)?,
-            service_accounts: self.accounts(stated.service_accounts, stated.not_service_accounts, &field)?,
-            ip_blocks: blocks(stated.ip_blocks, stated.not_ip_blocks, &field)?,
-            request_principals: self.strings(
-                stated.request_principals,
-                stated.not_request_principals,
-                &field,
+            principals: self
+                .names_in(at("principals", "notPrincipals").of(stated.principals, stated.not_principals))?,
+            namespaces: self
+                .names_in(at("namespaces", "notNamespaces").of(stated.namespaces, stated.not_namespaces))?,
+            service_accounts: self.accounts(
+                at("serviceAccounts", "notServiceAccounts")
+                    .of(stated.service_accounts, stated.not_service_accounts),
             )?,
-            remote_ip_blocks: blocks(stated.remote_ip_blocks, stated.not_remote_ip_blocks, &field)?,
+            ip_blocks: at("ipBlocks", "notIpBlocks")
+                .of(stated.ip_blocks, stated.not_ip_blocks)
+                .read(network)?,
+            request_principals: self.request_principals(
+                at("requestPrincipals", "notRequestPrincipals")
+                    .of(stated.request_principals, stated.not_request_principals),
+            )?,
+            remote_ip_blocks: at("remoteIpBlocks", "notRemoteIpBlocks")
+                .of(stated.remote_ip_blocks, stated.not_remote_ip_blocks)
+                .read(network)?,
         };
         if source == Source::default() {
             return Err(Fault::new(field, "asks nothing; an empty source matches nobody"));
@@ -244,11 +295,14 @@ impl Reader<'_> {
 
     fn operation(&mut self, stated: OperationManifest<'_>, field: &str) -> Result<Operation, Fault> {
         let field = format!("{field}.operation");
+        let at = |any, none| Lists { field: &field, any, none };
         let operation = Operation {
-            ports: ports(stated.ports, stated.not_ports, &field)?,
-            hosts: self.strings(stated.hosts, stated.not_hosts, &field)?,
-            methods: self.strings(stated.methods, stated.not_methods, &field)?,
-            paths: self.strings(stated.paths, stated.not_paths, &field)?,
+            ports: at("ports", "notPorts").of(stated.ports, stated.not_ports).read(port)?,
+            hosts: self.names_in(at("hosts", "notHosts").of(stated.hosts, stated.not_hosts))?,
+            methods: self.strings(at("methods", "notMethods").of(stated.methods, stated.not_methods))?,
+            paths: at("paths", "notPaths")
+                .of(stated.paths, stated.not_paths)
+                .read(|it| path(it, self.names))?,
         };
         if operation == Operation::default() {
             return Err(Fault::new(field, "asks nothing; an empty operation matches nothing"));
@@ -257,89 +311,193 @@ impl Reader<'_> {
     }
 
     fn condition(&mut self, stated: WhenManifest<'_>, field: &str) -> Result<Condition, Fault> {
-        let (any, none) = (stated.values, stated.not_values);
         let count = |it: &Texts<'_>| it.as_ref().map_or(0, Vec::len);
-        if count(&any) + count(&none) == 0 {
+        if count(&stated.values) + count(&stated.not_values) == 0 {
             return Err(Fault::new(field, "neither values nor notValues"));
         }
+        let lists = Lists { field, any: "values", none: "notValues" }.of(stated.values, stated.not_values);
+        let refuse = |why: String| Fault::new(format!("{field}.key"), why);
         Ok(match &*stated.key {
-            "source.ip" => Condition::SourceIp(blocks(any, none, field)?),
-            "source.namespace" => Condition::SourceNamespace(self.strings(any, none, field)?),
-            "source.principal" => Condition::SourcePrincipal(self.strings(any, none, field)?),
-            "source.serviceAccount" => Condition::SourceAccount(self.accounts(any, none, field)?),
-            "destination.ip" => Condition::DestinationIp(blocks(any, none, field)?),
-            "destination.port" => Condition::DestinationPort(ports(any, none, field)?),
-            "remote.ip"
-            | "connection.sni"
-            | "request.auth.principal"
-            | "request.auth.audiences"
-            | "request.auth.presenter" => self.layer7(&stated.key, any, none, field)?,
-            key if ["request.headers[", "request.auth.claims[", "experimental.envoy.filters."]
-                .iter()
-                .any(|known| key.starts_with(known)) =>
-            {
-                self.layer7(&stated.key, any, none, field)?
-            }
-            other => return Err(Fault::new(format!("{field}.key"), format!("{other:?} is no condition"))),
-        })
-    }
-
-    fn layer7(
-        &mut self,
-        key: &str,
-        any: Texts<'_>,
-        none: Texts<'_>,
-        field: &str,
-    ) -> Result<Condition, Fault> {
-        let key = self.names.share(key);
-        Ok(Condition::Layer7 { key, values: self.strings(any, none, field)? })
-    }
-
-    fn strings(&mut self, any: Texts<'_>, none: Texts<'_>, field: &str) -> Result<Strings, Fault> {
-        Ok(Strings { any: self.matches(any, field)?, none: self.matches(none, field)? })
-    }
-
-    /// Istio's string rule: `*`, `x*`, `*x`, else equality. Nothing else in it is special.
-    fn matches(&mut self, stated: Texts<'_>, field: &str) -> Result<Box<[StringMatch]>, Fault> {
-        list(stated, field, |text, field| {
-            Ok(match &*text {
-                "" => return Err(Fault::new(field, "an empty string")),
-                "*" => StringMatch::Presence,
-                text if text.starts_with('*') => StringMatch::Suffix(self.names.share(&text[1..])),
-                text if text.ends_with('*') => StringMatch::Prefix(self.names.share(&text[..text.len() - 1])),
-                text => StringMatch::Exact(self.names.share(text)),
-            })
-        })
-    }
-
-    fn accounts(&mut self, any: Texts<'_>, none: Texts<'_>, field: &str) -> Result<Accounts, Fault> {
-        let mut read = |stated: Texts<'_>| {
-            list(stated, field, |text, field| {
-                let namespace = self.namespace.clone();
-                let (namespace, name) = match text.split_once('/') {
-                    Some((namespace, name)) => (self.names.share(namespace), name),
-                    None => (namespace, &*text),
-                };
-                if !check::is_dns_label(&namespace) || !check::is_dns_name(name) {
-                    return Err(Fault::new(field, format!("{:?} is no service account", &*text)));
+            "source.ip" => Condition::SourceIp(lists.read(network)?),
+            "source.namespace" => Condition::SourceNamespace(self.names_in(lists)?),
+            "source.principal" => Condition::SourcePrincipal(self.names_in(lists)?),
+            "source.serviceAccount" => Condition::SourceAccount(self.accounts(lists)?),
+            "destination.ip" => Condition::DestinationIp(lists.read(network)?),
+            "destination.port" => Condition::DestinationPort(lists.read(port)?),
+            "remote.ip" => Condition::RemoteIp(lists.read(network)?),
+            "connection.sni" => Condition::ServerName(self.strings(lists)?),
+            "request.auth.principal" => Condition::RequestPrincipal(self.request_principals(lists)?),
+            "request.auth.audiences" => Condition::Audiences(self.strings(lists)?),
+            "request.auth.presenter" => Condition::Presenter(self.strings(lists)?),
+            key => {
+                let bracketed = |prefix| key.strip_prefix(prefix).filter(|it: &&str| it.starts_with('['));
+                if let Some(rest) = bracketed("request.headers") {
+                    let field = header(rest).map_err(refuse)?;
+                    return Ok(Condition::Header { field, values: self.strings(lists)? });
                 }
-                Ok(ObjectName { namespace, name: self.names.share(name) })
+                if let Some(rest) = bracketed("request.auth.claims") {
+                    let path = self.claim(rest).map_err(refuse)?;
+                    return Ok(Condition::Claim { path, values: self.strings(lists)? });
+                }
+                if key.starts_with("experimental.envoy.filters.") {
+                    self.strings(lists)?;
+                    return Ok(Condition::EnvoyFilter(self.names.share(key)));
+                }
+                return Err(refuse(format!("{key:?} is no condition")));
+            }
+        })
+    }
+
+    /// `[a][b]`.
+    fn claim(&mut self, brackets: &str) -> Result<Box<[Arc<str>]>, String> {
+        let refuse = || format!("{brackets:?} names no claim; expected [name] or [name][inner]");
+        let inner = brackets.strip_prefix('[').and_then(|it| it.strip_suffix(']')).ok_or_else(refuse)?;
+        let mut path = Vec::new();
+        for name in inner.split("][") {
+            if name.is_empty() || name.contains(['[', ']']) {
+                return Err(refuse());
+            }
+            path.push(self.names.share(name));
+        }
+        if path.len() > MAX_CLAIM_DEPTH {
+            return Err(format!("claims more than {MAX_CLAIM_DEPTH} deep"));
+        }
+        Ok(path.into())
+    }
+
+    fn strings(&mut self, lists: Stated<'_, '_>) -> Result<Strings, Fault> {
+        lists.read(|text| string(text, self.names))
+    }
+
+    /// Strings that never have a `*` in them: one in the middle was meant for something that it is not.
+    fn names_in(&mut self, lists: Stated<'_, '_>) -> Result<Strings, Fault> {
+        lists.read(|text| {
+            let read = string(text, self.names)?;
+            let (StringMatch::Exact(inner) | StringMatch::Prefix(inner) | StringMatch::Suffix(inner)) = &read
+            else {
+                return Ok(read);
+            };
+            if inner.contains('*') {
+                return Err(format!("{text:?}: a * may stand at the beginning or at the end, once"));
+            }
+            Ok(read)
+        })
+    }
+
+    /// `<issuer>/<subject>`, of which one may have a `*`, and either may be one.
+    fn request_principals(&mut self, lists: Stated<'_, '_>) -> Result<RequestPrincipals, Fault> {
+        lists.read(|text| {
+            let exact = |text: &str, names: &mut Names| StringMatch::Exact(names.share(text));
+            let (issuer, subject) = match text.rsplit_once('/') {
+                None if text == "*" => (StringMatch::Presence, StringMatch::Presence),
+                // Without a slash the other half may be any.
+                None if text.starts_with('*') => (StringMatch::Presence, string(text, self.names)?),
+                None if text.ends_with('*') => (string(text, self.names)?, StringMatch::Presence),
+                None => return Err(format!("{text:?} is no <issuer>/<subject>")),
+                Some((issuer, subject)) if issuer.is_empty() || subject.is_empty() => {
+                    return Err(format!("{text:?} is no <issuer>/<subject>"));
+                }
+                Some((issuer, subject)) if issuer.starts_with('*') => {
+                    let subject =
+                        if subject == "*" { StringMatch::Presence } else { exact(subject, self.names) };
+                    (string(issuer, self.names)?, subject)
+                }
+                Some((issuer, subject)) if subject.ends_with('*') => {
+                    let subject = match subject.strip_suffix('*') {
+                        Some(start) if !start.is_empty() => StringMatch::Prefix(self.names.share(start)),
+                        _ => StringMatch::Presence,
+                    };
+                    (exact(issuer, self.names), subject)
+                }
+                Some((issuer, subject)) => (exact(issuer, self.names), exact(subject, self.names)),
+            };
+            Ok(RequestPrincipal { issuer, subject })
+        })
+    }
+
+    fn accounts(&mut self, lists: Stated<'_, '_>) -> Result<Accounts, Fault> {
+        lists.read(|text| {
+            let namespace = self.namespace.clone();
+            let (namespace, name) = match text.split_once('/') {
+                Some((namespace, name)) => (self.names.share(namespace), name),
+                None => (namespace, text),
+            };
+            if !check::is_dns_label(&namespace) || !check::is_dns_name(name) {
+                return Err(format!("{text:?} is no service account"));
+            }
+            Ok(ObjectName { namespace, name: self.names.share(name) })
+        })
+    }
+}
+
+/// Where the two lists of one fact stand.
+struct Lists<'f> {
+    field: &'f str,
+    any: &'static str,
+    none: &'static str,
+}
+
+/// The two lists of one fact as they stand there.
+struct Stated<'f, 'a> {
+    at: Lists<'f>,
+    any: Texts<'a>,
+    none: Texts<'a>,
+}
+
+impl<'f> Lists<'f> {
+    fn of<'a>(self, any: Texts<'a>, none: Texts<'a>) -> Stated<'f, 'a> {
+        Stated { at: self, any, none }
+    }
+}
+
+impl Stated<'_, '_> {
+    /// Reads each entry; one that cannot be read is named by list and place.
+    fn read<T>(self, mut read: impl FnMut(&str) -> Result<T, String>) -> Result<Asked<T>, Fault> {
+        let Lists { field, any, none } = self.at;
+        let mut all = |stated, name| {
+            list(stated, &format!("{field}.{name}"), |text: Text<'_>, field: &str| {
+                read(&text).map_err(|why| Fault::new(field, why))
             })
         };
-        Ok(Accounts { any: read(any)?, none: read(none)? })
+        Ok(Asked { any: all(self.any, any)?, none: all(self.none, none)? })
     }
 }
 
-fn blocks(any: Texts<'_>, none: Texts<'_>, field: &str) -> Result<Addresses, Fault> {
-    let read = |stated: Texts<'_>| {
-        list(stated, field, |text, field| check::network(&text).map_err(|reason| Fault::new(field, reason)))
-    };
-    Ok(Addresses { any: read(any)?, none: read(none)? })
+/// Istio's string rule: `*`, `x*`, `*x`, else equality. Nothing else in it is special.
+fn string(text: &str, names: &mut Names) -> Result<StringMatch, String> {
+    Ok(match text {
+        "" => return Err("an empty string".to_owned()),
+        "*" => StringMatch::Presence,
+        text if text.starts_with('*') => StringMatch::Suffix(names.share(&text[1..])),
+        text if text.ends_with('*') => StringMatch::Prefix(names.share(&text[..text.len() - 1])),
+        text => StringMatch::Exact(names.share(text)),
+    })
 }
 
-fn ports(any: Texts<'_>, none: Texts<'_>, field: &str) -> Result<Ports, Fault> {
-    let read = |stated: Texts<'_>| {
-        list(stated, field, |text, field| check::port_text(&text).map_err(|reason| Fault::new(field, reason)))
-    };
-    Ok(Ports { any: read(any)?, none: read(none)? })
+fn path(text: &str, names: &mut Names) -> Result<PathMatch, String> {
+    if PathTemplate::is_one(text) {
+        return PathTemplate::parse(text).map(PathMatch::Template);
+    }
+    Ok(PathMatch::Text(string(text, names)?))
+}
+
+/// `[name]`. Names that a request has once and for all are not headers here.
+fn header(brackets: &str) -> Result<HeaderField, String> {
+    let name = brackets.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or_default();
+    match name.to_ascii_lowercase().as_str() {
+        ":authority" | "host" => Ok(HeaderField::Authority),
+        ":method" => Ok(HeaderField::Method),
+        name => match HeaderName::try_from(name) {
+            Ok(name) => Ok(HeaderField::Header(name)),
+            Err(_) => Err(format!("{brackets:?} names no header; expected [name]")),
+        },
+    }
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    check::network(text)
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    check::port_text(text)
 }

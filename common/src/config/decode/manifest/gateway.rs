@@ -74,7 +74,7 @@ impl Manifest for GatewayManifest<'_> {
         }
         let waypoint = if Waypoint::is_class(class) {
             let stands_for = WaypointFor::of(&self.metadata.labels(names)?);
-            Some(Waypoint { stands_for, users: spec.listener()?.users(names)? })
+            Some(Waypoint { class: names.share(class), stands_for, users: spec.listener()?.users(names)? })
         } else {
             None
         };

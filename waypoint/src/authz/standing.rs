@@ -1,0 +1,187 @@
+//! One request or connection before policy: judged when it comes, and again whenever policies change while it lasts.
+//!
+//! The surprising thing: it keeps the head of its request to its end, because a policy that comes later asks for it.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use common::snapshot::Snapshot;
+use common::snapshot::model::{Service, Workload};
+use tracing::Level;
+
+use super::live::Place;
+use super::{Claims, Denial, Effective, Facts, HttpFacts, Policies};
+use crate::destination::Destination;
+use crate::exchange::head::Head;
+use crate::serve::Conversation;
+
+/// A request or a connection that is under way.
+pub struct Standing {
+    conversation: Arc<Conversation>,
+    place: Place,
+    /// The turn of the policies it was judged by.
+    turn: AtomicU64,
+    subject: Subject,
+}
+
+enum Subject {
+    Request { head: Head, claims: Option<Claims> },
+    Connection { server_name: Option<Box<str>> },
+}
+
+impl Standing {
+    /// A request; `None` when too many are under way on its connection.
+    pub(crate) fn request(
+        conversation: &Arc<Conversation>,
+        head: Head,
+        claims: Option<Claims>,
+    ) -> Option<Self> {
+        Self::new(conversation, Subject::Request { head, claims })
+    }
+
+    /// A connection that is not HTTP, with the server that its TLS names; `None` when too many are under way.
+    pub(crate) fn connection(conversation: &Arc<Conversation>, server_name: Option<&str>) -> Option<Self> {
+        Self::new(conversation, Subject::Connection { server_name: server_name.map(Into::into) })
+    }
+
+    fn new(conversation: &Arc<Conversation>, subject: Subject) -> Option<Self> {
+        let place = conversation.live.place()?;
+        // Before policies are looked at: what changes from here on is seen by the next look.
+        let turn = AtomicU64::new(conversation.live.registry().turn());
+        Some(Self { conversation: conversation.clone(), place, turn, subject })
+    }
+
+    /// The head of the request; `None` of a connection.
+    pub(crate) fn head(&self) -> Option<&Head> {
+        match &self.subject {
+            Subject::Request { head, .. } => Some(head),
+            Subject::Connection { .. } => None,
+        }
+    }
+
+    /// Judges it as it comes, and tells what policies say that is not enforced.
+    ///
+    /// # Errors
+    /// The [`Denial`].
+    pub(crate) fn admit(&self) -> Result<(), Denial> {
+        self.judge(|effective, facts| {
+            if let Some(policy) = effective.audited(facts) {
+                let (method, path) = line(facts);
+                tracing::info!(target: "audit", %policy, method, path, source = %facts.source, "matched");
+            }
+            if tracing::enabled!(Level::DEBUG)
+                && let Some(policy) = effective.would_refuse(facts)
+            {
+                let (method, path) = line(facts);
+                tracing::debug!(%policy, method, path, source = %facts.source, "dry-run: would refuse");
+            }
+        })
+    }
+
+    /// Ready when policies that have changed no longer let it go on.
+    pub(crate) fn poll_revoked(&self, cx: &mut Context<'_>) -> Poll<Denial> {
+        self.place.register(cx.waker());
+        let turn = self.conversation.live.registry().turn();
+        if self.turn.swap(turn, Ordering::Relaxed) == turn {
+            return Poll::Pending;
+        }
+        match self.judge(|_, _| {}) {
+            Ok(()) => Poll::Pending,
+            Err(denial) => Poll::Ready(denial),
+        }
+    }
+
+    /// Waits until it is revoked.
+    pub(crate) async fn revoked(&self) -> Denial {
+        poll_fn(|cx| self.poll_revoked(cx)).await
+    }
+
+    /// Carries on for as long as policy allows it.
+    ///
+    /// # Errors
+    /// The [`Denial`] that ended it.
+    pub(crate) async fn unless_revoked<F: Future>(&self, future: F) -> Result<F::Output, Denial> {
+        let mut future = pin!(future);
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => self.poll_revoked(cx).map(Err),
+        })
+        .await
+    }
+
+    fn judge(&self, tell: impl Fn(&Effective<'_>, &Facts<'_>)) -> Result<(), Denial> {
+        let followed = self.conversation.worker.shared.routes.load();
+        let (mesh, policies) = (followed.mesh(), followed.policies());
+        if policies.is_empty() && mesh.unknown_policies().is_empty() {
+            return Ok(());
+        }
+        let facts = self.facts();
+        let one = |effective: &Effective<'_>, facts: &Facts<'_>| {
+            effective.judge(facts)?;
+            tell(effective, facts);
+            Ok(())
+        };
+        match &self.conversation.destination {
+            Destination::Service { service, .. } => one(&policies.of_service(mesh, service), &facts),
+            Destination::Workload { workload, .. } => {
+                let of_pod = policies.of_pod(mesh, workload.namespace());
+                let mut services = self.services_at(mesh, policies, workload).peekable();
+                if services.peek().is_none() {
+                    return one(&of_pod, &facts);
+                }
+                // Which of them was meant nobody knows, so each must let it through.
+                services.try_for_each(|(service, port)| {
+                    let sets = [of_pod.sets[0], policies.attached_to(service)];
+                    one(&Effective { sets, ..of_pod }, &Facts { port, ..facts })
+                })
+            }
+        }
+    }
+
+    /// The services with policies whose port leads to the called port of a pod: calling the pod by its own address does not
+    /// get round what is attached to them.
+    fn services_at<'m>(
+        &'m self,
+        mesh: &'m Snapshot,
+        policies: &'m Policies,
+        workload: &'m Workload,
+    ) -> impl Iterator<Item = (&'m Arc<Service>, u16)> {
+        let called = self.conversation.destination.port();
+        let address = self.conversation.original.ip();
+        let gateway = &self.conversation.worker.gateway;
+        let ours = policies.services_of(mesh, workload.namespace());
+        ours.filter(move |it| mesh.stands_before_service(gateway, it)).flat_map(move |service| {
+            let endpoint = mesh.endpoints(service).find(address, &workload.uid);
+            let ports = endpoint.into_iter().flat_map(|it| it.ports.iter());
+            ports.filter(move |(_, target)| *target == called).map(move |(port, _)| (service, *port))
+        })
+    }
+
+    fn facts(&self) -> Facts<'_> {
+        let conversation = &*self.conversation;
+        let (server_name, http) = match &self.subject {
+            Subject::Request { head, claims } => {
+                let request = head.facts(conversation);
+                let has_parameters = head.has_parameters;
+                (None, Some(HttpFacts { request, has_parameters, claims: claims.as_ref() }))
+            }
+            Subject::Connection { server_name } => (server_name.as_deref(), None),
+        };
+        Facts {
+            identity: conversation.proved.then_some(&conversation.peer.identity),
+            caller: conversation.caller.as_deref(),
+            source: conversation.client.ip().to_canonical(),
+            destination: conversation.original.ip().to_canonical(),
+            port: conversation.destination.port(),
+            server_name,
+            http,
+        }
+    }
+}
+
+fn line<'a>(facts: &Facts<'a>) -> (&'a str, &'a str) {
+    facts.http.as_ref().map_or(("-", "-"), |http| (http.request.method, http.request.path))
+}

@@ -1,0 +1,80 @@
+//! A request before policy: its head is read once, and what policies see of it is what is routed and forwarded.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{HeaderValue, StatusCode, Version};
+use hyper::body::Incoming;
+
+use super::arrived::Arrived;
+use super::head::Head;
+use super::{reply, upgrade};
+use crate::authz::standing::Standing;
+use crate::authz::{Claims, Denial};
+use crate::flags::Flag;
+use crate::record::{Details, Record};
+use crate::serve::Conversation;
+use crate::stages::respond::{self, Answer as Made};
+
+/// What a client is told, in Envoy's words.
+const DENIED: &str = "RBAC: access denied";
+
+/// A request that policy lets through.
+pub(super) struct Admitted {
+    pub(super) standing: Standing,
+    pub(super) head: Head,
+    pub(super) body: Incoming,
+    pub(super) asked: Option<upgrade::Asked>,
+}
+
+/// Reads a request and judges it.
+///
+/// # Errors
+/// The answer, where it is malformed or refused.
+pub(super) fn admit(
+    conversation: &Arc<Conversation>,
+    arrived: Arrived<Incoming>,
+    record: &mut Record,
+) -> Result<Admitted, Made> {
+    let Arrived { request, asked, verdict } = arrived;
+    let (parts, body) = request.into_parts();
+    let version = parts.version;
+    let head = verdict.and_then(|()| Head::read(parts)).map_err(|why| {
+        tracing::debug!(%why, "a request is refused");
+        record.flag(Flag::ProtocolError);
+        record.details(Details::CodecError);
+        reply::malformed(why, version)
+    })?;
+    let is_grpc = head.facts(conversation).is_grpc();
+    let claims = verified_claims(&head);
+    let Some(standing) = Standing::request(conversation, &head, claims) else {
+        record.flag(Flag::Overload);
+        record.details(Details::Overload);
+        return Err(respond::answer(StatusCode::SERVICE_UNAVAILABLE, Bytes::new(), is_grpc));
+    };
+    standing.admit(Some(&head)).map_err(|denial| refused(&denial, (version, is_grpc), record))?;
+    Ok(Admitted { standing, head, body, asked })
+}
+
+/// The claims of the token that a request proved. None: no token is verified here yet, so conditions on tokens hold for
+/// nobody.
+fn verified_claims(_head: &Head) -> Option<Claims> {
+    None
+}
+
+/// The answer to what policy refuses.
+pub(super) fn refused(denial: &Denial, (version, is_grpc): (Version, bool), record: &mut Record) -> Made {
+    tracing::debug!(%denial, "a request is refused");
+    if matches!(denial, Denial::Ambiguous(_)) {
+        record.flag(Flag::ProtocolError);
+        record.details(Details::CodecError);
+        let mut made = respond::answer(StatusCode::BAD_REQUEST, Bytes::new(), is_grpc);
+        if version != Version::HTTP_2 {
+            made.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        return made;
+    }
+    record.details(Details::Denied(denial.policy()));
+    respond::answer(StatusCode::FORBIDDEN, DENIED, is_grpc)
+}
