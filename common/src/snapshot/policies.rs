@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use super::model::{
     Action, EffectivePolicy, Match, MtlsMode, PeerAuthentication, Policy, PolicyScope, ServiceAccountMatch,
+    StringMatch,
 };
 use crate::config::security::{
-    Accounts, Addresses, Condition, Operation, PolicyAction, Ports, Rule, Source, StatedMode, Strings,
+    Accounts, Addresses, Condition, Operation, PathMatch, PolicyAction, Ports, Rule, Source, StatedMode,
+    Strings, TargetRef,
 };
 use crate::config::{self, AuthorizationPolicy, Labels, ObjectName, Origin};
 
@@ -33,6 +35,9 @@ pub struct PolicyEntry {
 pub(crate) fn compile(stated: &Arc<AuthorizationPolicy>, origin: &Origin, root: &str) -> PolicyEntry {
     let mut warnings = Vec::new();
     let object = stated.object.clone();
+    if !stated.targets.is_empty() {
+        at_waypoints(stated, root, &mut warnings);
+    }
     let policy = enforced_action(stated, &mut warnings).map(|action| {
         let rules = stated.rules.iter().enumerate();
         let rules = rules.filter_map(|(i, it)| rule(it, i, action, &mut warnings)).collect();
@@ -53,6 +58,46 @@ pub(crate) fn compile(stated: &Arc<AuthorizationPolicy>, origin: &Origin, root: 
         })
     });
     PolicyEntry { object, origin: origin.clone(), stated: stated.clone(), policy, warnings: warnings.into() }
+}
+
+/// What waypoints read otherwise than stated, or never will.
+fn at_waypoints(stated: &AuthorizationPolicy, root: &str, warnings: &mut Vec<Arc<str>>) {
+    if stated.action == PolicyAction::Custom {
+        warnings.push("action CUSTOM: no provider is asked yet; requests its rules match are denied".into());
+    }
+    let is_class = |it: &TargetRef| &*it.kind == "GatewayClass";
+    if *stated.object.namespace != *root && stated.targets.iter().any(is_class) {
+        warnings.push(
+            format!("a GatewayClass is a target in {root} alone; the policy has no effect on it here").into(),
+        );
+    }
+    for (at, rule) in stated.rules.iter().enumerate() {
+        for condition in &rule.when {
+            if let Condition::EnvoyFilter(key) = condition {
+                let outcome = match stated.action {
+                    PolicyAction::Allow => "the rule allows nothing",
+                    _ => "the rule matches without that condition, so more",
+                };
+                warnings
+                    .push(format!("rules[{at}] asks for {key}, which nobody here says: {outcome}").into());
+            }
+        }
+        let texts = rule.to.iter().flat_map(|it| it.paths.any.iter().chain(&it.paths.none));
+        let has_star = |it: &PathMatch| match it {
+            PathMatch::Text(StringMatch::Exact(it) | StringMatch::Prefix(it) | StringMatch::Suffix(it)) => {
+                it.contains('*')
+            }
+            PathMatch::Text(StringMatch::Presence) | PathMatch::Template(_) => false,
+        };
+        if texts.into_iter().any(has_star) {
+            warnings.push(
+                format!(
+                    "rules[{at}] has a path with a * inside, which is that character; a segment is {{*}}"
+                )
+                .into(),
+            );
+        }
+    }
 }
 
 fn enforced_action(stated: &AuthorizationPolicy, warnings: &mut Vec<Arc<str>>) -> Option<Action> {

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::Batch;
 use crate::snapshot::publish::{Publisher, Reader, channel};
-use crate::snapshot::{Mesh, MeshSettings};
+use crate::snapshot::{Mesh, MeshSettings, Snapshot};
 
 pub use self::start::start;
 
@@ -52,14 +52,15 @@ pub fn apply(settings: MeshSettings) -> io::Result<(mpsc::Sender<Batch>, Reader)
     let (publisher, reader) = channel();
     let mut mesh = Mesh::new(settings);
     std::thread::Builder::new().name("ebb-applier".to_owned()).spawn(move || {
+        let mut before = Arc::default();
         while let Some(batch) = batches.blocking_recv() {
-            apply_one(&mut mesh, batch, &publisher);
+            before = apply_one(&mut mesh, batch, &before, &publisher);
         }
     })?;
     Ok((sender, reader))
 }
 
-fn apply_one(mesh: &mut Mesh, batch: Batch, publisher: &Publisher) {
+fn apply_one(mesh: &mut Mesh, batch: Batch, before: &Snapshot, publisher: &Publisher) -> Arc<Snapshot> {
     let stated = batch.upserts.len();
     let removed = batch.removals.len();
     let started = std::time::Instant::now();
@@ -72,5 +73,15 @@ fn apply_one(mesh: &mut Mesh, batch: Batch, publisher: &Publisher) {
         took_us = started.elapsed().as_micros(),
         "configuration applied"
     );
-    publisher.publish(snapshot);
+    publisher.publish(snapshot.clone());
+    for change in snapshot.policies_since(before) {
+        let Some(now) = change.now.filter(|it| change.before.map(|it| &it.warnings) != Some(&it.warnings))
+        else {
+            continue;
+        };
+        for warning in &now.warnings {
+            tracing::warn!(policy = %now.object, at = %now.origin, %warning, "a policy is read otherwise than stated");
+        }
+    }
+    snapshot
 }

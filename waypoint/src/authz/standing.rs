@@ -24,12 +24,12 @@ pub struct Standing {
     place: Place,
     /// The turn of the policies it was judged by.
     turn: AtomicU64,
-    subject: Subject,
-}
-
-enum Subject {
-    Request { head: Head, claims: Option<Claims> },
-    Connection { server_name: Option<Box<str>> },
+    /// What its client asks for; `None` of a connection that is not HTTP.
+    head: Option<Head>,
+    /// The claims of the request's verified token.
+    claims: Option<Claims>,
+    /// The server that the TLS of a connection names.
+    server_name: Option<Box<str>>,
 }
 
 impl Standing {
@@ -39,27 +39,31 @@ impl Standing {
         head: Head,
         claims: Option<Claims>,
     ) -> Option<Self> {
-        Self::new(conversation, Subject::Request { head, claims })
+        Some(Self { head: Some(head), claims, ..Self::new(conversation)? })
     }
 
     /// A connection that is not HTTP, with the server that its TLS names; `None` when too many are under way.
     pub(crate) fn connection(conversation: &Arc<Conversation>, server_name: Option<&str>) -> Option<Self> {
-        Self::new(conversation, Subject::Connection { server_name: server_name.map(Into::into) })
+        Some(Self { server_name: server_name.map(Into::into), ..Self::new(conversation)? })
     }
 
-    fn new(conversation: &Arc<Conversation>, subject: Subject) -> Option<Self> {
+    fn new(conversation: &Arc<Conversation>) -> Option<Self> {
         let place = conversation.live.place()?;
         // Before policies are looked at: what changes from here on is seen by the next look.
         let turn = AtomicU64::new(conversation.live.registry().turn());
-        Some(Self { conversation: conversation.clone(), place, turn, subject })
+        Some(Self {
+            conversation: conversation.clone(),
+            place,
+            turn,
+            head: None,
+            claims: None,
+            server_name: None,
+        })
     }
 
     /// The head of the request; `None` of a connection.
     pub(crate) fn head(&self) -> Option<&Head> {
-        match &self.subject {
-            Subject::Request { head, .. } => Some(head),
-            Subject::Connection { .. } => None,
-        }
+        self.head.as_ref()
     }
 
     /// Judges it as it comes, and tells what policies say that is not enforced.
@@ -72,11 +76,11 @@ impl Standing {
                 let (method, path) = line(facts);
                 tracing::info!(target: "audit", %policy, method, path, source = %facts.source, "matched");
             }
-            if tracing::enabled!(Level::DEBUG)
+            if tracing::enabled!(Level::INFO)
                 && let Some(policy) = effective.would_refuse(facts)
             {
                 let (method, path) = line(facts);
-                tracing::debug!(%policy, method, path, source = %facts.source, "dry-run: would refuse");
+                tracing::info!(%policy, method, path, source = %facts.source, "dry-run: would refuse");
             }
         })
     }
@@ -162,21 +166,18 @@ impl Standing {
 
     fn facts(&self) -> Facts<'_> {
         let conversation = &*self.conversation;
-        let (server_name, http) = match &self.subject {
-            Subject::Request { head, claims } => {
-                let request = head.facts(conversation);
-                let has_parameters = head.has_parameters;
-                (None, Some(HttpFacts { request, has_parameters, claims: claims.as_ref() }))
-            }
-            Subject::Connection { server_name } => (server_name.as_deref(), None),
-        };
+        let http = self.head.as_ref().map(|head| HttpFacts {
+            request: head.facts(conversation),
+            has_parameters: head.has_parameters,
+            claims: self.claims.as_ref(),
+        });
         Facts {
             identity: conversation.proved.then_some(&conversation.peer.identity),
             caller: conversation.caller.as_deref(),
             source: conversation.client.ip().to_canonical(),
             destination: conversation.original.ip().to_canonical(),
             port: conversation.destination.port(),
-            server_name,
+            server_name: self.server_name.as_deref(),
             http,
         }
     }

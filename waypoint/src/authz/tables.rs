@@ -73,7 +73,7 @@ impl Policies {
     pub fn update(&mut self, old: &Snapshot, new: &Snapshot) -> bool {
         let mut touched = BTreeSet::new();
         for change in new.policies_since(old) {
-            let attached = change.now.filter(|it| !it.stated.targets.is_empty()).map(|it| Attached::new(it));
+            let attached = change.now.filter(|it| !it.stated.targets.is_empty()).map(Attached::new);
             let before = match attached {
                 Some(now) => {
                     touched.insert(change.object.namespace.clone());

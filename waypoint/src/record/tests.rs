@@ -394,7 +394,16 @@ fn a_connection_that_could_not_be_carried_is_told_with_its_reason() {
     let cases = [
         (Refusal::ConnectFailed("no".into()), "UF", "0 UF - - \"connection failed: no\""),
         (Refusal::NoHealthyUpstream("cart".into()), "UH", "0 UH - - \"no healthy upstream for cart\""),
-        (Refusal::DeniedByPolicy("shop/p".into()), "RBAC", "0 - - denied_by_policy_shop/p \"-\""),
+        (
+            Refusal::DeniedByPolicy("ns[a]-policy[p]-rule[0]".into()),
+            "RBAC",
+            "0 - - rbac_access_denied_matched_policy[ns[a]-policy[p]-rule[0]] \"-\"",
+        ),
+        (
+            Refusal::NoAllowPolicyMatched("shop/p".into()),
+            "RBAC",
+            "0 - - rbac_access_denied_matched_policy[none] \"-\"",
+        ),
     ];
     for (refusal, flag, expected) in cases {
         let seen = seen();

@@ -117,6 +117,33 @@ fn bound(version: &str, kind: &str, namespace: &str) -> String {
 }
 
 #[test]
+fn what_a_waypoint_reads_otherwise_than_stated_is_said() {
+    let to = "targetRefs: [{kind: Service, name: web}]";
+    for (spec, words) in [
+        (format!("{{action: CUSTOM, provider: {{name: x}}, {to}, rules: [{{}}]}}"), "CUSTOM"),
+        (
+            format!("{{{to}, rules: [{{when: [{{key: 'experimental.envoy.filters.a[b]', values: [c]}}]}}]}}"),
+            "experimental.envoy.filters.a[b]",
+        ),
+        (format!("{{{to}, rules: [{{to: [{{operation: {{paths: ['/a/*/b']}}}}]}}]}}"), "{*}"),
+        (
+            "{targetRefs: [{group: gateway.networking.k8s.io, kind: GatewayClass, name: istio-waypoint}]}"
+                .to_owned(),
+            "istio-system",
+        ),
+    ] {
+        let desk = Desk::with(&(mesh() + &policy("shop", "p", &spec))).all_good();
+        let entry = desk.now.policies().next().unwrap();
+        assert!(entry.warnings.iter().any(|it| it.contains(words)), "{spec}: {:?}", entry.warnings);
+        assert!(entry.policy.is_none());
+    }
+    let plain =
+        policy("shop", "p", &format!("{{{to}, rules: [{{to: [{{operation: {{paths: ['/a*']}}}}]}}]}}"));
+    let desk = Desk::with(&(mesh() + &plain)).all_good();
+    assert!(desk.now.policies().next().unwrap().warnings.is_empty());
+}
+
+#[test]
 fn a_rejected_policy_denies_everyone_it_may_concern_until_a_good_one_comes() {
     let misspelt = "{rules: [{from: [{source: {namespace: [shop]}}]}]}";
     let nameless = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nspec: {rules: [\n";

@@ -7,6 +7,7 @@ use common::config::names::Names;
 use common::config::{Batch, ObjectName};
 use common::snapshot::{Mesh, MeshSettings, Snapshot};
 
+use super::Asking;
 use crate::authz::Policies;
 use crate::routes::tests::service;
 
@@ -172,4 +173,37 @@ fn policies_that_come_go_and_turn_to_something_else_are_followed() {
         all.write(file, "");
     }
     assert!(all.policies.is_empty());
+}
+
+const EXAMPLE: &str = include_str!("../../../../deploy/examples/policy/10-shop.yaml");
+
+#[test]
+fn the_example_does_what_its_page_says() {
+    let mut all = Followed::new();
+    all.write("orders.yaml", &service("shop", "orders", &[80]));
+    all.write("10-shop.yaml", EXAMPLE);
+    assert!(all.now.rejected().is_empty(), "{:?}", all.now.rejected());
+    let orders = all.now.service("shop", "orders").unwrap();
+    let found = all.policies.of_service(&all.now, orders);
+    let identity = |account: &str| format!("spiffe://cluster.local/ns/{account}");
+    let verdict = |account: &str, method: &str, path: &str| {
+        let asking = Asking::default().from(Some(&identity(account))).method(method).path(path);
+        let asking = asking.header("x-purpose", "audit-7").at("192.0.2.1");
+        asking.ask(|it| (found.judge(it).is_ok(), found.would_refuse(it).is_some())).unwrap()
+    };
+    const FRONTEND: &str = "shop/sa/frontend";
+    for (account, method, path, expected) in [
+        (FRONTEND, "GET", "/orders/7", (true, false)),
+        (FRONTEND, "GET", "/orders/7/lines", (false, false)),
+        (FRONTEND, "POST", "/orders", (true, true)),
+        (FRONTEND, "DELETE", "/orders/7", (false, false)),
+        (FRONTEND, "GET", "/orders/debug", (false, false)),
+        ("ops/sa/robot", "GET", "/internal/state", (true, false)),
+        ("bank/sa/web", "GET", "/orders/7", (false, false)),
+    ] {
+        assert_eq!(verdict(account, method, path).0, expected.0, "{account} {method} {path}");
+        if expected.0 {
+            assert_eq!(verdict(account, method, path).1, expected.1, "{account} {method} {path}");
+        }
+    }
 }

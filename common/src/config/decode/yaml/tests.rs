@@ -271,6 +271,52 @@ fn empty_lists_that_would_mean_everybody_are_refused() {
 }
 
 #[test]
+fn a_policy_for_requests_is_refused_by_the_place_of_its_fault() {
+    let rule =
+        |rule: &str| POLICY.split("  rules:").next().unwrap().to_owned() + &format!("  rules: [{rule}]\n");
+    let source = |field: &str| format!("spec.rules[0].from[0].source.{field}");
+    let operation = |field: &str| format!("spec.rules[0].to[0].operation.{field}");
+    let key = || "spec.rules[0].when[0].key".to_owned();
+    for (bad, field) in [
+        ("{from: [{source: {principals: [a, 'b*c']}}]}", source("principals[1]")),
+        ("{from: [{source: {namespaces: ['*a*']}}]}", source("namespaces[0]")),
+        ("{from: [{source: {notRequestPrincipals: [ann]}}]}", source("notRequestPrincipals[0]")),
+        ("{from: [{source: {requestPrincipals: ['/ann']}}]}", source("requestPrincipals[0]")),
+        ("{from: [{source: {remoteIpBlocks: [10.0.0.0/33]}}]}", source("remoteIpBlocks[0]")),
+        ("{to: [{operation: {hosts: ['a.*.b']}}]}", operation("hosts[0]")),
+        ("{to: [{operation: {notPaths: ['/{*}/{name}']}}]}", operation("notPaths[0]")),
+        ("{to: [{operation: {paths: ['/a', '/{**}/{*}']}}]}", operation("paths[1]")),
+        ("{to: [{operation: {ports: ['80x']}}]}", operation("ports[0]")),
+        ("{to: [{operation: {methods: ['']}}]}", operation("methods[0]")),
+        ("{when: [{key: 'request.headers[]', values: [a]}]}", key()),
+        ("{when: [{key: 'request.headers[a b]', values: [a]}]}", key()),
+        ("{when: [{key: 'request.headers[:path]', values: [a]}]}", key()),
+        ("{when: [{key: request.headers, values: [a]}]}", key()),
+        ("{when: [{key: 'request.auth.claims[a', values: [a]}]}", key()),
+        ("{when: [{key: 'request.auth.claims[a][]', values: [a]}]}", key()),
+        ("{when: [{key: 'request.auth.claim[a]', values: [a]}]}", key()),
+        ("{when: [{key: remote.ip, notValues: [x]}]}", "spec.rules[0].when[0].notValues[0]".to_owned()),
+    ] {
+        let refused = refusal(rule(bad));
+        assert!(refused.guards_access, "{bad}");
+        assert_eq!(&*refused.field, field, "{bad}: {refused}");
+    }
+    let target = |target: &str| POLICY.replace("spec:\n", &format!("spec:\n  targetRefs: [{target}]\n"));
+    for (bad, field) in [
+        ("{group: gateway.networking.k8s.io, kind: HTTPRoute, name: a}", "spec.targetRefs[0].kind"),
+        ("{group: apps, kind: Service, name: a}", "spec.targetRefs[0].kind"),
+        ("{kind: Service, name: a, namespace: bank}", "spec.targetRefs[0].namespace"),
+        ("{kind: Service, name: ''}", "spec.targetRefs[0].name"),
+    ] {
+        let text = target(bad)
+            .lines()
+            .filter(|it| !it.contains("elector") && !it.contains("app: web"))
+            .fold(String::new(), |text, line| text + line + "\n");
+        assert_eq!(&*refusal(text).field, field, "{bad}");
+    }
+}
+
+#[test]
 fn peer_authentication_is_read_strictly() {
     let text = |spec: &str| {
         format!(
