@@ -85,7 +85,7 @@ pub struct HttpFacts<'a> {
 /// Why a request or a connection is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Denial {
-    /// A policy that may apply could not be read; `namespace/name` of it.
+    /// What may be a policy that applies could not be read; its kind, `namespace/name`.
     Unknown(Arc<str>),
     /// A CUSTOM policy matched and nobody can be asked; Istio's name of the rule.
     Custom(Arc<str>),
@@ -110,7 +110,7 @@ impl Denial {
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown(policy) => write!(f, "policy {policy} may apply and could not be read"),
+            Self::Unknown(policy) => write!(f, "{policy} may apply and could not be read"),
             Self::Custom(rule) => write!(f, "{rule}: CUSTOM, and there is nobody to ask"),
             Self::Denied(rule) => write!(f, "denied by {rule}"),
             Self::NoneMatched => f.write_str("allow policies exist, but none matched"),

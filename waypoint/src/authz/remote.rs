@@ -22,9 +22,9 @@ pub(super) fn address(facts: &Facts<'_>) -> IpAddr {
     told.unwrap_or(facts.source)
 }
 
-/// A Gateway's pods, and those of Istio's own ingress gateway.
+/// A Gateway's pods, and those of Istio's own ingress gateway. Not those of waypoints, which pass on what they are told.
 fn is_gateway(workload: &Workload) -> bool {
-    workload.labels.get(GATEWAY_NAME).is_some()
+    workload.labels.get(GATEWAY_NAME).is_some() && !workload.is_waypoint()
         || workload.labels.get("istio").is_some_and(|it| **it == *"ingressgateway")
 }
 

@@ -249,7 +249,8 @@ impl Facts {
             BodyError::Peer(_) => {
                 (Flag::UpstreamTermination, Details::ResetAfterResponse(Reset::Termination))
             }
-            BodyError::Denied(policy) => (Flag::LocalReset, Details::Denied(policy.clone())),
+            // As of a request that is denied before it is begun, Envoy's flags have no word for it.
+            BodyError::Denied(policy) => return self.details = Some(Details::Denied(policy.clone())),
             BodyError::Abandoned | BodyError::Superseded => {
                 (Flag::LocalReset, Details::ResetAfterResponse(Reset::Local))
             }

@@ -23,7 +23,7 @@ pub(super) fn check(view: &View<'_>, report: &mut Report) {
             _ => {}
         }
     }
-    for entry in view.mesh.policies().filter(|entry| entry.stated.targets.is_empty()) {
+    for entry in view.mesh.policies() {
         for warning in &entry.warnings {
             let object = format!("{} {}", Kind::AuthorizationPolicy, entry.object);
             report.tell(READ_OTHERWISE, &entry.origin, object, &**warning);

@@ -134,7 +134,7 @@ fn an_unreadable_policy_is_in_force_for_all_it_may_concern() {
         let mut all = Followed::new();
         all.write("p.yaml", &attached(namespace, "p", SERVICE).replace("rules", "rulez"));
         assert!(all.changed);
-        let unread = vec![format!("unread {namespace}/p")];
+        let unread = vec![format!("unread AuthorizationPolicy {namespace}/p")];
         assert_eq!(all.of("shop", "web"), if shop { unread.clone() } else { vec![] }, "{namespace}");
         assert_eq!(all.of("bank", "web"), if bank { unread } else { vec![] }, "{namespace}");
         all.write("p.yaml", &attached(namespace, "p", "targetRefs: [{group: '', kind: Service, name: x}],"));

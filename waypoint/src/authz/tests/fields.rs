@@ -97,7 +97,10 @@ fn forwarded_addresses_are_believed_of_gateways_alone() {
     let gateway = "gateway.networking.k8s.io/gateway-name: edge";
     let text = pod("gateway", "10.0.0.1", gateway)
         + &pod("ingress", "10.0.0.2", "istio: ingressgateway")
-        + &pod("web", "10.0.0.3", "app: web");
+        + &pod("web", "10.0.0.3", "app: web")
+        + &pod("waypoint", "10.0.0.4", "gateway.networking.k8s.io/gateway-name: wp")
+        + "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: wp, namespace: shop}\nspec: \
+           {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n";
     let mesh = Desk::with(&text).now;
     let from = |ip: &str, forwarded: &str| {
         let asking = Asking { caller: mesh.workload_at(ip.parse().unwrap()).cloned(), ..asking() };
@@ -115,6 +118,7 @@ fn forwarded_addresses_are_believed_of_gateways_alone() {
         ],
         &[
             from("10.0.0.3", "203.0.113.9"),
+            from("10.0.0.4", "203.0.113.9"),
             from("10.0.0.1", "203.0.113.9, 198.51.100.1"),
             from("10.0.0.1", "203.0.113.9, unknown"),
             from("10.0.0.1", ""),
