@@ -195,6 +195,7 @@ fn endpoints_of_a_service_entry_are_drawn_and_loaded_by_their_weights() {
             .collect()
     };
     let external = External {
+        entry: "out".into(),
         visibility: Visibility::Everywhere,
         subject_alt_names: [].into(),
         goes_where_called: false,

@@ -16,6 +16,60 @@ const PATHS: [&str; 8] = [
     "/",
 ];
 
+/// What stands for a slash somewhere.
+const SLASHES: [&str; 19] = [
+    "//",
+    "///",
+    "/./",
+    "/x/../",
+    "/x/%2e%2e/",
+    "/%2e/",
+    "\\",
+    "/\\",
+    "%2f",
+    "%5C",
+    "/;/",
+    "/;x=1/",
+    "/..;/",
+    "/x/..;y/",
+    "%c0%af",
+    "%e0%80%af",
+    "/%c0%ae%c0%ae/",
+    "/.%00/",
+    "/%2E./",
+];
+
+/// What some server takes off, or stops at.
+const ENDS: [&str; 27] = [
+    "/",
+    "//",
+    "/.",
+    "/..",
+    "/x/..",
+    ";",
+    ";x",
+    ";x=/public/",
+    "?x",
+    "?/public/../x",
+    "#x",
+    "%23",
+    "%3F",
+    "%3f.html",
+    "%00",
+    "%00.html",
+    "%20",
+    "%09",
+    "%0a",
+    ";.html",
+    "/;x.html",
+    "/..;/public/x",
+    "\\",
+    "%5c",
+    "%",
+    "%4",
+    "\u{e9}",
+];
+
 /// Ways of writing the same path, or nearly the same, of which some server may take one for another.
 fn forms(path: &str) -> BTreeSet<String> {
     let mut all = BTreeSet::from([path.to_owned()]);
@@ -27,60 +81,12 @@ fn forms(path: &str) -> BTreeSet<String> {
             all.insert(format!("{before}%25{}{after}", &escape(byte, upper)[1..]));
         }
         if byte == b'/' {
-            for other in [
-                "//",
-                "///",
-                "/./",
-                "/x/../",
-                "/x/%2e%2e/",
-                "/%2e/",
-                "\\",
-                "/\\",
-                "%2f",
-                "%5C",
-                "/;/",
-                "/;x=1/",
-                "/..;/",
-                "/x/..;y/",
-                "%c0%af",
-                "%e0%80%af",
-                "/%c0%ae%c0%ae/",
-                "/.%00/",
-                "/%2E./",
-            ] {
+            for other in SLASHES {
                 all.insert(format!("{before}{other}{after}"));
             }
         }
     }
-    for end in [
-        "/",
-        "//",
-        "/.",
-        "/..",
-        "/x/..",
-        ";",
-        ";x",
-        ";x=/public/",
-        "?x",
-        "?/public/../x",
-        "#x",
-        "%23",
-        "%3F",
-        "%3f.html",
-        "%00",
-        "%00.html",
-        "%20",
-        "%09",
-        "%0a",
-        ";.html",
-        "/;x.html",
-        "/..;/public/x",
-        "\\",
-        "%5c",
-        "%",
-        "%4",
-        "\u{e9}",
-    ] {
+    for end in ENDS {
         all.insert(format!("{path}{end}"));
     }
     for start in
