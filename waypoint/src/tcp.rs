@@ -25,7 +25,7 @@ pub async fn carry(conversation: &Arc<Conversation>, client: TunnelIo, server_na
     let Some(standing) = Standing::connection(conversation, server_name) else {
         return record.refuse(Refusal::LimitReached("MAX_CHUNKS"));
     };
-    if let Err(denial) = standing.admit() {
+    if let Err(denial) = standing.admit(None) {
         return record.refuse(denial.into());
     }
     let carried = async {

@@ -1,6 +1,8 @@
 //! One request or connection before policy: judged when it comes, and again whenever policies change while it lasts.
 //!
-//! The surprising thing: it keeps the head of its request to its end, because a policy that comes later asks for it.
+//! The surprising thing: it keeps the head of its request to its end, because a policy that comes later asks for it; but
+//! where there is no policy at all it keeps none, so that requests cost nothing there. One that is under way when the very
+//! first policy comes is judged like a connection: whatever only HTTP could tell counts against it.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -24,7 +26,7 @@ pub struct Standing {
     place: Place,
     /// The turn of the policies it was judged by.
     turn: AtomicU64,
-    /// What its client asks for; `None` of a connection that is not HTTP.
+    /// What its client asks for; `None` of a connection that is not HTTP, and where there was no policy.
     head: Option<Head>,
     /// The claims of the request's verified token.
     claims: Option<Claims>,
@@ -36,10 +38,13 @@ impl Standing {
     /// A request; `None` when too many are under way on its connection.
     pub(crate) fn request(
         conversation: &Arc<Conversation>,
-        head: Head,
+        head: &Head,
         claims: Option<Claims>,
     ) -> Option<Self> {
-        Some(Self { head: Some(head), claims, ..Self::new(conversation)? })
+        let standing = Self::new(conversation)?;
+        let followed = conversation.worker.shared.routes.load();
+        let head = (!is_quiet(followed.mesh(), followed.policies())).then(|| head.clone());
+        Some(Self { head, claims, ..standing })
     }
 
     /// A connection that is not HTTP, with the server that its TLS names; `None` when too many are under way.
@@ -61,17 +66,12 @@ impl Standing {
         })
     }
 
-    /// The head of the request; `None` of a connection.
-    pub(crate) fn head(&self) -> Option<&Head> {
-        self.head.as_ref()
-    }
-
-    /// Judges it as it comes, and tells what policies say that is not enforced.
+    /// Judges it as it comes, with the head of its request if it is one, and tells what policies say that is not enforced.
     ///
     /// # Errors
     /// The [`Denial`].
-    pub(crate) fn admit(&self) -> Result<(), Denial> {
-        self.judge(|effective, facts| {
+    pub(crate) fn admit(&self, head: Option<&Head>) -> Result<(), Denial> {
+        self.judge(head, |effective, facts| {
             if let Some(policy) = effective.audited(facts) {
                 let (method, path) = line(facts);
                 tracing::info!(target: "audit", %policy, method, path, source = %facts.source, "matched");
@@ -92,7 +92,7 @@ impl Standing {
         if self.turn.swap(turn, Ordering::Relaxed) == turn {
             return Poll::Pending;
         }
-        match self.judge(|_, _| {}) {
+        match self.judge(self.head.as_ref(), |_, _| {}) {
             Ok(()) => Poll::Pending,
             Err(denial) => Poll::Ready(denial),
         }
@@ -116,13 +116,13 @@ impl Standing {
         .await
     }
 
-    fn judge(&self, tell: impl Fn(&Effective<'_>, &Facts<'_>)) -> Result<(), Denial> {
+    fn judge(&self, head: Option<&Head>, tell: impl Fn(&Effective<'_>, &Facts<'_>)) -> Result<(), Denial> {
         let followed = self.conversation.worker.shared.routes.load();
         let (mesh, policies) = (followed.mesh(), followed.policies());
-        if policies.is_empty() && mesh.unknown_policies().is_empty() {
+        if is_quiet(mesh, policies) {
             return Ok(());
         }
-        let facts = self.facts();
+        let facts = self.facts(head);
         let one = |effective: &Effective<'_>, facts: &Facts<'_>| {
             effective.judge(facts)?;
             tell(effective, facts);
@@ -164,9 +164,9 @@ impl Standing {
         })
     }
 
-    fn facts(&self) -> Facts<'_> {
+    fn facts<'a>(&'a self, head: Option<&'a Head>) -> Facts<'a> {
         let conversation = &*self.conversation;
-        let http = self.head.as_ref().map(|head| HttpFacts {
+        let http = head.map(|head| HttpFacts {
             request: head.facts(conversation),
             has_parameters: head.has_parameters,
             claims: self.claims.as_ref(),
@@ -181,6 +181,11 @@ impl Standing {
             http,
         }
     }
+}
+
+/// Whether there is no policy at all.
+fn is_quiet(mesh: &Snapshot, policies: &Policies) -> bool {
+    policies.is_empty() && mesh.unknown_policies().is_empty()
 }
 
 fn line<'a>(facts: &Facts<'a>) -> (&'a str, &'a str) {

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 
 use super::head;
 use super::observed::Observed;
+use crate::payload::BodyError;
 use crate::serve::pulse::Pulse;
 use crate::worker::Worker;
 
