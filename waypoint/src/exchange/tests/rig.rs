@@ -94,6 +94,7 @@ impl Rig {
         worker.shared.follow(&desk.now);
         let service = desk.now.service("shop", "web").unwrap().clone();
         let client = "10.9.9.9:40000".parse().unwrap();
+        let live = worker.shared.live.enter().unwrap();
         let conversation = Arc::new(Conversation {
             worker,
             peer: Arc::new(Peer {
@@ -108,6 +109,7 @@ impl Rig {
             destination: Destination::Service { service, port: 80 },
             original: "10.96.0.1:80".parse().unwrap(),
             pod: Default::default(),
+            live,
         });
         let _subscriber = tracing::subscriber::set_default(subscriber);
         Self { conversation, desk, log, out, _certificates: certificates, _subscriber }
@@ -204,6 +206,7 @@ fn worker(certificates: &std::path::Path, log: &Logging) -> Worker {
             clusters,
             routes: ArcSwap::from_pointee(routes),
             limited: Connections::default(),
+            live: Default::default(),
         }),
         turns: Default::default(),
         mirrors: Arc::new(Semaphore::new(0)),
