@@ -12,7 +12,7 @@ use common::admin::config_dump::DumpSection;
 use common::admin::dump;
 use common::admin::{AdminHandler, HttpServer, ReadinessHandler, StatsHandler};
 use common::certs::CertStore;
-use common::config::ObjectName;
+use common::config::{GatewayRoute, ObjectName};
 use common::hbone::pool::Pool;
 use common::hbone::{Budget, limits};
 use common::lifecycle::drain::{self, Drained};
@@ -217,7 +217,13 @@ fn sections(mesh: &Reader, certs: &CertStore, shared: &Arc<Shared>) -> Vec<DumpS
             let followed = routes.followed();
             let shown = |table: &Arc<ServiceRoutes>| {
                 let names: Vec<_> = table.applied.iter().map(|it| it.object.to_string()).collect();
-                json!({ "service": table.service.to_string(), "virtualServices": names })
+                let key = |it: &Arc<GatewayRoute>| format!("{} {}", it.kind.kind(), it.object);
+                json!({
+                    "service": table.service.to_string(),
+                    "virtualServices": names,
+                    "routes": table.attached.iter().map(key).collect::<Vec<_>>(),
+                    "problems": table.problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                })
             };
             json!(followed.tables().iter().map(shown).collect::<Vec<_>>())
         }),

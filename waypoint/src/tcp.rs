@@ -94,7 +94,11 @@ fn cluster(conversation: &Arc<Conversation>, server_name: Option<&str>) -> Resul
         source: conversation.caller.as_deref(),
     };
     let target = match called.connections().and_then(|routes| routes.find(&facts)) {
-        Some(rule) => split::choose_for_connection(&rule.route, &mut rand::rng()),
+        // A route that leads to nobody refuses; it does not leave the connection to the service.
+        Some(rule) => Some(
+            split::choose_for_connection(&rule.route, &mut rand::rng())
+                .ok_or_else(|| no_endpoint(conversation))?,
+        ),
         None => None,
     };
     called.cluster(target).map_err(|_| no_endpoint(conversation))

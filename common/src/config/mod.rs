@@ -11,6 +11,7 @@ pub mod core;
 pub mod decode;
 pub mod destination;
 pub mod entry;
+pub mod gateway;
 pub mod names;
 pub mod note;
 pub mod path_template;
@@ -23,6 +24,7 @@ pub use self::core::{
 };
 pub use self::destination::DestinationRule;
 pub use self::entry::{ServiceEntry, WorkloadEntry};
+pub use self::gateway::{FaultFilter, GatewayRoute, ReferenceGrant};
 use self::note::Note;
 pub use self::routing::VirtualService;
 pub use self::security::{AuthorizationPolicy, PeerAuthentication};
@@ -57,6 +59,18 @@ pub enum Kind {
     ServiceEntry,
     /// `networking.istio.io` WorkloadEntry.
     WorkloadEntry,
+    /// `gateway.networking.k8s.io` HTTPRoute.
+    HttpRoute,
+    /// `gateway.networking.k8s.io` GRPCRoute.
+    GrpcRoute,
+    /// `gateway.networking.k8s.io` TLSRoute.
+    TlsRoute,
+    /// `gateway.networking.k8s.io` TCPRoute.
+    TcpRoute,
+    /// `gateway.networking.k8s.io` ReferenceGrant.
+    ReferenceGrant,
+    /// `gateway.ebb.dev` HTTPFaultFilter.
+    FaultFilter,
 }
 
 impl Kind {
@@ -76,6 +90,12 @@ impl Kind {
             Self::DestinationRule => "DestinationRule",
             Self::ServiceEntry => "ServiceEntry",
             Self::WorkloadEntry => "WorkloadEntry",
+            Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
+            Self::TlsRoute => "TLSRoute",
+            Self::TcpRoute => "TCPRoute",
+            Self::ReferenceGrant => "ReferenceGrant",
+            Self::FaultFilter => "HTTPFaultFilter",
         }
     }
 
@@ -84,11 +104,19 @@ impl Kind {
         matches!(self, Self::AuthorizationPolicy | Self::PeerAuthentication)
     }
 
-    /// Whether it is Istio's own kind: read as strictly as by an API server, where a string that looks like a number or
-    /// a boolean must be quoted and nothing unknown is passed over.
-    pub fn is_istios(self) -> bool {
-        let routing = matches!(self, Self::VirtualService | Self::DestinationRule);
-        self.guards_access() || routing || matches!(self, Self::ServiceEntry | Self::WorkloadEntry)
+    /// Whether it is read as strictly as by an API server, where a string that looks like a number or a boolean must be
+    /// quoted and nothing unknown is passed over: every kind that steers traffic.
+    pub fn is_strict(self) -> bool {
+        let of_core = matches!(
+            self,
+            Self::Namespace
+                | Self::Node
+                | Self::Pod
+                | Self::Service
+                | Self::EndpointSlice
+                | Self::ServiceAccount
+        );
+        !of_core && self != Self::Gateway
     }
 }
 
@@ -171,6 +199,9 @@ pub enum Resource {
     DestinationRule(Arc<DestinationRule>),
     ServiceEntry(Arc<ServiceEntry>),
     WorkloadEntry(Arc<WorkloadEntry>),
+    Route(Arc<GatewayRoute>),
+    ReferenceGrant(Arc<ReferenceGrant>),
+    FaultFilter(Arc<FaultFilter>),
 }
 
 impl Resource {
@@ -190,6 +221,9 @@ impl Resource {
             Self::DestinationRule(it) => (Kind::DestinationRule, it.object.clone()),
             Self::ServiceEntry(it) => (Kind::ServiceEntry, it.object.clone()),
             Self::WorkloadEntry(it) => (Kind::WorkloadEntry, it.object.clone()),
+            Self::Route(it) => (it.kind.kind(), it.object.clone()),
+            Self::ReferenceGrant(it) => (Kind::ReferenceGrant, it.object.clone()),
+            Self::FaultFilter(it) => (Kind::FaultFilter, it.object.clone()),
         };
         Key { kind, object }
     }
@@ -201,6 +235,7 @@ impl Resource {
             Self::DestinationRule(it) => &it.notes,
             Self::ServiceEntry(it) => &it.notes,
             Self::WorkloadEntry(it) => &it.notes,
+            Self::Route(it) => &it.notes,
             _ => &[],
         }
     }

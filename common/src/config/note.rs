@@ -50,6 +50,12 @@ pub enum Caveat {
     WildcardHostIgnored,
     AddressRangeIgnored,
     UdpIgnored,
+    ParentIgnored,
+    NoParents,
+    HostnamesIgnored,
+    BackendUnknown,
+    NoBackends,
+    FilterUnknown,
 }
 
 impl Caveat {
@@ -81,6 +87,12 @@ impl Caveat {
             Self::WildcardHostIgnored => "wildcard-host-ignored",
             Self::AddressRangeIgnored => "address-range-ignored",
             Self::UdpIgnored => "udp-ignored",
+            Self::ParentIgnored => "parent-ignored",
+            Self::NoParents => "no-parents",
+            Self::HostnamesIgnored => "hostnames-ignored",
+            Self::BackendUnknown => "backend-unknown",
+            Self::NoBackends => "no-backends",
+            Self::FilterUnknown => "filter-unknown",
         }
     }
 
@@ -130,6 +142,16 @@ impl Caveat {
                 "a range is not looked up: calls to its addresses go where they went"
             }
             Self::UdpIgnored => "only TCP is carried",
+            Self::ParentIgnored => "ignored: routes attach to a Service, a ServiceEntry or a Gateway",
+            Self::NoParents => "attached to nothing: no parentRefs are stated",
+            Self::HostnamesIgnored => {
+                "of no effect: hostnames count where the parent is a Gateway, and none is"
+            }
+            Self::BackendUnknown => {
+                "leads nowhere: only a Service or Istio's Hostname can be a backend; its share is answered with 500"
+            }
+            Self::NoBackends => "requests are answered with 500: no backend has a weight",
+            Self::FilterUnknown => "requests are answered with 500: this filter is not implemented",
         }
     }
 }

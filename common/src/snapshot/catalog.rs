@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::config::gateway::RouteKind;
 use crate::config::{
-    AuthorizationPolicy, Batch, DestinationRule, EndpointSlice, Gateway, Key, Kind, Namespace, Node,
-    ObjectName, Origin, PeerAuthentication, Pod, Rejected, Removal, Resource, Service, ServiceAccount,
-    ServiceEntry, Stated, VirtualService, WorkloadEntry,
+    AuthorizationPolicy, Batch, DestinationRule, EndpointSlice, FaultFilter, Gateway, GatewayRoute, Key,
+    Kind, Namespace, Node, ObjectName, Origin, PeerAuthentication, Pod, ReferenceGrant, Rejected, Removal,
+    Resource, Service, ServiceAccount, ServiceEntry, Stated, VirtualService, WorkloadEntry,
 };
 
 /// One object stated by more than one file.
@@ -152,6 +153,10 @@ pub(crate) struct Changes {
     pub(crate) destination_rules: Changed<DestinationRule>,
     pub(crate) service_entries: Changed<ServiceEntry>,
     pub(crate) workload_entries: Changed<WorkloadEntry>,
+    /// By the place of their kind.
+    pub(crate) routes: [Changed<GatewayRoute>; RouteKind::ALL.len()],
+    pub(crate) grants: Changed<ReferenceGrant>,
+    pub(crate) fault_filters: Changed<FaultFilter>,
     /// Names whose addresses are others now.
     pub(crate) resolved: Vec<Arc<str>>,
     /// Rejections came or went.
@@ -176,6 +181,10 @@ pub struct Catalog {
     pub(crate) destination_rules: Store<DestinationRule>,
     pub(crate) service_entries: Store<ServiceEntry>,
     pub(crate) workload_entries: Store<WorkloadEntry>,
+    /// By the place of their kind: one name may be that of a route of each.
+    pub(crate) routes: [Store<GatewayRoute>; RouteKind::ALL.len()],
+    pub(crate) grants: Store<ReferenceGrant>,
+    pub(crate) fault_filters: Store<FaultFilter>,
     /// What was found for the names of endpoints, by name.
     pub(crate) resolved: BTreeMap<Arc<str>, Box<[IpAddr]>>,
     rejected: BTreeMap<Arc<str>, Vec<Arc<Rejected>>>,
@@ -237,6 +246,14 @@ impl Catalog {
             Resource::WorkloadEntry(it) => {
                 self.workload_entries.upsert(object, (origin, it), &mut changes.workload_entries)
             }
+            Resource::Route(it) => {
+                let at = it.kind as usize;
+                self.routes[at].upsert(object, (origin, it), &mut changes.routes[at])
+            }
+            Resource::ReferenceGrant(it) => self.grants.upsert(object, (origin, it), &mut changes.grants),
+            Resource::FaultFilter(it) => {
+                self.fault_filters.upsert(object, (origin, it), &mut changes.fault_filters)
+            }
         };
         self.contested(key, contested, changes);
     }
@@ -266,8 +283,24 @@ impl Catalog {
             Kind::WorkloadEntry => {
                 self.workload_entries.withdraw(object, file, &mut changes.workload_entries)
             }
+            Kind::GrpcRoute => self.withdraw_route(RouteKind::Grpc, object, file, changes),
+            Kind::HttpRoute => self.withdraw_route(RouteKind::Http, object, file, changes),
+            Kind::TlsRoute => self.withdraw_route(RouteKind::Tls, object, file, changes),
+            Kind::TcpRoute => self.withdraw_route(RouteKind::Tcp, object, file, changes),
+            Kind::ReferenceGrant => self.grants.withdraw(object, file, &mut changes.grants),
+            Kind::FaultFilter => self.fault_filters.withdraw(object, file, &mut changes.fault_filters),
         };
         self.contested(removal.key, contested, changes);
+    }
+
+    fn withdraw_route(
+        &mut self,
+        kind: RouteKind,
+        object: &ObjectName,
+        file: &Arc<str>,
+        changes: &mut Changes,
+    ) -> bool {
+        self.routes[kind as usize].withdraw(object, file, &mut changes.routes[kind as usize])
     }
 
     /// Reports give the line a policy stands on, which may move without the policy: a policy stated anew counts as
@@ -317,6 +350,12 @@ impl Catalog {
             Kind::DestinationRule => self.destination_rules.origins(&key.object),
             Kind::ServiceEntry => self.service_entries.origins(&key.object),
             Kind::WorkloadEntry => self.workload_entries.origins(&key.object),
+            Kind::GrpcRoute => self.routes[RouteKind::Grpc as usize].origins(&key.object),
+            Kind::HttpRoute => self.routes[RouteKind::Http as usize].origins(&key.object),
+            Kind::TlsRoute => self.routes[RouteKind::Tls as usize].origins(&key.object),
+            Kind::TcpRoute => self.routes[RouteKind::Tcp as usize].origins(&key.object),
+            Kind::ReferenceGrant => self.grants.origins(&key.object),
+            Kind::FaultFilter => self.fault_filters.origins(&key.object),
         }
     }
 

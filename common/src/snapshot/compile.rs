@@ -18,7 +18,8 @@ use super::services::{self, Endpoints, Moved};
 use super::waypoints::Turned;
 use super::workloads::{Constants, locality};
 use super::{MeshSettings, Snapshot};
-use crate::config::{Batch, EndpointSlice, ObjectName, Pod, Service, SliceEndpoint};
+use crate::config::gateway::RouteKind;
+use crate::config::{Batch, EndpointSlice, Key, ObjectName, Pod, Service, SliceEndpoint};
 
 /// The mesh as it is put together: everything stated, and the snapshot it amounts to.
 #[derive(Debug)]
@@ -72,6 +73,12 @@ impl Mesh {
             &self.catalog.destination_rules,
             &changes.destination_rules,
         );
+        follow(&mut self.draft.grants, &self.catalog.grants, &changes.grants);
+        follow(&mut self.draft.fault_filters, &self.catalog.fault_filters, &changes.fault_filters);
+        for (at, kind) in RouteKind::ALL.into_iter().enumerate() {
+            let key = |object: &ObjectName| Key { kind: kind.kind(), object: object.clone() };
+            follow_as(&mut self.draft.routes, &self.catalog.routes[at], &changes.routes[at], key);
+        }
         let touched = self.workloads(&changes, &mut turned);
         self.services(&changes, &touched, &mut turned);
         self.reserve(&mut turned);
@@ -406,10 +413,20 @@ impl Mesh {
 
 /// Takes over what changed of a kind that snapshots hold as stated.
 fn follow<T: PartialEq>(held: &mut OrdMap<ObjectName, Arc<T>>, store: &Store<T>, changed: &Changed<T>) {
+    follow_as(held, store, changed, ObjectName::clone);
+}
+
+/// The same under keys of another form.
+fn follow_as<K: Ord + Clone, T: PartialEq>(
+    held: &mut OrdMap<K, Arc<T>>,
+    store: &Store<T>,
+    changed: &Changed<T>,
+    key: impl Fn(&ObjectName) -> K,
+) {
     for object in changed.keys() {
         match store.get(object) {
-            Some(now) => held.insert(object.clone(), now.clone()),
-            None => held.remove(object),
+            Some(now) => held.insert(key(object), now.clone()),
+            None => held.remove(&key(object)),
         };
     }
 }

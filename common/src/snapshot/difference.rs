@@ -11,13 +11,15 @@ use imbl::ordmap::DiffItem;
 use super::Snapshot;
 use super::model::Service;
 use super::policies::PolicyEntry;
-use crate::config::{DestinationRule, ObjectName, VirtualService};
+use crate::config::{
+    DestinationRule, FaultFilter, GatewayRoute, Key, ObjectName, ReferenceGrant, VirtualService,
+};
 
 /// One object as it was and as it is; at least one of both is there, and they are not equal.
 #[derive(Debug)]
-pub struct Change<'s, T> {
+pub struct Change<'s, T, K = ObjectName> {
     /// Its name.
-    pub object: &'s ObjectName,
+    pub object: &'s K,
     /// In the earlier snapshot.
     pub before: Option<&'s Arc<T>>,
     /// In the later one.
@@ -60,12 +62,33 @@ impl Snapshot {
     ) -> impl Iterator<Item = Change<'s, DestinationRule>> {
         changes(&earlier.destination_rules, &self.destination_rules)
     }
+
+    /// The routes of the Gateway API that differ from those of an earlier snapshot, by kind and name.
+    pub fn routes_since<'s>(
+        &'s self,
+        earlier: &'s Self,
+    ) -> impl Iterator<Item = Change<'s, GatewayRoute, Key>> {
+        changes(&earlier.routes, &self.routes)
+    }
+
+    /// The ReferenceGrants that differ from those of an earlier snapshot, by name.
+    pub fn grants_since<'s>(&'s self, earlier: &'s Self) -> impl Iterator<Item = Change<'s, ReferenceGrant>> {
+        changes(&earlier.grants, &self.grants)
+    }
+
+    /// The HTTPFaultFilters that differ from those of an earlier snapshot, by name.
+    pub fn fault_filters_since<'s>(
+        &'s self,
+        earlier: &'s Self,
+    ) -> impl Iterator<Item = Change<'s, FaultFilter>> {
+        changes(&earlier.fault_filters, &self.fault_filters)
+    }
 }
 
-fn changes<'s, T: Eq>(
-    earlier: &'s OrdMap<ObjectName, Arc<T>>,
-    later: &'s OrdMap<ObjectName, Arc<T>>,
-) -> impl Iterator<Item = Change<'s, T>> {
+fn changes<'s, T: Eq, K: Ord>(
+    earlier: &'s OrdMap<K, Arc<T>>,
+    later: &'s OrdMap<K, Arc<T>>,
+) -> impl Iterator<Item = Change<'s, T, K>> {
     earlier.diff(later).map(|item| match item {
         DiffItem::Add(object, now) => Change { object, before: None, now: Some(now) },
         DiffItem::Update { old: (object, before), new: (_, now) } => {

@@ -29,7 +29,11 @@ use self::model::{EffectivePolicy, Service, Workload};
 use self::policies::PolicyEntry;
 pub use self::services::Endpoints;
 use self::waypoints::Waypoints;
-use crate::config::{DestinationRule, ObjectName, PeerAuthentication, Rejected, VirtualService};
+use crate::config::gateway::RouteKind;
+use crate::config::{
+    DestinationRule, FaultFilter, GatewayRoute, Key, ObjectName, PeerAuthentication, ReferenceGrant,
+    Rejected, VirtualService,
+};
 
 /// What the meaning of resources depends on besides them; fixed at start.
 #[derive(Debug, Clone)]
@@ -86,6 +90,10 @@ pub struct Snapshot {
     hosts: OrdMap<Arc<str>, Arc<[IpAddr]>>,
     virtual_services: OrdMap<ObjectName, Arc<VirtualService>>,
     destination_rules: OrdMap<ObjectName, Arc<DestinationRule>>,
+    /// Routes of the Gateway API.
+    routes: OrdMap<Key, Arc<GatewayRoute>>,
+    grants: OrdMap<ObjectName, Arc<ReferenceGrant>>,
+    fault_filters: OrdMap<ObjectName, Arc<FaultFilter>>,
     /// Services of ServiceEntries by host and namespace.
     external: OrdMap<(Arc<str>, Arc<str>), Arc<Service>>,
     /// Names of endpoints that have to be looked up.
@@ -229,6 +237,31 @@ impl Snapshot {
     /// Every DestinationRule as stated, by namespace and name.
     pub fn destination_rules(&self) -> impl Iterator<Item = &Arc<DestinationRule>> {
         self.destination_rules.values()
+    }
+
+    /// The route of the Gateway API of this kind and name, as stated.
+    pub fn route(&self, key: &Key) -> Option<&Arc<GatewayRoute>> {
+        self.routes.get(key)
+    }
+
+    /// Every route of the Gateway API as stated, by kind, namespace and name.
+    pub fn routes(&self) -> impl Iterator<Item = &Arc<GatewayRoute>> {
+        self.routes.values()
+    }
+
+    /// The filter of this name, as stated.
+    pub fn fault_filter(&self, object: &ObjectName) -> Option<&Arc<FaultFilter>> {
+        self.fault_filters.get(object)
+    }
+
+    /// Whether routes of a kind and namespace may lead to a service: in their own namespace, or by a ReferenceGrant in the
+    /// service's.
+    pub fn may_lead_to(&self, kind: RouteKind, namespace: &str, service: &ObjectName) -> bool {
+        let first = ObjectName::new(service.namespace.clone(), "");
+        let mut theirs =
+            self.grants.range(first..).take_while(|(object, _)| object.namespace == service.namespace);
+        *service.namespace == *namespace
+            || theirs.any(|(_, grant)| grant.permits(kind, namespace, &service.name))
     }
 
     /// Policies that could not be read and for which nobody is admitted, where they would bind.

@@ -119,6 +119,10 @@ codes! {
         "correct spec.hosts: no service of this name is in the mesh";
     GATEWAY_ROUTES = "EBB0015" "GatewayNotServed" Info,
         "what comes in at an ingress gateway is not Ebb's; name mesh in spec.gateways for calls inside";
+    ROUTE_PROBLEM = "EBB0016" "RouteLeadsNowhere" Error,
+        "state what is missing; requests to it are answered with 500 meanwhile";
+    OVERRIDDEN = "EBB0017" "OverriddenByRoute" Warning,
+        "say it in the route, or remove one of both";
 }
 
 #[cfg(test)]

@@ -232,3 +232,27 @@ fn what_is_suppressed_is_that_code_of_those_objects() {
         assert!(Suppressed::read(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn a_route_that_leads_nowhere_or_takes_the_place_of_another_is_told() {
+    let route = |parent: &str, backend: &str| {
+        format!(
+            "{SOUND}apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r, namespace: shop}}\n\
+             spec: {{parentRefs: [{{{parent}}}], rules: [{{backendRefs: [{{{backend}}}]}}]}}\n"
+        )
+    };
+    let web = "group: '', kind: Service, name: web";
+    for (text, expected) in [
+        (route(web, "name: web, port: 80"), &["EBB0017"][..]),
+        (route(web, "name: web, port: 81"), &["EBB0016", "EBB0017"]),
+        (route(web, "name: nobody, port: 80"), &["EBB0016", "EBB0017"]),
+        (route("group: '', kind: Service, name: nobody", "name: web, port: 80"), &["IST0101"]),
+        (route("name: gate", "name: web, port: 80"), &[]),
+        (route("name: other", "name: web, port: 80"), &["IST0101"]),
+        (route(web, "name: web, port: 80").replace(", istio.io/use-waypoint: gate", ""), &["EBB0004"]),
+    ] {
+        let told = codes(&text);
+        assert!(expected.iter().all(|it| told.contains(it)), "{expected:?} of {told:?}\n{text}");
+        assert!(!expected.is_empty() || told.is_empty(), "{told:?}");
+    }
+}

@@ -8,6 +8,7 @@ use common::balance::budget::Resource;
 use common::balance::outlier::Outcome;
 use common::config::destination::balance::Algorithm;
 use common::config::destination::pool::HttpVersion;
+use common::config::routing::session::Session;
 use http::header::SET_COOKIE;
 use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
@@ -88,6 +89,8 @@ pub(super) struct Attempts<'a> {
     pub(super) retry: Option<retry::Policy<'a>>,
     pub(super) asked: Option<upgrade::Asked>,
     pub(super) is_grpc: bool,
+    /// The session that the route keeps to one endpoint, and the endpoint that the client asks for.
+    pub(super) session: Option<(&'a Session, Option<SocketAddr>)>,
 }
 
 /// An answer whose body is still to come.
@@ -184,6 +187,7 @@ impl Attempts<'_> {
             original: self.conversation.original,
             tried: if avoids { tried } else { &[] },
             far_from: self.retry.map_or(&[], |retry| retry.avoided_localities(tried)),
+            session: self.session.and_then(|(_, asked)| asked),
         };
         self.conversation.worker.pickers().pick(&self.cluster, &facts, Instant::now(), &mut rand::rng())
     }
@@ -311,6 +315,12 @@ impl Attempts<'_> {
         for cookie in &picked.set_cookies {
             if let Ok(cookie) = HeaderValue::from_str(cookie) {
                 headers.append(SET_COOKIE, cookie);
+            }
+        }
+        if let Some((session, _)) = self.session.filter(|(_, asked)| *asked != Some(picked.address)) {
+            let (name, value) = session.told(picked.address);
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.append(name, value);
             }
         }
         let in_flight = InFlight { lent, attempt: picked.attempt, permit };

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use common::config::ObjectName;
+use http::HeaderMap;
 
 use crate::destination::Destination;
-use crate::routes::{ConnectionRoutes, HttpRoutes, Route, ServiceRoutes, Target};
+use crate::routes::{ConnectionRoutes, Forward, HttpRoutes, PortRoutes, Route, ServiceRoutes, Target};
 use crate::serve::Conversation;
 use crate::stages::mirror;
 use crate::upstream::{Cluster, ClusterKey, Destinations, NoUpstream};
@@ -32,8 +33,7 @@ impl<'a> Called<'a> {
 
     /// The routes of the port that was called; none where it is no service.
     pub(super) fn routes(&self) -> Option<&HttpRoutes> {
-        let port = self.conversation.destination.port();
-        self.table.as_ref().map(|table| &table.port(port).http)
+        self.of_port().map(|it| &it.http)
     }
 
     /// Whether rules for requests are stated of it.
@@ -43,8 +43,14 @@ impl<'a> Called<'a> {
 
     /// The routes of connections to the port that was called.
     pub(crate) fn connections(&self) -> Option<&ConnectionRoutes> {
+        self.of_port().map(|it| &it.connections)
+    }
+
+    /// The routes of the port that was called, as its caller sees them.
+    fn of_port(&self) -> Option<&PortRoutes> {
+        let caller = self.conversation.caller.as_ref().map(|it| &**it.namespace());
         let port = self.conversation.destination.port();
-        self.table.as_ref().map(|table| &table.port(port).connections)
+        self.table.as_ref().map(|table| table.port_for(port, caller))
     }
 
     /// The destination that a route names, or what was called when there is no route.
@@ -65,6 +71,13 @@ impl<'a> Called<'a> {
             }
         };
         cluster.ok_or(NoUpstream::Unknown)
+    }
+
+    /// The destination that a request's session is with, whatever the weights say; none where it has no session, or that
+    /// is with nobody of the route any more.
+    pub(super) fn of_session<'r>(&self, route: &'r Route, headers: &HeaderMap) -> Option<Forward<'r>> {
+        let endpoint = route.session()?.endpoint(headers)?;
+        route.forwards().find(|it| self.cluster(Some(it.target)).is_ok_and(|it| it.has(endpoint)))
     }
 
     /// The destinations that get a copy of a request. One that does not exist gets none.

@@ -64,6 +64,7 @@ async fn carry(
         original: conversation.original,
         tried: &[],
         far_from: &[],
+        session: None,
     };
     let picked =
         conversation.worker.pickers().pick(cluster, &facts, Instant::now(), &mut rand::rng()).ok()?;

@@ -127,12 +127,15 @@ async fn walk(
             return Err(respond::answer(StatusCode::NOT_FOUND, Bytes::new(), is_grpc));
         }
     };
-    let chosen = rule.and_then(|rule| split::choose(&rule.route, &mut rand::rng()));
+    let chosen = rule.and_then(|rule| {
+        let of_session = called.of_session(&rule.route, facts.headers);
+        of_session.or_else(|| split::choose(&rule.route, &mut rand::rng()))
+    });
     let path = Path { rule, chosen };
     let onward = match rule {
         Some(rule) => {
             record.route(rule.name());
-            on_the_way(rule, &facts, record).await
+            on_the_way(&path, rule, &facts, record).await
         }
         None => Onward::Sent(None),
     };
@@ -169,6 +172,8 @@ async fn forward(
     let Facing { conversation, pulse, called, is_grpc } = *facing;
     let rule = path.rule;
     let timeouts = timeouts(rule.map(|rule| &*rule.route), &head.facts(conversation));
+    let session = rule.and_then(|rule| rule.route.session());
+    let session = session.map(|it| (it, it.endpoint(&head.headers)));
     let outgoing = path.outgoing(head, conversation).map_err(|why| {
         tracing::debug!(%why, "a rewrite makes no path");
         record.details(Details::PathNormalizationFailed);
@@ -184,7 +189,7 @@ async fn forward(
         mirror::send(conversation, mirror, &outgoing, &source);
     }
     let attempts =
-        Attempts { conversation, pulse, cluster, outgoing, source, timeouts, retry, asked, is_grpc };
+        Attempts { conversation, pulse, cluster, outgoing, source, timeouts, retry, asked, is_grpc, session };
     attempts.run(record).await
 }
 
@@ -215,8 +220,17 @@ enum Onward<'r> {
 }
 
 /// What a rule does to a request before it is sent on.
-async fn on_the_way<'r>(rule: &'r Rule, facts: &RequestFacts<'_>, record: &mut Record) -> Onward<'r> {
+async fn on_the_way<'r>(
+    path: &Path<'r>,
+    rule: &'r Rule,
+    facts: &RequestFacts<'_>,
+    record: &mut Record,
+) -> Onward<'r> {
     let is_grpc = facts.is_grpc();
+    if rule.route.missing_filter().is_some() {
+        record.details(Details::DirectResponse);
+        return Onward::Answered(respond::unroutable(is_grpc));
+    }
     let injected = fault::inject(rule.route.fault(), &mut rand::rng());
     if let Some(delay) = injected.delay {
         record.flag(Flag::DelayInjected);
@@ -238,6 +252,7 @@ async fn on_the_way<'r>(rule: &'r Rule, facts: &RequestFacts<'_>, record: &mut R
     let made = match rule.route.action() {
         HttpAction::Redirect(stated) => redirect::redirected(stated, rule.prefix(), facts),
         HttpAction::Respond(stated) => respond::direct(stated, is_grpc),
+        HttpAction::Forward(_) if path.leads_nowhere() => respond::unroutable(is_grpc),
         HttpAction::Forward(_) | HttpAction::Delegate(_) => return Onward::Sent(grant),
     };
     record.details(Details::DirectResponse);

@@ -22,6 +22,11 @@ pub(super) struct Path<'r> {
 }
 
 impl<'r> Path<'r> {
+    /// Whether the rule's route leads to nobody, or to a backend that is missing.
+    pub(super) fn leads_nowhere(&self) -> bool {
+        self.chosen.is_none_or(|chosen| chosen.target.missing.is_some())
+    }
+
     /// When it is tried again.
     pub(super) fn retries(&self) -> Option<retry::Policy<'r>> {
         retry::policy(match self.rule {

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use common::config::ObjectName;
-use common::config::routing::VirtualService;
 use common::config::routing::layer4::{ConnectionDestination, ConnectionMatch, TlsMatch};
 use common::snapshot::Snapshot;
 use common::snapshot::model::Workload;
@@ -14,8 +13,9 @@ use common::snapshot::model::Workload;
 use super::facts::ConnectionFacts;
 use super::hosts;
 use super::route::Target;
+use super::statement::Statement;
 
-/// A list of a VirtualService.
+/// A list of a VirtualService, and the kind of a route of the Gateway API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum List {
     /// `spec.tls`.
@@ -27,7 +27,7 @@ pub(super) enum List {
 /// A route of connections.
 #[derive(Debug)]
 pub struct ConnectionRoute {
-    stated_by: Arc<VirtualService>,
+    stated_by: Statement,
     list: List,
     at: usize,
     destinations: Box<[Target]>,
@@ -36,22 +36,20 @@ pub struct ConnectionRoute {
 impl ConnectionRoute {
     /// Compiles the entry at a position, which there has to be.
     pub(super) fn new(
-        stated_by: &Arc<VirtualService>,
+        stated_by: &Statement,
         (list, at): (List, usize),
         mesh: &Snapshot,
         cluster_domain: &str,
     ) -> Self {
         let mut route = Self { stated_by: stated_by.clone(), list, at, destinations: Box::default() };
-        let namespace = &stated_by.object.namespace;
-        let find =
-            |it: &ConnectionDestination| Target::find(&it.destination, namespace, mesh, cluster_domain);
+        let find = |it: &ConnectionDestination| stated_by.target(&it.destination, mesh, cluster_domain);
         route.destinations = route.stated().iter().map(find).collect();
         route
     }
 
-    /// The VirtualService that states it.
-    pub fn virtual_service(&self) -> &ObjectName {
-        &self.stated_by.object
+    /// The VirtualService that states it, or the route of the Gateway API.
+    pub fn stated_by(&self) -> &ObjectName {
+        self.stated_by.object()
     }
 
     /// The destinations that get anything, with their weights: all that have one, or the only one there is.
@@ -70,21 +68,21 @@ impl ConnectionRoute {
     /// What a connection must be, per entry of `match`; a TCP route without any takes all.
     pub(super) fn matches(&self) -> Vec<Option<usize>> {
         let count = match self.list {
-            List::Tls => self.stated_by.tls[self.at].matches.len(),
-            List::Tcp => self.stated_by.tcp[self.at].matches.len(),
+            List::Tls => self.stated_by.tls()[self.at].matches.len(),
+            List::Tcp => self.stated_by.tcp()[self.at].matches.len(),
         };
         if count == 0 { vec![None] } else { (0..count).map(Some).collect() }
     }
 
     fn stated(&self) -> &[ConnectionDestination] {
         match self.list {
-            List::Tls => &self.stated_by.tls[self.at].route,
-            List::Tcp => &self.stated_by.tcp[self.at].route,
+            List::Tls => &self.stated_by.tls()[self.at].route,
+            List::Tcp => &self.stated_by.tcp()[self.at].route,
         }
     }
 
     fn tls_match(&self, at: usize) -> Option<&TlsMatch> {
-        (self.list == List::Tls).then(|| &self.stated_by.tls[self.at].matches[at])
+        (self.list == List::Tls).then(|| &self.stated_by.tls()[self.at].matches[at])
     }
 }
 
@@ -105,9 +103,15 @@ impl ConnectionRule {
     pub(super) fn stated(&self) -> Option<&ConnectionMatch> {
         let at = self.at?;
         Some(match self.route.list {
-            List::Tls => &self.route.stated_by.tls[self.route.at].matches[at].connection,
-            List::Tcp => &self.route.stated_by.tcp[self.route.at].matches[at],
+            List::Tls => &self.route.stated_by.tls()[self.route.at].matches[at].connection,
+            List::Tcp => &self.route.stated_by.tcp()[self.route.at].matches[at],
         })
+    }
+
+    /// The first server name that it asks for, of a TLS rule.
+    pub(super) fn server_name(&self) -> Option<&str> {
+        let tls = self.route.tls_match(self.at?)?;
+        tls.sni_hosts.first().map(|it| &**it)
     }
 
     /// Whether no rule after it is reached, where its port and gateways have been looked at.

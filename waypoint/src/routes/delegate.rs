@@ -49,6 +49,7 @@ fn merge(root: &HttpMatch, own: &HttpMatch) -> Option<HttpMatch> {
         headers: all_of(&root.headers, &own.headers)?,
         without_headers: none_of(&root.without_headers, &own.without_headers),
         query: all_of(&root.query, &own.query)?,
+        is_grpc: root.is_grpc || own.is_grpc,
         port: same(root.port, own.port)?,
         source_labels: labels(&root.source_labels, &own.source_labels)?,
         source_namespace: same(root.source_namespace.clone(), own.source_namespace.clone())?,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use common::config::ObjectName;
 use common::snapshot::name_below;
 
-/// How closely a host of a VirtualService names a service; the greater wins.
+/// How closely a host of a VirtualService names a service, or a hostname of a route a server; the greater wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Closeness {
     /// `*.x`, by the length of what follows the star.
@@ -37,6 +37,11 @@ pub(super) fn led_to_by(service: &ObjectName) -> ObjectName {
 /// What a pattern asks of the end of a name: `.x` for `*.x`.
 pub(super) fn wildcard(host: &str) -> Option<&str> {
     host.strip_prefix('*')
+}
+
+/// How closely a name or pattern names whatever it does name.
+pub(super) fn closeness_of(pattern: &str) -> Closeness {
+    wildcard(pattern).map_or(Closeness::Exact, |end| Closeness::Wildcard(end.len()))
 }
 
 /// How closely a full name or pattern names a service, if it does.

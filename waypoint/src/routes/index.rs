@@ -141,7 +141,7 @@ fn value_anchor(field: Field, stated: &ValueMatch) -> Option<Anchor> {
 fn anchor(field: Field, stated: &StringMatch) -> Option<Anchor> {
     let (text, is_whole) = match stated {
         StringMatch::Exact(text) => (text.clone(), true),
-        StringMatch::Prefix(text) => (text.clone(), false),
+        StringMatch::Prefix(text) | StringMatch::Segments(text) => (text.clone(), false),
         StringMatch::Regex(pattern) => (literal_start(pattern.source()).into(), false),
         StringMatch::ExactIgnoringCase(_) | StringMatch::PrefixIgnoringCase(_) => return None,
     };

@@ -53,6 +53,7 @@ impl HttpRoutes {
 fn holds(stated: &HttpMatch, facts: &RequestFacts<'_>) -> bool {
     let is = |stated: &Option<StringMatch>, value: &str| stated.as_ref().is_none_or(|it| it.matches(value));
     is(&stated.path, facts.path)
+        && (!stated.is_grpc || facts.is_grpc())
         && is(&stated.method, facts.method)
         && is(&stated.scheme, facts.scheme)
         && is(&stated.authority, facts.authority)

@@ -47,8 +47,16 @@
 //! - `rewrite-refused`: a regex rewrite that makes no path is answered with 500. Envoy sends what it made.
 //! - `original-host-of-destinations`: `x-envoy-original-host` is told too where a destination among several states the
 //!   authority. Envoy tells it of the route's rewrites only.
+//! - `grpc-routes-for-grpc`: a GRPCRoute takes requests of gRPC's content type alone. Istio's takes whatever has the path.
+//! - `route-retries`: `retry` of an HTTPRoute without `attempts` means two, as in Istio, and includes resets, as the
+//!   Gateway API asks for. Istio leaves those out.
+//! - `consumer-routes`: a route of another namespace than its Service's is for callers of that namespace. Istio's waypoint
+//!   has none.
+//! - `gateway-routes-last`: a VirtualService goes before a route that attaches to the waypoint's Gateway.
 //! - `formatter-commands`: `%REQ(x)%` and its like in a header's value are sent as they stand.
 
+mod attached;
+mod attachments;
 mod canonical;
 mod connection;
 mod delegate;
@@ -56,7 +64,9 @@ mod facts;
 pub(crate) mod hosts;
 mod index;
 mod matching;
+mod problems;
 mod route;
+mod statement;
 mod table;
 mod tables;
 #[cfg(test)]
@@ -68,6 +78,8 @@ pub use self::connection::{ConnectionRoute, ConnectionRoutes, ConnectionRule};
 pub(crate) use self::facts::with_query;
 pub use self::facts::{ConnectionFacts, RequestFacts};
 pub use self::matching::{Found, HttpRoutes};
+pub use self::problems::Problem;
 pub use self::route::{Forward, PathPart, Route, Rule, Target};
+pub use self::statement::Missing;
 pub use self::table::{PortRoutes, ServiceRoutes, View, compile};
 pub use self::tables::Tables;

@@ -6,36 +6,40 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::config::FaultFilter;
 use common::config::routing::cors::CorsPolicy;
 use common::config::routing::headers::HeaderChanges;
 use common::config::routing::http::{HttpDestination, Rewrite};
 use common::config::routing::request::HttpMatch;
 use common::config::routing::resilience::{Fault, Mirror, Retries};
-use common::config::routing::{Destination, HttpAction, HttpRoute, Share, VirtualService};
+use common::config::routing::session::Session;
+use common::config::routing::{Destination, HttpAction, HttpRoute, Share};
 use common::config::{ObjectName, routing};
 use common::snapshot::Snapshot;
+use common::snapshot::model::Service;
 
 use super::hosts;
+use super::statement::{Missing, Statement};
 
-/// An entry of `spec.http` in the VirtualService that states it.
+/// A rule for requests in the resource that states it.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
-    stated_by: Arc<VirtualService>,
+    stated_by: Statement,
     at: usize,
 }
 
 impl Place {
     /// The place of the entry at a position, which there has to be.
-    pub(super) fn new(stated_by: &Arc<VirtualService>, at: usize) -> Self {
-        Self { stated_by: stated_by.clone(), at }
+    pub(super) fn new(stated_by: Statement, at: usize) -> Self {
+        Self { stated_by, at }
     }
 
-    pub(super) fn stated_by(&self) -> &Arc<VirtualService> {
+    pub(super) fn stated_by(&self) -> &Statement {
         &self.stated_by
     }
 
     pub(super) fn route(&self) -> &HttpRoute {
-        &self.stated_by.http[self.at]
+        &self.stated_by.http()[self.at]
     }
 }
 
@@ -44,8 +48,10 @@ impl Place {
 pub struct Target {
     /// The full name of the host, for logs.
     pub host: Arc<str>,
-    /// The service it names; `None` when there is no such service: 503, flag `NC`.
+    /// The service it names; `None` when there is no such service: 503, flag `NC`, unless `missing` says more.
     pub service: Option<ObjectName>,
+    /// Why there is none, of a backend of the Gateway API: 500.
+    pub missing: Option<Missing>,
     /// The subset of its DestinationRule.
     pub subset: Option<Arc<str>>,
     port: Option<u16>,
@@ -64,9 +70,21 @@ impl Target {
         Self {
             host: if *host == *stated.host { stated.host.clone() } else { host.into() },
             service: service.map(|it| ObjectName::new(it.namespace.clone(), it.name.clone())),
+            missing: None,
             subset: stated.subset.clone(),
             port: stated.port.or(only_port),
         }
+    }
+
+    /// A backend that is there.
+    pub(super) fn there(host: Arc<str>, service: &Service, port: Option<u16>) -> Self {
+        let object = ObjectName::new(service.namespace.clone(), service.name.clone());
+        Self { host, service: Some(object), missing: None, subset: None, port }
+    }
+
+    /// A backend that nobody can lead to.
+    pub(super) fn missing(host: Arc<str>, missing: Missing) -> Self {
+        Self { host, service: None, missing: Some(missing), subset: None, port: None }
     }
 
     /// The port of the service to go to: the one that is stated, or its only one, or the one that was called.
@@ -92,6 +110,8 @@ pub struct Route {
     name: Arc<str>,
     destinations: Box<[Target]>,
     mirrors: Box<[Target]>,
+    /// What its `extensionRef` names, where it has one and that is there.
+    fault_filter: Option<Arc<FaultFilter>>,
 }
 
 /// Nothing is stated of headers.
@@ -108,10 +128,10 @@ impl Route {
             Some(root) => format!("{root}-{own_name}").into(),
             None => own_name.clone(),
         };
-        let mut route = Self { own, root, name, destinations: Box::default(), mirrors: Box::default() };
-        let find = |stated: &Destination, place: &Place| {
-            Target::find(stated, &place.stated_by.object.namespace, mesh, cluster_domain)
-        };
+        let filter = own.route().fault_filter.as_ref().and_then(|it| mesh.fault_filter(it)).cloned();
+        let (destinations, mirrors) = Default::default();
+        let mut route = Self { own, root, name, destinations, mirrors, fault_filter: filter };
+        let find = |stated: &Destination, place: &Place| place.stated_by.target(stated, mesh, cluster_domain);
         if let HttpAction::Forward(stated) = route.action() {
             route.destinations = stated.iter().map(|it| find(&it.destination, &route.own)).collect();
         }
@@ -125,9 +145,14 @@ impl Route {
         &self.name
     }
 
-    /// The VirtualService whose hosts brought the request here.
-    pub fn virtual_service(&self) -> &ObjectName {
-        &self.root.as_ref().unwrap_or(&self.own).stated_by.object
+    /// The VirtualService whose hosts brought the request here, or the route of the Gateway API.
+    pub fn stated_by(&self) -> &ObjectName {
+        self.root.as_ref().unwrap_or(&self.own).stated_by.object()
+    }
+
+    /// The filter that it names and that is not there: its requests must not be sent on.
+    pub fn missing_filter(&self) -> Option<&ObjectName> {
+        self.own.route().fault_filter.as_ref().filter(|_| self.fault_filter.is_none())
     }
 
     /// What becomes of a request; never [`HttpAction::Delegate`].
@@ -157,12 +182,20 @@ impl Route {
 
     /// `fault`.
     pub fn fault(&self) -> &Fault {
+        if let Some(filter) = &self.fault_filter {
+            return &filter.fault;
+        }
         self.inherited(|it| Some(&it.fault).filter(|fault| **fault != FAULTLESS)).unwrap_or(&FAULTLESS)
     }
 
     /// `headers` of the route.
     pub fn headers(&self) -> &HeaderChanges {
         self.inherited(|it| Some(&it.headers).filter(|headers| **headers != *UNCHANGED)).unwrap_or(&UNCHANGED)
+    }
+
+    /// `sessionPersistence`.
+    pub fn session(&self) -> Option<&Session> {
+        self.own.route().session.as_ref()
     }
 
     /// Every mirror and its share.
@@ -249,11 +282,12 @@ impl Rule {
 
     /// The prefix that a path begins with, where one is asked for: what `prefixRewrite` and `rewrite.uri` replace.
     pub fn prefix(&self) -> PathPart<'_> {
-        use routing::StringMatch::{Exact, ExactIgnoringCase, Prefix, PrefixIgnoringCase, Regex};
+        use routing::StringMatch::{Exact, ExactIgnoringCase, Prefix, PrefixIgnoringCase, Regex, Segments};
         match self.stated().and_then(|it| it.path.as_ref()) {
             // Istio writes the prefix `/` where nothing is stated, and that is what gets replaced.
             None => PathPart::Prefix("/"),
             Some(Prefix(text) | PrefixIgnoringCase(text)) => PathPart::Prefix(text),
+            Some(Segments(text)) => PathPart::Segments(text),
             Some(Exact(_) | ExactIgnoringCase(_) | Regex(_)) => PathPart::Whole,
         }
     }
@@ -266,4 +300,6 @@ pub enum PathPart<'r> {
     Whole,
     /// What it begins with, perhaps in other case.
     Prefix(&'r str),
+    /// Its first segments, without a slash at their end.
+    Segments(&'r str),
 }

@@ -1,17 +1,20 @@
 //! The routes of every service that a waypoint stands for, kept up to date from one snapshot to the next.
 //!
 //! A change costs work in proportion to the services it concerns: who refers to what is remembered, and tables that
-//! nothing concerns are shared with those before. Services to which no VirtualService applies have no table.
+//! nothing concerns are shared with those before. Services to which no VirtualService applies and no route attaches have no
+//! table.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use common::config::ObjectName;
 use common::config::routing::{HttpAction, VirtualService};
+use common::config::{Key, ObjectName};
 use common::snapshot::model::Service;
 use common::snapshot::{Snapshot, name_below};
 use imbl::{OrdMap, OrdSet};
 
+use super::attached::attaching;
+use super::attachments::Attachments;
 use super::hosts;
 use super::table::{Compiled, Part, ServiceRoutes, View, applying, compile_from};
 
@@ -21,17 +24,22 @@ pub struct Tables {
     view: Arc<View>,
     services: OrdMap<ObjectName, Arc<ServiceRoutes>>,
     references: References,
+    attachments: Attachments,
 }
 
 impl Tables {
     /// Compiles a snapshot from nothing.
     pub fn new(view: View, mesh: &Snapshot) -> Self {
-        let nothing =
-            Self { view: Arc::new(view), services: OrdMap::new(), references: References::default() };
+        let nothing = Self {
+            view: Arc::new(view),
+            services: OrdMap::new(),
+            references: References::default(),
+            attachments: Attachments::default(),
+        };
         nothing.update(&Snapshot::default(), mesh)
     }
 
-    /// The routes of a service; `None` when no VirtualService applies to it, or another waypoint stands for it: its
+    /// The routes of a service; `None` when no VirtualService applies to it and no route attaches, or another waypoint stands for it: its
     /// requests go to the service itself.
     pub fn of(&self, service: &ObjectName) -> Option<&Arc<ServiceRoutes>> {
         self.services.get(service)
@@ -52,16 +60,26 @@ impl Tables {
             let service = new.service(&object.namespace, &object.name);
             let ours = service.filter(|it| it.waypoint.as_ref() == Some(&tables.view.waypoint));
             let applied = ours.map(|it| tables.applying(it, new)).unwrap_or_default();
-            let Some(service) = ours.filter(|_| !applied.is_empty()) else {
+            let attached =
+                ours.map(|it| attaching(&tables.view, new, it, tables.attachments.candidates(it, new)));
+            let attached = attached.unwrap_or_default();
+            let Some(service) = ours.filter(|_| !applied.is_empty() || !attached.is_empty()) else {
                 tables.services.remove(object);
                 continue;
             };
-            let known = tables.services.get(object).map_or(&[][..], |it| &*it.applied);
-            let alike =
-                known.len() == applied.len() && known.iter().zip(&applied).all(|(a, b)| Arc::ptr_eq(a, b));
-            let stale = applied.iter().any(|it| concerns.stale.contains(&it.object));
+            let known = tables.services.get(object);
+            let alike = known.is_some_and(|known| {
+                same(known.applied.iter(), applied.iter().copied())
+                    && same(known.attached.iter(), attached.iter().map(|it| &it.route))
+            });
+            let stale = applied.iter().any(|it| concerns.stale.contains(&it.object))
+                || attached.iter().any(|it| concerns.stale_routes.contains(&it.key()));
             if !alike || stale || concerns.changed.contains(object) {
-                let routes = compile_from(new, &tables.view, service, applied, &mut compiled);
+                let told = known.map(|it| it.problems.clone()).unwrap_or_default();
+                let routes = compile_from(new, &tables.view, service, (applied, attached), &mut compiled);
+                for problem in routes.problems.iter().filter(|it| !told.contains(it)) {
+                    tracing::warn!(service = %object, "{problem}");
+                }
                 tables.services.insert(object.clone(), Arc::new(routes));
             }
         }
@@ -77,7 +95,7 @@ impl Tables {
 
     /// Brings the references up to date. Returns what is concerned.
     fn follow(&mut self, old: &Snapshot, new: &Snapshot) -> Concerns {
-        let (mut stale, mut changed) = (BTreeSet::new(), BTreeSet::new());
+        let (mut stale, mut changed, mut moved) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for change in new.virtual_services_since(old) {
             stale.insert(change.object.clone());
             stale.extend(self.references.delegating.of(change.object).cloned());
@@ -90,6 +108,7 @@ impl Tables {
             };
             if known(change.before) != known(change.now) {
                 stale.extend(self.references.leading.of(&hosts::led_to_by(change.object)).cloned());
+                moved.insert(change.object.clone());
             }
         }
         let mut named = BTreeSet::new();
@@ -110,7 +129,10 @@ impl Tables {
                 new.services().filter(|it| hosts::ends(&it.hostname).any(|end| ends.contains(end)));
             services.extend(by_pattern.map(|it| ObjectName::new(it.namespace.clone(), it.name.clone())));
         }
-        Concerns { named: services.difference(&changed).cloned().collect(), changed, stale }
+        let stirred = self.attachments.follow(old, new, &moved, &self.view);
+        services.extend(stirred.services);
+        let named = services.difference(&changed).cloned().collect();
+        Concerns { named, changed, stale, stale_routes: stirred.stale }
     }
 }
 
@@ -122,6 +144,22 @@ struct Concerns {
     named: BTreeSet<ObjectName>,
     /// VirtualServices that changed, or what they lead or delegate to did.
     stale: BTreeSet<ObjectName>,
+    /// The same of routes of the Gateway API.
+    stale_routes: BTreeSet<Key>,
+}
+
+/// Whether two lists are of the same allocations.
+fn same<'a, T: 'a>(
+    mut known: impl Iterator<Item = &'a Arc<T>>,
+    mut now: impl Iterator<Item = &'a Arc<T>>,
+) -> bool {
+    loop {
+        match (known.next(), now.next()) {
+            (None, None) => return true,
+            (Some(known), Some(now)) if Arc::ptr_eq(known, now) => {}
+            _ => return false,
+        }
+    }
 }
 
 /// Whether a VirtualService may apply to any service here.
@@ -131,30 +169,30 @@ fn may_apply(stated: &VirtualService, view: &View) -> bool {
 
 /// A many-to-many relation that shares structure with its copies.
 #[derive(Debug, Clone)]
-struct Relation<K: Ord + Clone>(OrdMap<K, OrdSet<ObjectName>>);
+pub(super) struct Relation<K: Ord + Clone, V: Ord + Clone = ObjectName>(OrdMap<K, OrdSet<V>>);
 
-impl<K: Ord + Clone> Default for Relation<K> {
+impl<K: Ord + Clone, V: Ord + Clone> Default for Relation<K, V> {
     fn default() -> Self {
         Self(OrdMap::new())
     }
 }
 
-impl<K: Ord + Clone> Relation<K> {
-    fn of<Q: Ord + ?Sized>(&self, key: &Q) -> impl Iterator<Item = &ObjectName> + use<'_, K, Q>
+impl<K: Ord + Clone, V: Ord + Clone> Relation<K, V> {
+    pub(super) fn of<Q: Ord + ?Sized>(&self, key: &Q) -> impl Iterator<Item = &V> + use<'_, K, V, Q>
     where
         K: std::borrow::Borrow<Q>,
     {
         self.0.get(key).into_iter().flatten()
     }
 
-    fn add(&mut self, key: &K, object: &ObjectName) {
-        self.0.entry(key.clone()).or_default().insert(object.clone());
+    pub(super) fn add(&mut self, key: &K, value: &V) {
+        self.0.entry(key.clone()).or_default().insert(value.clone());
     }
 
-    fn remove(&mut self, key: &K, object: &ObjectName) {
-        if let Some(objects) = self.0.get_mut(key) {
-            objects.remove(object);
-            if objects.is_empty() {
+    pub(super) fn remove(&mut self, key: &K, value: &V) {
+        if let Some(values) = self.0.get_mut(key) {
+            values.remove(value);
+            if values.is_empty() {
                 self.0.remove(key);
             }
         }

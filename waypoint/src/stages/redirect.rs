@@ -58,6 +58,13 @@ pub(super) fn replaced(part: PathPart<'_>, by: &str, path: &str) -> String {
     let rest = match part {
         PathPart::Whole => "",
         PathPart::Prefix(prefix) => path.get(prefix.len()..).unwrap_or_default(),
+        // The slash belongs to what follows the prefix; where nothing is left of either, it is the path.
+        PathPart::Segments(prefix) => match path.get(prefix.len()..).unwrap_or_default() {
+            "" if by.is_empty() => "/",
+            // The `*` of OPTIONS has no segments.
+            "*" => return path.to_owned(),
+            rest => rest,
+        },
     };
     format!("{by}{rest}")
 }

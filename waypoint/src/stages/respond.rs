@@ -11,6 +11,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 /// Most bytes of a body that are told to a gRPC client.
 pub const MAX_MESSAGE_BYTES: usize = 1024;
 
+/// gRPC's `UNAVAILABLE`.
+const GRPC_UNAVAILABLE: u8 = 14;
+
 /// gRPC's outcome of a call, as a number.
 pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// gRPC's words about it.
@@ -50,6 +53,14 @@ pub fn answer(status: StatusCode, body: impl Into<Bytes>, is_grpc: bool) -> Answ
 /// `directResponse`. Changes to response headers that the route states are made to it too.
 pub fn direct(stated: &DirectResponse, is_grpc: bool) -> Answer {
     answer(stated.status, stated.body.clone(), is_grpc)
+}
+
+/// Nobody can be led to: no backend, or one that is missing (Gateway API: 500, and `UNAVAILABLE` to gRPC clients).
+pub fn unroutable(is_grpc: bool) -> Answer {
+    match is_grpc {
+        true => grpc_answer(GRPC_UNAVAILABLE, b""),
+        false => Answer::bare(StatusCode::INTERNAL_SERVER_ERROR),
+    }
 }
 
 /// An answer in gRPC's form, with its outcome and words about it.

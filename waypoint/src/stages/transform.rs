@@ -60,6 +60,7 @@ pub fn rewrite(rule: &Rule, chosen: &Forward<'_>, facts: &RequestFacts<'_>) -> R
     let stated = rule.route.rewrite();
     let path = match stated.and_then(|it| it.path.as_ref()) {
         None => None,
+        Some(RewritePath::Whole(by)) => Some(by.to_string()),
         Some(RewritePath::Matched(by)) => Some(replaced(rule.prefix(), by, facts.path)),
         Some(RewritePath::Substitution(substitution)) => {
             let made = substitution.apply(facts.path.as_bytes());

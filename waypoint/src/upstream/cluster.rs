@@ -4,6 +4,7 @@
 //! exchanged inside when configuration changes or an endpoint is ejected or returns. Readers never wait. The lock is for
 //! those who exchange it, and for failures on their way to the detector. Knows no connections and no clock.
 
+use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -202,6 +203,11 @@ impl Cluster {
     /// The service it is of.
     pub fn service(&self) -> Arc<Service> {
         self.compiled.load().service.clone()
+    }
+
+    /// Whether it has an endpoint at an address.
+    pub fn has(&self, address: SocketAddr) -> bool {
+        super::members::at(&self.compiled.load().members, address).is_some()
     }
 
     /// Whether the destination does not exist any more.

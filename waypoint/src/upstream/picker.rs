@@ -45,13 +45,15 @@ pub struct PickFacts<'a> {
     pub tried: &'a [SocketAddr],
     /// Endpoints whose whole level of preference is to be avoided (`retryRemoteLocalities`), while there is another.
     pub far_from: &'a [SocketAddr],
+    /// The endpoint that the request's session is with, asked before all others while it may be.
+    pub session: Option<SocketAddr>,
 }
 
 impl PickFacts<'_> {
     /// For a connection of which no more is known.
     pub fn connection(source: SocketAddr, original: SocketAddr) -> Self {
         static NONE: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
-        Self { headers: &NONE, query: None, source, original, tried: &[], far_from: &[] }
+        Self { headers: &NONE, query: None, source, original, tried: &[], far_from: &[], session: None }
     }
 }
 
@@ -104,7 +106,12 @@ impl Pickers {
         }
         let Compiled { members, policy, choices, .. } = &**compiled;
         let mut set_cookies = Vec::new();
+        let of_session = facts.session.and_then(|it| members::at(members, it)).filter(|at| {
+            let member = &members[*at];
+            !member.state.is_ejected() && !facts.tried.contains(&member.address)
+        });
         let at = match (&policy.algorithm, &compiled.hash) {
+            _ if of_session.is_some() => of_session,
             (Algorithm::ConsistentHash(_), Some(hash)) => {
                 let key = hash_key(std::slice::from_ref(hash), request(facts));
                 set_cookies = key.set_cookies;

@@ -6,6 +6,7 @@
 pub mod check;
 pub(crate) mod destination;
 pub(crate) mod entry;
+pub(crate) mod gateway;
 pub(crate) mod istio;
 pub(crate) mod manifest;
 pub(crate) mod peer;

@@ -11,6 +11,7 @@ use super::cors::CorsPolicy;
 use super::headers::HeaderChanges;
 use super::request::HttpMatch;
 use super::resilience::{Fault, Mirror, Retries};
+use super::session::Session;
 use super::strings::Substitution;
 use crate::config::ObjectName;
 
@@ -31,12 +32,16 @@ pub struct HttpRoute {
     pub retries: Option<Retries>,
     /// `fault`.
     pub fault: Fault,
+    /// The filter that states the fault, of a rule of the Gateway API (`extensionRef`).
+    pub fault_filter: Option<ObjectName>,
     /// `mirror` with its percentage, then `mirrors`.
     pub mirrors: Box<[Mirror]>,
     /// `corsPolicy`.
     pub cors: Option<CorsPolicy>,
     /// `headers`.
     pub headers: HeaderChanges,
+    /// `sessionPersistence`, of a rule of the Gateway API.
+    pub session: Option<Session>,
 }
 
 impl HttpRoute {
@@ -49,7 +54,8 @@ impl HttpRoute {
 /// What becomes of a request; exactly one is stated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HttpAction {
-    /// `route`: sent to one of these.
+    /// `route`: sent to one of these. Empty where no `backendRef` of the Gateway API has a weight, or a filter cannot be
+    /// applied: 500.
     Forward(Box<[HttpDestination]>),
     /// `redirect`.
     Redirect(Redirect),
@@ -129,6 +135,8 @@ pub struct Rewrite {
 pub enum RewritePath {
     /// `uri`: instead of the prefix that matched, or of the whole path where something else did.
     Matched(Arc<str>),
+    /// `replaceFullPath` of the Gateway API: instead of the whole path, whatever matched.
+    Whole(Arc<str>),
     /// `uriRegexRewrite`.
     Substitution(Substitution),
 }

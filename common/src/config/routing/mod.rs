@@ -10,6 +10,7 @@ pub mod http;
 pub mod layer4;
 pub mod request;
 pub mod resilience;
+pub mod session;
 pub mod share;
 pub mod strings;
 
@@ -20,6 +21,7 @@ pub use self::layer4::{TcpRoute, TlsRoute};
 pub use self::share::Share;
 pub use self::strings::StringMatch;
 use super::ObjectName;
+use super::gateway::Backend;
 use super::note::Note;
 
 /// `networking.istio.io` VirtualService.
@@ -85,8 +87,10 @@ impl Visibility {
 /// Where traffic goes (`Destination`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
-    /// `host`: as written, perhaps short.
+    /// `host`: as written, perhaps short. Empty where `backend` says what it is.
     pub host: Arc<str>,
+    /// The `backendRef` of a route of the Gateway API.
+    pub backend: Option<Backend>,
     /// `subset` of the host's DestinationRule.
     pub subset: Option<Arc<str>>,
     /// `port.number`; `None` is the service's only port, or the one that was called.

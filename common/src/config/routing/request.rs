@@ -27,6 +27,8 @@ pub struct HttpMatch {
     pub without_headers: Box<[(HeaderKey, ValueMatch)]>,
     /// `queryParams`: of the first value of each.
     pub query: Box<[(Arc<str>, ValueMatch)]>,
+    /// Only calls of gRPC, by their content type: every match of a GRPCRoute.
+    pub is_grpc: bool,
     /// `port` of the service.
     pub port: Option<u16>,
     /// `sourceLabels`: of the workload that calls, known by its identity and address.

@@ -35,6 +35,9 @@ pub enum StringMatch {
     Prefix(Arc<str>),
     /// Starts with, but for the case of ASCII letters.
     PrefixIgnoringCase(Arc<str>),
+    /// Starts with these segments of a path, so that `/v1` does not start `/v10`; never ends in `/`, and empty starts
+    /// every path (Gateway API `PathPrefix`).
+    Segments(Arc<str>),
     /// Matched by the regex from its first byte to its last.
     Regex(Pattern),
 }
@@ -50,6 +53,9 @@ impl StringMatch {
             Self::PrefixIgnoringCase(text) => {
                 value.get(..text.len()).is_some_and(|start| start.eq_ignore_ascii_case(text.as_bytes()))
             }
+            Self::Segments(text) => value
+                .strip_prefix(text.as_bytes())
+                .is_some_and(|rest| text.is_empty() || rest.is_empty() || rest.starts_with(b"/")),
             Self::Regex(pattern) => pattern.matches(value),
         }
     }
@@ -59,6 +65,7 @@ impl StringMatch {
         match self {
             Self::Exact(_) | Self::ExactIgnoringCase(_) => false,
             Self::Prefix(text) | Self::PrefixIgnoringCase(text) => text.is_empty() || **text == *"/",
+            Self::Segments(text) => text.is_empty(),
             Self::Regex(pattern) => matches!(pattern.source(), ".*" | "/.*"),
         }
     }

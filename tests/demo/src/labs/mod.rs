@@ -8,6 +8,7 @@ mod calls;
 mod canary;
 mod chance;
 mod faults;
+mod gateway;
 pub(crate) mod market;
 mod matching;
 mod mirror;
@@ -19,7 +20,7 @@ mod sticky;
 use crate::scenes::{Scene, nothing};
 
 /// All of them, in any order.
-pub(crate) const LABS: [Scene; 13] = [
+pub(crate) const LABS: [Scene; 14] = [
     lab("canary", "A canary: a tenth of the requests for a new version", canary::play),
     lab("headers", "A header decides, in the middle of a chain", matching::play_headers),
     lab("user-agent", "An expression over the browser's name decides", matching::play_user_agent),
@@ -32,6 +33,7 @@ pub(crate) const LABS: [Scene; 13] = [
     lab("mirror", "A shadow gets every request, and nobody notices", mirror::play),
     lab("breaker", "A circuit breaker turns away what is too much", breaker::play),
     lab("outlier", "A pod that fails is left out, and comes back", outlier::play),
+    lab("gateway", "A route of the Gateway API splits, and injects a fault", gateway::play),
     lab("sticky", "A cookie leads a session to its pod", sticky::play),
 ];
 

@@ -1,6 +1,7 @@
 //! What is looked for. Each part takes what was stated and says what it finds; none knows how it is printed.
 
 mod documents;
+mod gateway;
 mod policies;
 mod routing;
 mod services;
@@ -29,6 +30,7 @@ pub fn findings(manifests: &Manifests) -> Vec<Finding> {
     services::check(&view, &mut report);
     waypoints::check(&view, &mut report);
     routing::check(&view, &mut report);
+    gateway::check(&view, &mut report);
     policies::check(&view, &mut report);
     let mut found = report.0;
     found.sort_by(|a, b| (&a.origin, a.code.id, &a.message).cmp(&(&b.origin, b.code.id, &b.message)));

@@ -124,7 +124,7 @@ fn destinations_of_a_delegate_are_of_its_own_namespace() {
     let hosts: Vec<String> = rule.route.forwards().map(|it| it.target.host.to_string()).collect();
     assert_eq!(hosts, ["ratings.team.svc.cluster.local"]);
     assert!(matches!(rule.route.action(), HttpAction::Forward(_)));
-    assert_eq!(rule.route.virtual_service().to_string(), "shop/v");
+    assert_eq!(rule.route.stated_by().to_string(), "shop/v");
 }
 
 #[test]

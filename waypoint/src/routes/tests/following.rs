@@ -3,6 +3,7 @@ use std::sync::Arc;
 use common::config::ObjectName;
 use common::snapshot::Snapshot;
 
+use super::gateway::route;
 use super::{Desk, service, view, virtual_service};
 use crate::routes::{PortRoutes, Tables};
 
@@ -13,15 +14,20 @@ fn said(tables: &Tables) -> Vec<String> {
             let targets: Vec<_> = rule
                 .route
                 .leads_to()
-                .map(|it| format!("{}:{}:{:?}", it.host, it.port(port), it.service))
+                .map(|it| format!("{}:{}:{:?}:{:?}", it.host, it.port(port), it.service, it.missing))
                 .collect();
-            format!("{} {:?} {:?} {targets:?}", rule.name(), rule.stated(), rule.route.action())
+            let (fault, action) = (rule.route.fault(), rule.route.action());
+            format!("{} {:?} {action:?} {targets:?} {fault:?}", rule.name(), rule.stated())
         });
         rules.collect::<Vec<_>>().join("\n")
     };
     tables
         .iter()
-        .map(|it| format!("{}\n80: {}\n81: {}", it.service, words(80, it.port(80)), words(81, it.port(81))))
+        .map(|it| {
+            let (first, second) = (words(80, it.port(80)), words(81, it.port(81)));
+            let consumer = words(80, it.port_for(80, Some("client")));
+            format!("{}\n80: {first}\n81: {second}\nclient: {consumer}\n{:?}", it.service, it.problems)
+        })
         .collect()
 }
 
@@ -41,10 +47,73 @@ fn delegate(object: &str, to: &str) -> String {
     virtual_service(object, 1, &format!("http:\n- name: {to}\n  route: [{{destination: {{host: {to}}}}}]"))
 }
 
+/// An HTTPRoute that attaches to parents and leads to a backend, with a filter where one is named.
+fn attaching(object: &str, parents: &str, backend: &str, filter: &str) -> String {
+    let filters = match filter {
+        "" => String::new(),
+        name => format!(
+            "filters: [{{type: ExtensionRef, extensionRef: {{group: gateway.ebb.dev, kind: HTTPFaultFilter, name: {name}}}}}], "
+        ),
+    };
+    let spec = format!("parentRefs: [{parents}]\nrules: [{{{filters}backendRefs: [{{{backend}}}]}}]");
+    route("HTTPRoute", object, 1, &spec)
+}
+
+/// The same, for routes of the Gateway API.
+fn attachments() -> Vec<(&'static str, &'static str, String)> {
+    const A: &str = "{group: '', kind: Service, name: a, namespace: shop}";
+    const GATEWAY: &str = "{name: waypoint, namespace: edge}";
+    const ENTRY: &str = "{group: networking.istio.io, kind: ServiceEntry, name: api, namespace: shop}";
+    const FAR: &str = "name: far, namespace: data, port: 80";
+    let grant = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: ReferenceGrant\nmetadata: {name: g, namespace: data}\n\
+                 spec: {from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: shop}], to: [{group: '', kind: Service}]}\n";
+    let filter = "---\napiVersion: gateway.ebb.dev/v1alpha1\nkind: HTTPFaultFilter\nmetadata: {name: f, namespace: shop}\n\
+                  spec: {abort: {httpStatus: 418, percentage: {value: 100}}}\n";
+    let gateway = |from: &str| {
+        format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: waypoint, namespace: edge}}\n\
+             spec:\n  gatewayClassName: istio-waypoint\n  listeners:\n  - {{name: mesh, port: 15008, protocol: HBONE, \
+             allowedRoutes: {{namespaces: {{from: {from}}}}}}}\n"
+        )
+    };
+    let entry = "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata:\n  name: api\n  namespace: shop\n  labels: \
+                 {istio.io/use-waypoint: waypoint, istio.io/use-waypoint-namespace: edge}\nspec:\n  hosts: [api.example.com]\n  \
+                 ports: [{number: 80, name: http, protocol: HTTP}]\n  resolution: DNS\n";
+    vec![
+        ("a route", "g", attaching("shop/g", A, "name: b, port: 80", "")),
+        ("to what is not there", "g", attaching("shop/g", A, "name: late, port: 80", "")),
+        ("appears without the port", "n", service("shop", "late", &[81])),
+        ("with it", "n", service("shop", "late", &[80, 81])),
+        ("to another namespace", "g", attaching("shop/g", A, FAR, "")),
+        ("where there is a service", "far", service("data", "far", &[80])),
+        ("that it is granted", "grant", grant.to_owned()),
+        ("no more", "grant", String::new()),
+        ("with a filter", "g", attaching("shop/g", A, "name: b, port: 80", "f")),
+        ("that appears", "f", filter.to_owned()),
+        ("a consumer's", "c", attaching("client/c", A, "name: a, namespace: shop, port: 80", "")),
+        (
+            "at the Gateway too",
+            "g",
+            attaching("shop/g", &format!("{A}, {GATEWAY}"), "name: b, port: 80", "f"),
+        ),
+        ("which is there for its own", "wp", gateway("Same")),
+        ("and for all", "wp", gateway("All")),
+        ("at the Gateway alone", "g", attaching("shop/g", GATEWAY, "name: b, port: 80", "f")),
+        ("and nobody's", "wp", gateway("Same")),
+        ("of an entry", "g", attaching("shop/g", ENTRY, "name: b, port: 80", "")),
+        ("that appears", "entry", entry.to_owned()),
+        ("with another host", "entry", entry.replace("api.example", "other.example")),
+        ("goes", "g", String::new()),
+        ("and the rest", "entry", String::new()),
+        ("the consumer", "c", String::new()),
+        ("the filter", "f", String::new()),
+    ]
+}
+
 /// One change after another, and what each is about.
 fn steps() -> Vec<(&'static str, &'static str, String)> {
     let of_mesh = |name: &str| service("shop", name, &[80]).replace("istio.io/use-waypoint: waypoint, ", "");
-    vec![
+    let mut steps = vec![
         ("services", "s", service("shop", "a", &[80, 81]) + &service("shop", "b", &[80]) + &of_mesh("c")),
         ("a route of one service", "v", forwarding("shop/v", "a", "b")),
         ("another destination", "v", forwarding("shop/v", "a", "c")),
@@ -63,8 +132,10 @@ fn steps() -> Vec<(&'static str, &'static str, String)> {
         ("a root that stops delegating", "r", forwarding("shop/r", "a, c", "b")),
         ("no routes", "r", String::new()),
         ("no pattern", "w", String::new()),
-        ("nothing", "v", String::new()),
-    ]
+    ];
+    steps.extend(attachments());
+    steps.push(("nothing", "v", String::new()));
+    steps
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod connections;
 mod delegates;
 mod destinations;
 mod following;
+mod gateway;
 mod matching;
 
 use std::collections::BTreeMap;

@@ -120,7 +120,7 @@ impl<'n> Reader<'n> {
     }
 
     /// Counts a regex.
-    fn pattern(&mut self, field: &str) -> Result<(), Fault> {
+    pub(crate) fn pattern(&mut self, field: &str) -> Result<(), Fault> {
         self.patterns += 1;
         if self.patterns > MAX_PATTERNS {
             return Err(Fault::new(field, format!("more than {MAX_PATTERNS} regexes in one resource")));
@@ -200,7 +200,7 @@ impl<'n> Reader<'n> {
             None => None,
         };
         let port = PortManifest::read(stated.port.as_ref(), &format!("{field}.port"))?;
-        Ok(Destination { host, subset, port })
+        Ok(Destination { host, backend: None, subset, port })
     }
 
     /// A DNS label: a namespace, a subset.

@@ -15,7 +15,7 @@ use crate::config::routing::StringMatch;
 use crate::config::routing::cors::{CorsPolicy, Listed};
 
 /// What may be listed as a method.
-const METHODS: [&str; 10] =
+pub(in crate::config::decode) const METHODS: [&str; 10] =
     ["*", "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
 
 #[derive(Debug, Deserialize)]

@@ -22,10 +22,10 @@ pub(super) struct HeadersManifest<'a> {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, bound(deserialize = "'de: 'a"))]
-struct OperationsManifest<'a> {
-    set: Option<Pairs<'a>>,
-    add: Option<Pairs<'a>>,
-    remove: Texts<'a>,
+pub(in crate::config::decode) struct OperationsManifest<'a> {
+    pub(in crate::config::decode) set: Option<Pairs<'a>>,
+    pub(in crate::config::decode) add: Option<Pairs<'a>>,
+    pub(in crate::config::decode) remove: Texts<'a>,
 }
 
 /// Headers to set or add, and what they make of the authority.
@@ -47,7 +47,7 @@ pub(super) fn read(
     Ok(HeaderChanges { request, response, authority })
 }
 
-fn operations(
+pub(in crate::config::decode) fn operations(
     reader: &mut Reader<'_>,
     stated: Option<OperationsManifest<'_>>,
     of_request: bool,
@@ -117,7 +117,7 @@ fn names_formatter(value: &str) -> bool {
 }
 
 /// The name of a header, in lower case.
-pub(super) fn header_name(name: &str, field: &str) -> Result<HeaderName, Fault> {
+pub(in crate::config::decode) fn header_name(name: &str, field: &str) -> Result<HeaderName, Fault> {
     let read = HeaderName::from_bytes(name.as_bytes());
     read.map_err(|_| Fault::new(field, format!("{name:?} is no header name")))
 }

@@ -4,12 +4,12 @@
 //! One file per part of the document, each from its manifest to the typed value. What is accepted with a caveat becomes
 //! a note on the resource.
 
-mod action;
-mod cors;
-mod headers;
-mod layer4;
-mod request;
-mod resilience;
+pub(super) mod action;
+pub(super) mod cors;
+pub(super) mod headers;
+pub(super) mod layer4;
+pub(super) mod request;
+pub(super) mod resilience;
 
 use std::sync::Arc;
 
@@ -188,9 +188,11 @@ fn http(reader: &mut Reader<'_>, mut stated: HttpManifest<'_>, field: &str) -> R
         timeout: duration(stated.timeout.as_ref(), &at("timeout"))?.filter(|it| !it.is_zero()),
         retries,
         fault: fault.unwrap_or_default(),
+        fault_filter: None,
         mirrors: resilience::mirrors(reader, older, stated.mirrors, field)?,
         cors: stated.cors_policy.map(|it| cors::read(reader, it, &at("corsPolicy"))).transpose()?,
         headers: headers::read(reader, stated.headers, &at("headers"))?,
+        session: None,
     })
 }
 

@@ -62,6 +62,7 @@ pub(super) fn read(
         headers: headers(reader, stated.headers, &NOT_HEADERS, &at("headers"))?,
         without_headers: headers(reader, stated.without_headers, &[], &at("withoutHeaders"))?,
         query: query(reader, stated.query_params, &at("queryParams"))?,
+        is_grpc: false,
         port: port(stated.port, &at("port"))?,
         source_labels: reader.labels(stated.source_labels.as_ref(), &at("sourceLabels"))?,
         source_namespace: namespace.map(|it| reader.label(it, &at("sourceNamespace"))).transpose()?,

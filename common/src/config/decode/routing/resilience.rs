@@ -30,7 +30,7 @@ pub(super) struct RetriesManifest<'a> {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, bound(deserialize = "'de: 'a"))]
-pub(super) struct FaultManifest<'a> {
+pub(in crate::config::decode) struct FaultManifest<'a> {
     delay: Option<DelayManifest<'a>>,
     abort: Option<AbortManifest<'a>>,
 }
@@ -124,7 +124,7 @@ fn retry_on(text: &str, field: &str) -> Result<RetryOn, Fault> {
 }
 
 /// `fault`.
-pub(super) fn fault(
+pub(in crate::config::decode) fn fault(
     reader: &mut Reader<'_>,
     stated: FaultManifest<'_>,
     field: &str,

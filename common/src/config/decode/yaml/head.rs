@@ -6,6 +6,7 @@ use serde_saphyr::Error;
 use super::{Page, options};
 use crate::config::decode::check;
 use crate::config::decode::text::Text;
+use crate::config::gateway::{EBB_GROUP, GATEWAY_GROUP};
 use crate::config::waypoint::USE_WAYPOINT;
 use crate::config::{Kind, Subject};
 
@@ -47,6 +48,12 @@ impl Kind {
             Self::DestinationRule,
             Self::ServiceEntry,
             Self::WorkloadEntry,
+            Self::HttpRoute,
+            Self::GrpcRoute,
+            Self::TlsRoute,
+            Self::TcpRoute,
+            Self::ReferenceGrant,
+            Self::FaultFilter,
         ]
         .into_iter()
         .find(|kind| kind.name() == name)
@@ -84,11 +91,31 @@ impl Head {
                     Err(format!("{:?}: expected {NETWORKING}/v1, v1beta1 or v1alpha3", self.api_version))
                 };
             }
+            Some(
+                Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::ReferenceGrant,
+            ) => {
+                let known = matches!(version, "v1" | "v1beta1" | "v1alpha3" | "v1alpha2");
+                if group == GATEWAY_GROUP && known {
+                    return Ok(kind);
+                }
+                // As above; some other APIs have an HTTPRoute of their own.
+                return if !group.is_empty() && !group.contains("gateway.networking") {
+                    Ok(None)
+                } else {
+                    Err(format!("{:?}: expected {GATEWAY_GROUP}/v1", self.api_version))
+                };
+            }
+            Some(Kind::FaultFilter) => {
+                return match (group, version) {
+                    (EBB_GROUP, "v1alpha1") => Ok(kind),
+                    (group, _) if !group.is_empty() && !group.contains("ebb") => Ok(None),
+                    _ => Err(format!("{:?}: expected {EBB_GROUP}/v1alpha1", self.api_version)),
+                };
+            }
+            None if group == EBB_GROUP => return Err(format!("{:?} is no kind of {EBB_GROUP}", self.kind)),
             Some(Kind::EndpointSlice) => group == "discovery.k8s.io" && version == "v1",
             // Istio has a Gateway of its own, which is no business of ours.
-            Some(Kind::Gateway) => {
-                group == "gateway.networking.k8s.io" && matches!(version, "v1" | "v1beta1" | "v1alpha2")
-            }
+            Some(Kind::Gateway) => group == GATEWAY_GROUP && matches!(version, "v1" | "v1beta1" | "v1alpha2"),
             Some(_) => self.api_version == "v1",
             None if group == "security.istio.io" && self.kind != "RequestAuthentication" => {
                 return Err(format!("{:?} is no kind of security.istio.io", self.kind));

@@ -18,6 +18,10 @@ use serde_saphyr::{Error, Options};
 use self::head::{Head, Reading};
 use super::destination::DestinationRuleManifest;
 use super::entry::{ServiceEntryManifest, WorkloadEntryManifest};
+use super::gateway::{
+    FaultFilterManifest, GrpcRouteManifest, HttpRouteManifest, ReferenceGrantManifest, TcpRouteManifest,
+    TlsRouteManifest,
+};
 use super::manifest::{
     EndpointSliceManifest, GatewayManifest, Manifest, NamespaceManifest, NodeManifest, PodManifest,
     ServiceAccountManifest, ServiceManifest,
@@ -257,10 +261,10 @@ fn text(bytes: &[u8]) -> Result<&str, (usize, String)> {
     }
 }
 
-/// How the whole parser reads: Istio's kinds as strictly as an API server, where a string that looks like a number
+/// How the whole parser reads: kinds that steer traffic as strictly as an API server, where a string that looks like a number
 /// or a boolean must be quoted.
 fn options(kind: Option<Kind>) -> Options {
-    let strict = kind.is_some_and(Kind::is_istios);
+    let strict = kind.is_some_and(Kind::is_strict);
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
@@ -294,11 +298,17 @@ fn read_kind(kind: Kind, text: &str, names: &mut Names) -> Read {
         Kind::DestinationRule => read::<DestinationRuleManifest<'_>>(kind, text, names),
         Kind::ServiceEntry => read::<ServiceEntryManifest<'_>>(kind, text, names),
         Kind::WorkloadEntry => read::<WorkloadEntryManifest<'_>>(kind, text, names),
+        Kind::HttpRoute => read::<HttpRouteManifest<'_>>(kind, text, names),
+        Kind::GrpcRoute => read::<GrpcRouteManifest<'_>>(kind, text, names),
+        Kind::TlsRoute => read::<TlsRouteManifest<'_>>(kind, text, names),
+        Kind::TcpRoute => read::<TcpRouteManifest<'_>>(kind, text, names),
+        Kind::ReferenceGrant => read::<ReferenceGrantManifest<'_>>(kind, text, names),
+        Kind::FaultFilter => read::<FaultFilterManifest<'_>>(kind, text, names),
     }
 }
 
 fn read<'t, M: Manifest + Deserialize<'t>>(kind: Kind, text: &'t str, names: &mut Names) -> Read {
-    if !kind.is_istios()
+    if !kind.is_strict()
         && let Ok(manifest) = block::read::<M>(text)
     {
         return Ok(manifest.read(names));
