@@ -3,6 +3,7 @@
 //! For commands that look at manifests and serve nothing. What is in force is followed by `source`.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ const MAX_DEPTH: usize = 32;
 pub struct Manifests {
     /// Objects, each once.
     pub stated: Vec<Stated>,
+    origins: HashMap<Key, Origin>,
     /// Statements of objects that another one stated before.
     pub repeated: Vec<Stated>,
     /// Documents that cannot be read.
@@ -61,27 +63,34 @@ impl Manifests {
                 files += 1;
             }
         }
+        ensure!(files > 0, "no manifest there: none ends in .yaml or .yml");
         Ok(Self::of(all, settings, files))
     }
 
     /// The mesh of what was decoded.
     pub fn of(decoded: Decoded, settings: MeshSettings, files: usize) -> Self {
-        let mut first: HashMap<Key, ()> = HashMap::new();
+        let mut origins = HashMap::new();
         let (mut stated, mut repeated) = (Vec::with_capacity(decoded.stated.len()), Vec::new());
         for it in decoded.stated {
-            let is_first = first.insert(it.resource.key(), ()).is_none();
-            if is_first { stated.push(it) } else { repeated.push(it) }
+            match origins.entry(it.resource.key()) {
+                Entry::Occupied(_) => repeated.push(it),
+                Entry::Vacant(place) => {
+                    place.insert(it.origin.clone());
+                    stated.push(it);
+                }
+            }
         }
-        let batch = Batch { upserts: stated.clone(), rejected: decoded.rejected.clone(), ..Batch::default() };
+        let Decoded { rejected, skipped, .. } = decoded;
+        let batch = Batch { upserts: stated.clone(), rejected: rejected.clone(), ..Batch::default() };
         let mesh = Mesh::new(settings.clone()).apply(batch);
-        Self { stated, repeated, rejected: decoded.rejected, skipped: decoded.skipped, mesh, settings, files }
+        Self { stated, origins, repeated, rejected, skipped, mesh, settings, files }
     }
 }
 
 impl Manifests {
     /// Where an object was stated.
     pub fn origin(&self, key: &Key) -> Option<&Origin> {
-        self.stated.iter().find(|it| it.resource.key() == *key).map(|it| &it.origin)
+        self.origins.get(key)
     }
 }
 
@@ -120,7 +129,9 @@ fn list(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> anyhow::Result<(
         let is_directory = fs::symlink_metadata(&entry).is_ok_and(|it| it.is_dir());
         if is_directory && depth > 1 {
             list(&entry, depth - 1, found)?;
-        } else if !is_directory && [".yaml", ".yml"].iter().any(|end| name.ends_with(end)) {
+        } else if !fs::metadata(&entry).is_ok_and(|it| it.is_dir())
+            && [".yaml", ".yml"].iter().any(|end| name.ends_with(end))
+        {
             list(&entry, depth, found)?;
         }
     }

@@ -3,7 +3,6 @@
 //! Asks the very functions that decide for live connections, of the mesh that the manifests make; so it knows policies,
 //! routes and waypoints, and nothing of what runs. What a waypoint makes of a request is for `waypoint explain` to say.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -14,11 +13,12 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use clap::Parser;
 use common::authz::{self, Connection};
+use common::balance::{self, Caller, Wanted};
 use common::config::{Key, Kind, ObjectName};
 use common::explain::{By, Explanation, Verdict};
 use common::manifests::Manifests;
 use common::refusal::Refusal;
-use common::snapshot::model::{Health, MtlsMode, Policy, Service, Workload};
+use common::snapshot::model::{MtlsMode, Policy, Service, TunnelProtocol, Workload};
 use common::snapshot::{MeshSettings, Snapshot};
 use common::spiffe::Identity;
 use rand::SeedableRng;
@@ -31,6 +31,8 @@ use crate::outbound::route::{NextHop, route_from};
 const USAGE: u8 = 64;
 /// Exit code for manifests that cannot be read, or do not have what is asked about (`EX_DATAERR`).
 const DATA: u8 = 65;
+/// Most endpoints of a service that are looked at.
+const MAX_ENDPOINTS: usize = 20;
 
 /// Says what would become of a connection, and which object of which file decides it.
 #[derive(Debug, Parser)]
@@ -145,13 +147,16 @@ fn called<'m>(
     let port: u16 = port.parse().with_context(|| format!("{port:?} is no port"))?;
     let domain = &manifests.settings.cluster_domain;
     let namespace = caller.namespace();
-    // As a resolver goes through the search domains of a pod.
-    let names = [
-        format!("{host}.{namespace}.svc.{domain}"),
-        format!("{host}.svc.{domain}"),
-        format!("{host}.{domain}"),
-        host.to_owned(),
-    ];
+    // As a resolver goes through the search domains of a pod; a dot at the end says that the name is whole.
+    let names = match host.strip_suffix('.') {
+        Some(whole) => vec![whole.to_owned()],
+        None => vec![
+            format!("{host}.{namespace}.svc.{domain}"),
+            format!("{host}.svc.{domain}"),
+            format!("{host}.{domain}"),
+            host.to_owned(),
+        ],
+    };
     let Some(service) = names.iter().find_map(|name| mesh.service_named(name, namespace, domain)) else {
         bail!("no service {host} is stated; an address can be asked about, too");
     };
@@ -165,8 +170,11 @@ fn called<'m>(
 }
 
 fn key_of(service: &Service) -> Key {
-    let kind = if service.external.is_some() { Kind::ServiceEntry } else { Kind::Service };
-    Key { kind, object: ObjectName { namespace: service.namespace.clone(), name: service.name.clone() } }
+    let (kind, name) = match &service.external {
+        Some(external) => (Kind::ServiceEntry, external.entry.clone()),
+        None => (Kind::Service, service.name.clone()),
+    };
+    Key { kind, object: ObjectName { namespace: service.namespace.clone(), name } }
 }
 
 struct Teller<'m> {
@@ -189,7 +197,8 @@ impl Teller<'_> {
 
     fn by_pod(&self, workload: &Workload) -> Option<By> {
         let object = ObjectName { namespace: workload.namespace().clone(), name: workload.name.clone() };
-        self.by(Key { kind: Kind::Pod, object })
+        let kinds = [Kind::Pod, Kind::WorkloadEntry].map(|kind| Key { kind, object: object.clone() });
+        kinds.into_iter().find(|key| self.manifests.origin(key).is_some()).and_then(|key| self.by(key))
     }
 
     fn caller(&mut self) {
@@ -223,23 +232,15 @@ impl Teller<'_> {
                 self.told.say("route", says, by);
                 Verdict::Depends("what the waypoint makes of it is told by `waypoint explain`".to_owned())
             }
-            // Whoever is not in the mesh knows of no waypoint either.
-            NextHop::Waypoint { service, authority, .. } => {
-                self.told.say("route", "as plain TCP, past the waypoint that others have to take", None);
-                self.all_of((service.as_ref(), original.port()), authority, identity.as_ref())
-            }
-            NextHop::Tunnel { authority, service, .. } if proves => {
-                self.told.say("route", "through a tunnel by mutual TLS", None);
-                self.all_of((service.as_ref(), original.port()), authority, identity.as_ref())
-            }
             NextHop::Local { target, destination, .. } => {
                 self.told.say("route", "to itself, without a network", None);
                 self.admission(&destination, target, identity.as_ref())
             }
-            NextHop::Tunnel { authority: target, service, .. }
-            | NextHop::Plain { target, service, destination: Some(_) } => {
-                self.told.say("route", "as plain TCP", None);
-                self.all_of((service.as_ref(), original.port()), target, None)
+            // Whoever is not in the mesh knows of no waypoint either.
+            NextHop::Waypoint { service, authority: target, .. }
+            | NextHop::Tunnel { service, authority: target, .. }
+            | NextHop::Plain { service, target, destination: Some(_) } => {
+                self.all_of((service.as_ref(), original.port()), target, identity.as_ref())
             }
             NextHop::Plain { target, .. } => {
                 self.told.say(
@@ -257,7 +258,7 @@ impl Teller<'_> {
         Verdict::Refused(refusal.to_string())
     }
 
-    /// Each endpoint that may be chosen, or the one that was called; those under the same policies once.
+    /// Each endpoint that may be chosen, or the one that was called.
     fn all_of(
         &mut self,
         (service, port): (Option<&Arc<Service>>, u16),
@@ -265,39 +266,51 @@ impl Teller<'_> {
         identity: Option<&Identity>,
     ) -> Verdict {
         let Some(service) = service else { return self.one(chosen, identity) };
-        let (mut verdicts, mut judged) = (Vec::new(), BTreeSet::new());
-        let all: Vec<_> = self.mesh.endpoints(service).iter().cloned().collect();
-        for endpoint in &all {
+        let Workload { node, locality, cluster, .. } = &**self.caller;
+        let caller = Caller { node, locality, cluster };
+        let wanted = Wanted { port, original: chosen.ip() };
+        let endpoints = self.mesh.endpoints(service).clone();
+        let all = balance::candidates(&service.load_balancing, &endpoints, caller, wanted);
+        let mut verdicts = Vec::new();
+        for endpoint in all.iter().take(MAX_ENDPOINTS) {
             let Some(target) = endpoint.target_port(port) else { continue };
-            let is_family = endpoint.address.is_ipv4() == chosen.is_ipv4();
-            if endpoint.health != Health::Healthy || !is_family {
-                continue;
-            }
             let target = SocketAddr::new(endpoint.address, target);
-            let Some(workload) = &endpoint.workload else {
-                self.told.say("endpoint", format!("{target}, outside the mesh"), None);
+            if let Some(workload) = &endpoint.workload {
+                verdicts.push(self.to(workload, target, identity));
+            } else {
+                self.told.say("endpoint", format!("{target}, outside the mesh, as plain TCP"), None);
                 verdicts.push(Verdict::Admitted);
-                continue;
-            };
-            let by = self.by_pod(workload);
-            self.told.say("endpoint", format!("{target}, pod {}", workload.name), by);
-            let policies = Arc::as_ptr(self.mesh.policy_for(workload)) as usize;
-            if judged.insert((policies, target.port())) {
-                verdicts.push(self.admission(workload, target, identity));
             }
+        }
+        let more = all.len().saturating_sub(MAX_ENDPOINTS);
+        if more > 0 {
+            self.told.say("endpoint", format!("and {more} more that are not looked at"), None);
         }
         match verdicts.split_first() {
             None => self.one(chosen, identity),
-            Some((first, others)) if others.iter().all(|it| it == first) => first.clone(),
-            Some(_) => Verdict::Depends("some endpoints admit it, others do not".to_owned()),
+            Some((first, others)) if others.iter().any(|it| it != first) => {
+                Verdict::Depends("some endpoints admit it, others do not".to_owned())
+            }
+            Some((Verdict::Admitted, _)) if more > 0 => {
+                Verdict::Depends("every endpoint that was looked at admits it".to_owned())
+            }
+            Some((first, _)) => first.clone(),
         }
     }
 
     fn one(&mut self, target: SocketAddr, identity: Option<&Identity>) -> Verdict {
         let Some(workload) = self.mesh.workload_at(target.ip()).cloned() else { return Verdict::Admitted };
-        let by = self.by_pod(&workload);
-        self.told.say("endpoint", format!("{target}, pod {}", workload.name), by);
-        self.admission(&workload, target, identity)
+        self.to(&workload, target, identity)
+    }
+
+    /// A pod, by whatever way leads there from the caller: who is in the mesh calls who is in it through a tunnel.
+    fn to(&mut self, workload: &Workload, target: SocketAddr, identity: Option<&Identity>) -> Verdict {
+        let tunnels = workload.protocol == TunnelProtocol::Hbone && !workload.is_waypoint();
+        let identity = identity.filter(|_| tunnels);
+        let way = if identity.is_some() { "through a tunnel by mutual TLS" } else { "as plain TCP" };
+        let by = self.by_pod(workload);
+        self.told.say("endpoint", format!("{target}, pod {}, {way}", workload.name), by);
+        self.admission(workload, target, identity)
     }
 
     /// What the node of the destination decides.

@@ -23,7 +23,14 @@ fn policy(name: &str, spec: &str) -> String {
 
 #[test]
 fn a_service_is_found_by_every_name_a_pod_may_write() {
-    for host in ["web", "web.shop", "web.shop.svc", "web.shop.svc.cluster.local", "10.96.0.10"] {
+    for host in [
+        "web",
+        "web.shop",
+        "web.shop.svc",
+        "web.shop.svc.cluster.local",
+        "web.shop.svc.cluster.local.",
+        "10.96.0.10",
+    ] {
         let (text, verdict) = told("", "shop/client", &format!("{host}:80"));
         assert_eq!(verdict, Verdict::Admitted, "{text}");
         assert!(text.contains("10.0.0.3:8080, pod web"), "{text}");
@@ -93,4 +100,38 @@ fn what_is_not_there_is_said() {
     assert!(matches!(&verdict, Verdict::Refused(why) if why.contains("81")), "{text}");
     let (text, verdict) = told("", "10.0.0.2", "192.0.2.1:443");
     assert_eq!(verdict, Verdict::Admitted, "{text}");
+}
+
+/// A second pod of the service `web`, at 10.0.0.5, that labels keep out of the mesh.
+const OUTSIDE: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: web-out, namespace: shop, uid: u9, labels: {app: web, istio.io/dataplane-mode: none}}
+spec: {nodeName: n2}
+status: {phase: Running, podIPs: [{ip: 10.0.0.5}], conditions: [{type: Ready, status: 'True'}]}
+---
+";
+
+#[test]
+fn each_endpoint_is_judged_by_the_way_that_leads_to_it() {
+    let nobody = OUTSIDE.to_owned() + &policy("nobody", "{}");
+    let (text, verdict) = told(&nobody, "shop/client", "web:80");
+    assert!(matches!(&verdict, Verdict::Depends(on) if on.contains("others do not")), "{text}");
+    assert!(text.contains("10.0.0.3:8080, pod web, through a tunnel"), "{text}");
+    assert!(text.contains("10.0.0.5:8080, pod web-out, as plain TCP"), "{text}");
+    // Only the endpoint on the caller's own node may be chosen.
+    let local = OUTSIDE.replace("nodeName: n2", "nodeName: n1")
+        + "apiVersion: v1\nkind: Service\nmetadata: {name: near, namespace: shop}\nspec: {clusterIP: 10.96.0.13, selector: \
+           {app: web}, internalTrafficPolicy: Local, ports: [{port: 80, targetPort: 8080}]}\n";
+    let (text, verdict) = told(&local, "shop/client", "near:80");
+    assert_eq!(verdict, Verdict::Admitted, "{text}");
+    assert!(!text.contains("10.0.0.3"), "{text}");
+}
+
+#[test]
+fn a_service_entry_is_named_as_stated() {
+    let entry = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: bank, namespace: shop}\nspec: {hosts: \
+                 [bank.example], addresses: [198.51.100.7], ports: [{number: 443, name: tls, protocol: TLS}], resolution: STATIC, \
+                 endpoints: [{address: 198.51.100.8}]}\n";
+    let (text, _) = told(entry, "shop/client", "bank.example:443");
+    assert!(text.contains("by ServiceEntry shop/bank at mesh.yaml:"), "{text}");
 }

@@ -25,7 +25,7 @@ pub mod warmup;
 
 use std::net::SocketAddr;
 
-pub use self::nearest::{Caller, Choice, NoEndpoint, Wanted, choose, choose_among};
+pub use self::nearest::{Caller, Choice, NoEndpoint, Wanted, candidates, choose, choose_among};
 
 /// An endpoint's part of the traffic: what the tables of consistent hashing are built from.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -104,6 +104,18 @@ fn lighter(
     Ok(Choice { endpoint: lighter.clone(), port })
 }
 
+/// Every endpoint that [`choose`] may choose, in their own order.
+pub fn candidates<'e>(
+    balancing: &LoadBalancing,
+    endpoints: &'e Endpoints,
+    caller: Caller<'_>,
+    wanted: Wanted,
+) -> Vec<&'e Arc<Endpoint>> {
+    let judge = Judge { balancing, caller, wanted };
+    let best = endpoints.into_iter().filter_map(|it| judge.rank(it)).max();
+    endpoints.into_iter().filter(|it| best.is_some() && judge.rank(it) == best).collect()
+}
+
 type Pair<'e> = (&'e Arc<Endpoint>, &'e Arc<Endpoint>);
 
 /// Two different endpoints of the best possible rank by a few blind draws; mostly succeeds where nothing is preferred

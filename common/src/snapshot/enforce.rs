@@ -118,8 +118,7 @@ impl Enforcement {
     }
 
     /// Policies, and bindings to waypoints, that could not be read and have no version in force, by the namespace they
-    /// concern; the root namespace
-    /// stands for the whole mesh, and for what is not even known to be of one namespace.
+    /// concern; the root namespace stands for the whole mesh, and for what is not even known to be of one namespace.
     fn unknown(catalog: &Catalog, root: &Arc<str>) -> BTreeMap<Arc<str>, Vec<Arc<str>>> {
         let mut found: BTreeMap<Arc<str>, Vec<Arc<str>>> = BTreeMap::new();
         let guards = |it: &&Arc<Rejected>| it.guards_access && !it.last_good;

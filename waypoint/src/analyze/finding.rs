@@ -70,7 +70,7 @@ codes! {
     REFERENCE_MISSING = "IST0101" "ReferencedResourceNotFound" Error,
         "state what is named, or name what there is";
     REJECTED = "IST0106" "SchemaValidationError" Error,
-        "correct the field; until then the object is not in force";
+        "correct the field; until then the version before it is in force, where there is one";
     SEVERAL_FOR_HOST = "IST0109" "ConflictingMeshGatewayVirtualServiceHosts" Warning,
         "merge them, or delegate from one to the others";
     PORT_NAME = "IST0118" "PortNameIsNotUnderNamingConvention" Info,

@@ -38,7 +38,13 @@ fn log(findings: &[&Finding], files: usize) -> String {
     let mut text = String::new();
     for Finding { code, origin, object, message } in findings {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{} [{}] ({object} {origin}) {message}", code.level, code.id);
+        let line = format!("{} [{}] ({object} {origin}) {message}", code.level, code.id);
+        // A document's own words must not speak to the terminal.
+        line.chars().for_each(|it| match it.is_control() {
+            true => text.extend(it.escape_default()),
+            false => text.push(it),
+        });
+        text.push('\n');
         let _ = writeln!(text, "    fix: {}", code.fix);
     }
     text
@@ -87,7 +93,7 @@ fn sarif(findings: &[&Finding]) -> Value {
 
 fn result(finding: &Finding) -> Value {
     let Finding { code, origin, object, message } = finding;
-    let mut place = json!({ "artifactLocation": { "uri": origin.file } });
+    let mut place = json!({ "artifactLocation": { "uri": reference(&origin.file) } });
     if origin.line > 0 {
         place["region"] = json!({ "startLine": origin.line });
     }
@@ -100,6 +106,16 @@ fn result(finding: &Finding) -> Value {
             "logicalLocations": [{ "fullyQualifiedName": object }],
         }],
     })
+}
+
+/// A path as a URI reference (RFC 3986, section 4.2).
+fn reference(path: &str) -> String {
+    let is_plain = |it: u8| it.is_ascii_alphanumeric() || b"-._~/".contains(&it);
+    let mut text = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        if is_plain(byte) { text.push(byte.into()) } else { text.push_str(&format!("%{byte:02X}")) }
+    }
+    text
 }
 
 /// SARIF's word.

@@ -21,6 +21,9 @@ const OF_THE_MESH: [&str; 6] = [
 /// One of a group of the mesh that says which Gateways there may be, and nothing of traffic.
 const GATEWAY_CLASS: &str = "GatewayClass";
 
+/// What comes of a document that may be a policy, or may bind something to a waypoint.
+const DENIES: &str = "; where no version was read before, nobody is admitted to what it may concern";
+
 pub(super) fn check(view: &View<'_>, report: &mut Report) {
     for rejected in &view.manifests.rejected {
         let object = match (&rejected.subject.kind, rejected.subject.key()) {
@@ -29,7 +32,8 @@ pub(super) fn check(view: &View<'_>, report: &mut Report) {
             (None, None) => "document".to_owned(),
         };
         let field = if rejected.field.is_empty() { "" } else { ": " };
-        let message = format!("{}{field}{}", rejected.field, rejected.reason);
+        let denies = if rejected.guards_access && !rejected.last_good { DENIES } else { "" };
+        let message = format!("{}{field}{}{denies}", rejected.field, rejected.reason);
         report.tell(REJECTED, &rejected.origin, object, message);
     }
     for stated in &view.manifests.stated {

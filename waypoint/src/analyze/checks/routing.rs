@@ -14,6 +14,9 @@ use crate::analyze::finding::{
     SEVERAL_FOR_HOST, SUBSET_EMPTY, WEIGHTS,
 };
 
+/// Most VirtualServices that one finding names.
+const MAX_NAMED: usize = 3;
+
 pub(super) fn check(view: &View<'_>, report: &mut Report) {
     for (stated, it) in view.virtual_services() {
         virtual_service(view, stated, it, report);
@@ -145,7 +148,11 @@ fn several_for_one_host(view: &View<'_>, report: &mut Report) {
                 .map(|(_, (_, other))| other.object.to_string())
                 .collect();
             if !others.is_empty() {
-                let others = others.join(", ");
+                let more = others.len().saturating_sub(MAX_NAMED);
+                let mut others = others[..others.len() - more].join(", ");
+                if more > 0 {
+                    others.push_str(&format!(" and {more} more"));
+                }
                 report.say(SEVERAL_FOR_HOST, stated, format!("{host} has routes by {others} too; they are merged, the oldest first, and Istio takes only one"));
             }
         }

@@ -269,8 +269,31 @@ pub(super) fn mentions_security(bytes: &[u8]) -> bool {
     mentions(bytes, &["security.istio.io", "AuthorizationPolicy", "PeerAuthentication"])
 }
 
+/// The bytes with what JSON and YAML write as an escape of one ASCII character written as that character.
+fn unescaped(bytes: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let [first, behind @ ..] = rest {
+        let (byte, length) = match (first, behind) {
+            (b'\\', [b'x', high, low, ..]) => (hex(*high, *low), 4),
+            (b'\\', [b'u', b'0', b'0', high, low, ..]) => (hex(*high, *low), 6),
+            (b'\\', [b'/', ..]) => (Some(b'/'), 2),
+            _ => (None, 1),
+        };
+        plain.push(byte.unwrap_or(*first));
+        rest = &rest[byte.map_or(1, |_| length)..];
+    }
+    plain
+}
+
+fn hex(high: u8, low: u8) -> Option<u8> {
+    let digit = |it: u8| char::from(it).to_digit(16);
+    u8::try_from(digit(high)? * 16 + digit(low)?).ok()
+}
+
 fn mentions(bytes: &[u8], signs: &[&str]) -> bool {
     // Without its zeros, UTF-16 and UTF-32 of these words reads as the words.
     let dense: Vec<u8> = bytes.iter().copied().filter(|b| *b != 0).collect();
+    let dense = if dense.contains(&b'\\') { unescaped(&dense) } else { dense };
     signs.iter().any(|sign| dense.windows(sign.len()).any(|window| window == sign.as_bytes()))
 }

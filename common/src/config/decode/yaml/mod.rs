@@ -74,7 +74,8 @@ pub fn unread(file: &Arc<str>, sample: &[u8], reason: impl Into<Arc<str>>) -> Re
         subject: Subject::default(),
         field: "".into(),
         reason: reason.into(),
-        guards_access: head::guards(None, sample),
+        // What is behind the sample may say anything.
+        guards_access: sample.len() >= SNIFF_BYTES || head::guards(None, sample),
         last_good: false,
     }
 }
