@@ -155,8 +155,15 @@ fn a_rejected_policy_denies_everyone_it_may_concern_until_a_good_one_comes() {
         (policy("shop", "p", "{}").replace("security.istio.io/v1", "security.istio.io/v9"), vec![A, B]),
         (bound("v1", "Service", "shop"), vec![A, B]),
         (bound("v1", "Service", "shop").replace("use-waypoint", "else"), vec![]),
-        (bound("v1", "Service", "shop").replace("istio.io/use", "\"istio.io\\/use"), vec![A, B]),
-        (bound("v1", "Service", "shop").replace("istio.io/use", "\"istio.io\\u002fuse"), vec![A, B]),
+        (
+            bound("v1", "Service", "shop").replace("istio.io/use-waypoint", r#""istio.io\/use-waypoint""#),
+            vec![A, B],
+        ),
+        (
+            bound("v1", "Service", "shop")
+                .replace("istio.io/use-waypoint", r#""istio.io\u002fuse-waypoint""#),
+            vec![A, B],
+        ),
         (bound("networking.istio.io/v1", "ServiceEntry", "shop"), vec![A, B]),
         (bound("v1", "Namespace", "").replace("name: p", "name: bank"), vec![C]),
         (policy("shop", "p", "{}").replace("AuthorizationPolicy", "AuthorisationPolicy"), vec![A, B]),
