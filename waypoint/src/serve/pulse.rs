@@ -38,6 +38,8 @@ pub struct Pulse {
     moved: AtomicU64,
     /// When the answer has to be over.
     deadline: AtomicU64,
+    /// Until when a request that has arrived may stand still, by what a route states; 0 is not at all.
+    stated: AtomicU64,
     /// Whether there is a request.
     is_under_way: AtomicBool,
     /// Whether the request has arrived to its end.
@@ -81,6 +83,7 @@ impl Pulse {
             epoch: Instant::now(),
             moved: AtomicU64::new(0),
             deadline: AtomicU64::new(NEVER),
+            stated: AtomicU64::new(0),
             is_under_way: AtomicBool::new(!is_of_connection),
             is_whole: AtomicBool::new(false),
             over: AtomicU8::new(0),
@@ -98,6 +101,7 @@ impl Pulse {
     /// The request is answered here, whatever became of it, and the answer has all its time.
     pub fn renew(&self) {
         self.deadline.store(NEVER, Relaxed);
+        self.stated.store(0, Relaxed);
         self.over.store(0, Relaxed);
         self.moves();
     }
@@ -119,14 +123,28 @@ impl Pulse {
 
     /// The head of the answer is there, and all of it has to be handed on by `deadline`.
     pub fn answer_by(&self, deadline: Option<Instant>) {
-        self.deadline.store(deadline.map_or(NEVER, |at| self.since_epoch(at)), Relaxed);
+        let deadline = deadline.map(|at| self.since_epoch(at));
+        self.deadline.store(deadline.unwrap_or(NEVER), Relaxed);
+        self.stated.store(deadline.unwrap_or(0), Relaxed);
         self.moves();
     }
 
-    /// All of the answer has been handed on. What of it still waits for the client's window goes on being watched.
+    /// All of the answer has been handed on. What of it still waits for the client's window goes on being watched, and so
+    /// does a connection on which the client has not sent all of its request.
     pub fn answered(&self) {
         self.deadline.store(NEVER, Relaxed);
-        self.is_under_way.store(!self.is_of_connection, Relaxed);
+        self.stated.store(0, Relaxed);
+        self.is_under_way.store(!self.is_of_connection || !self.is_whole(), Relaxed);
+    }
+
+    /// Whatever stands still until `at` waits as a route says it should, once the request has arrived to its end.
+    pub fn waits_until(&self, at: Instant) {
+        self.stated.store(self.since_epoch(at), Relaxed);
+    }
+
+    /// Nobody looks at the request until `at`, as a route says.
+    pub fn rests_until(&self, at: Instant) {
+        self.moved.store(self.since_epoch(at), Relaxed);
     }
 
     /// Why the request is ended, if it is.
@@ -204,7 +222,9 @@ impl Pulse {
         if !self.is_under_way.load(Relaxed) {
             return None;
         }
-        let idle = self.epoch + Duration::from_nanos(self.moved.load(Relaxed)) + STREAM_IDLE_DEADLINE;
+        let stated = if self.is_whole() { self.stated.load(Relaxed) } else { 0 };
+        let moved = self.moved.load(Relaxed).max(stated);
+        let idle = self.epoch + Duration::from_nanos(moved) + STREAM_IDLE_DEADLINE;
         let deadline = match self.deadline.load(Relaxed) {
             NEVER => None,
             nanos => Some(self.epoch + Duration::from_nanos(nanos)),

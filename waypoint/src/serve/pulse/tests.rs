@@ -84,6 +84,33 @@ async fn who_can_still_be_answered_is() {
     assert_eq!(pulse.bound(pin!(work)).await, Some(()));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_time_that_a_route_states_is_not_standing_still() {
+    for (is_whole, ended) in [(true, HOUR / 2 + STREAM_IDLE_DEADLINE), (false, STREAM_IDLE_DEADLINE)] {
+        let pulse = Pulse::of_connection();
+        pulse.begin(is_whole);
+        pulse.waits_until(Instant::now() + HOUR / 2);
+        assert_eq!(given_up(&pulse).await, Some(ended), "whole: {is_whole}");
+        pulse.begin(is_whole);
+        assert_eq!(given_up(&pulse).await, Some(STREAM_IDLE_DEADLINE), "of another request");
+        pulse.begin(is_whole);
+        pulse.rests_until(Instant::now() + HOUR / 2);
+        assert_eq!(given_up(&pulse).await, Some(HOUR / 2 + STREAM_IDLE_DEADLINE));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_watched_until_its_request_has_arrived_or_is_given_up() {
+    let pulse = Pulse::of_connection();
+    pulse.begin(false);
+    pulse.answered();
+    assert_eq!(given_up(&pulse).await, Some(STREAM_IDLE_DEADLINE));
+    pulse.begin(false);
+    pulse.arrived();
+    pulse.answered();
+    assert_eq!(given_up(&pulse).await, None);
+}
+
 /// An answer that does not end, in pieces of 16 KiB.
 struct Endless;
 
