@@ -98,6 +98,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
             turns: Default::default(),
             mirrors: Arc::new(Semaphore::new(MAX_MIRRORS_IN_FLIGHT)),
             gateway: given.gateway.clone(),
+            stream_idle: given.stream_idle(),
             certs: certs.clone(),
             connector,
             connections: Default::default(),

@@ -153,7 +153,7 @@ mod tests {
     fn the_client_owes_what_somebody_waits_for_and_nothing_else() {
         let cx = &mut Context::from_waker(noop_waker_ref());
         let body = Counted::new(Half(Some(Bytes::from_static(b"half"))), Received::new(false));
-        let (mut body, upload) = Moving::new(body, Arc::new(Pulse::of_request()));
+        let (mut body, upload) = Moving::new(body, Arc::new(Pulse::of_request(None)));
         assert!(!upload.is_owed(), "nobody has asked");
         assert!(matches!(Pin::new(&mut body).poll_frame(cx), Poll::Ready(Some(Ok(_)))));
         assert!(!upload.is_owed(), "the endpoint has not asked for more");
