@@ -69,11 +69,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     let mut shutdown = Shutdown::listen().context("listen for signals")?;
     let readiness = Readiness::default();
     let certs = CertStore::open(&settings.certificates, &settings.node)?;
-    let identity = Identity::new(
-        settings.node.trust_domain.as_str(),
-        given.pod_namespace.as_str(),
-        given.service_account.as_str(),
-    );
+    let identity = identity(&settings);
     want(&certs, &identity, &readiness)?;
     let (running, mesh) = source::start(&settings.node, None, &readiness)?;
     let shared = shared(&settings, &mesh, &readiness);
@@ -98,6 +94,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
             turns: Default::default(),
             mirrors: Arc::new(Semaphore::new(MAX_MIRRORS_IN_FLIGHT)),
             gateway: given.gateway.clone(),
+            stream_idle: given.stream_idle(),
             certs: certs.clone(),
             connector,
             connections: Default::default(),
@@ -132,6 +129,15 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     drop(running);
     threads.into_iter().for_each(join);
     Ok(())
+}
+
+fn identity(settings: &Settings) -> Identity {
+    let given = &settings.waypoint;
+    Identity::new(
+        settings.node.trust_domain.as_str(),
+        given.pod_namespace.as_str(),
+        given.service_account.as_str(),
+    )
 }
 
 /// What is counted, those of the destinations among it.

@@ -18,7 +18,7 @@ mod moving;
 mod recording;
 
 pub use self::answer::{Answer, Observer};
-pub use self::moving::Moving;
+pub use self::moving::{Moving, Upload};
 pub use self::recording::{
     Attempt, MIRROR_BACKLOG_CHUNKS, RETRY_BUFFER_BYTES, RETRY_BUFFERS_BYTES, Recording,
 };
@@ -41,6 +41,9 @@ pub enum BodyError {
     /// Somebody else reads it by now.
     #[error("the request is sent again elsewhere")]
     Superseded,
+    /// The request was answered before all of it had arrived.
+    #[error("the request is answered already")]
+    Unwanted,
     /// A policy that came meanwhile denies it; its name, or nothing when none of those that allow matched.
     #[error("policy no longer allows it")]
     Denied(Option<Arc<str>>),
@@ -83,7 +86,7 @@ impl Body for Payload {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Once(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BodyError::from),
+            Self::Once(incoming) => Pin::new(incoming).poll_frame(cx),
             Self::Attempt(attempt) => attempt.poll(cx),
             Self::Mirror(pieces) => match ready!(pieces.poll_recv(cx)) {
                 Some(Piece::Data(bytes)) => Poll::Ready(Some(Ok(Frame::data(bytes)))),

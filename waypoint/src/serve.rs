@@ -189,7 +189,7 @@ async fn http1(conversation: Arc<Conversation>, stream: TunnelIo) {
 
 async fn carry_http1(conversation: Arc<Conversation>, stream: TunnelIo, verdicts: Arc<Verdicts>) {
     let worker = conversation.worker.clone();
-    let pulse = Arc::new(Pulse::of_connection());
+    let pulse = Arc::new(Pulse::of_connection(worker.stream_idle));
     let of_requests = pulse.clone();
     let serve = move |request| {
         let (conversation, pulse) = (conversation.clone(), of_requests.clone());
@@ -258,8 +258,8 @@ fn http1_server() -> http1::Builder {
     builder
 }
 
-fn http2_server() -> http2::Builder<Streams> {
-    let mut builder = http2::Builder::new(Streams);
+fn http2_server(idle: Option<Duration>) -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(Streams { idle });
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -286,8 +286,9 @@ async fn http2(conversation: Arc<Conversation>, stream: TunnelIo) {
             Ok::<_, Infallible>(reply.map(|body| begun.until_the_end_of(body, pulse)))
         }
     });
-    let mut connection =
-        pin!(http2_server().serve_connection(TokioIo::new(Gathered::requests(stream)), service));
+    let mut connection = pin!(
+        http2_server(worker.stream_idle).serve_connection(TokioIo::new(Gathered::requests(stream)), service)
+    );
     tokio::select! {
         _ = connection.as_mut() => return,
         () = worker.end.cancelled() => return,

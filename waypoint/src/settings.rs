@@ -1,11 +1,13 @@
 //! Start-up settings of a waypoint: those it shares with ztunnel, and which waypoint it is.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use clap::{Args, Parser};
 use common::config::ObjectName;
 use common::settings::{
     CertificateSettings, InvalidSetting, LogSettings, NodeSettings, Program, RuntimeSettings, ServerSettings,
+    parse_duration,
 };
 
 /// The port of HBONE.
@@ -61,6 +63,17 @@ pub struct WaypointSettings {
     #[arg(long = "listen-addr", env = "EBB_LISTEN_ADDR", value_name = "ADDRESS",
         default_value_t = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), HBONE_PORT))]
     pub listen: SocketAddr,
+    /// How long a request, its answer or a changed protocol may stand still, with unit; 0s is for ever.
+    #[arg(long, env = "EBB_STREAM_IDLE_TIMEOUT", value_name = "DURATION", default_value = "5m",
+        value_parser = parse_duration)]
+    pub stream_idle_timeout: Duration,
+}
+
+impl WaypointSettings {
+    /// How long a request may stand still; `None` is for ever.
+    pub fn stream_idle(&self) -> Option<Duration> {
+        Some(self.stream_idle_timeout).filter(|idle| !idle.is_zero())
+    }
 }
 
 impl Program for Settings {
@@ -108,6 +121,18 @@ mod tests {
         let more = ["--pod-namespace", "ns", "--service-account", "sa"];
         let all = needed.iter().chain(&more).chain(flags).map(OsString::from);
         Settings::try_read(all).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_request_may_stand_still_for_as_long_as_is_said() {
+        let idle = |more: &[&str]| {
+            let given = [&["--gateway", "shop/waypoint"], more].concat();
+            read(&given).map(|settings| settings.waypoint.stream_idle())
+        };
+        assert_eq!(idle(&[]), Ok(Some(crate::serve::pulse::STREAM_IDLE_DEADLINE)));
+        assert_eq!(idle(&["--stream-idle-timeout", "1h"]), Ok(Some(Duration::from_secs(3600))));
+        assert_eq!(idle(&["--stream-idle-timeout", "0s"]), Ok(None));
+        assert!(idle(&["--stream-idle-timeout", "90"]).is_err());
     }
 
     #[test]

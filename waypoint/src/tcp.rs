@@ -114,5 +114,6 @@ fn refusal(failed: Failed) -> Refusal {
         Failed::Connect(refusal) => refusal,
         Failed::Overflow(_) => Refusal::LimitReached("maxConnections"),
         Failed::Reset(error) => Refusal::ConnectFailed(error.to_string().into()),
+        Failed::Protocol => Refusal::ConnectFailed("another protocol".into()),
     }
 }

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -127,6 +127,8 @@ pub struct Worker {
     pub mirrors: Arc<Semaphore>,
     /// The Gateway this waypoint stands for.
     pub gateway: ObjectName,
+    /// How long a request may stand still; `None` is for ever.
+    pub stream_idle: Option<Duration>,
     /// Certificates; only its own identity is wanted.
     pub certs: CertStore,
     /// Makes connections to endpoints.

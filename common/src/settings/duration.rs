@@ -6,7 +6,7 @@ use std::time::Duration;
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// Reads a duration. Plain numbers are refused, because nobody can see their unit.
-pub(super) fn parse(text: &str) -> Result<Duration, String> {
+pub fn parse(text: &str) -> Result<Duration, String> {
     let wrong = || {
         format!(
             "{text:?} is not a duration: write a number and a unit (ms, s, m, h, d), such as 90s or 1h30m"

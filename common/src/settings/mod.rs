@@ -16,6 +16,7 @@ use std::ffi::{OsStr, OsString};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 use serde_json::{Value, json};
 
+pub use duration::parse as parse_duration;
 pub use groups::{
     CertificateSettings, LogSettings, NodeSettings, PlaintextBehindWaypoint, RedirectSettings,
     RuntimeSettings, ServerSettings, TunnelSettings,

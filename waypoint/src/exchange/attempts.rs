@@ -18,7 +18,7 @@ use super::observed::InFlight;
 use super::outgoing::Outgoing;
 use super::{head, reply, upgrade};
 use crate::flags::Flag;
-use crate::payload::{Moving, Payload, Recording};
+use crate::payload::{Moving, Payload, Recording, Upload};
 use crate::record::{Counted, Details, Record};
 use crate::serve::Conversation;
 use crate::serve::pulse::Pulse;
@@ -42,13 +42,20 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// Of a body that may be needed `again`. What is read of it is counted in `record`, and moves `pulse`.
-    pub(super) fn new(body: Incoming, again: bool, pulse: &Arc<Pulse>, record: &mut Record) -> Self {
+    /// Of a body that may be needed `again`, as long as it is wanted. What is read of it is counted in `record`, and moves
+    /// `pulse`.
+    pub(super) fn new(
+        body: Incoming,
+        again: bool,
+        pulse: &Arc<Pulse>,
+        record: &mut Record,
+    ) -> (Self, Upload) {
         if body.is_end_stream() {
-            return Self::Empty;
+            return (Self::Empty, Upload::none());
         }
-        let body = Moving::new(Counted::new(body, record.receiver()), pulse.clone());
-        if again { Self::Recorded(Recording::new(body)) } else { Self::Once(Some(body)) }
+        let (body, upload) = Moving::new(Counted::new(body, record.receiver()), pulse.clone());
+        let source = if again { Self::Recorded(Recording::new(body)) } else { Self::Once(Some(body)) };
+        (source, upload)
     }
 
     /// It will not be sent again.
@@ -85,6 +92,7 @@ pub(super) struct Attempts<'a> {
     pub(super) cluster: Arc<Cluster>,
     pub(super) outgoing: Outgoing,
     pub(super) source: Source,
+    pub(super) upload: Upload,
     pub(super) timeouts: Timeouts,
     pub(super) retry: Option<retry::Policy<'a>>,
     pub(super) asked: Option<upgrade::Asked>,
@@ -212,12 +220,18 @@ impl Attempts<'_> {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(began));
         let is_last = left.is_some_and(|left| self.timeouts.per_try.is_none_or(|per_try| left <= per_try));
         let most = if is_last { left } else { self.timeouts.per_try };
+        if let Some(until) = most.map(|most| began + most).or(deadline) {
+            self.pulse.waits_until(until.into());
+        }
         let sending = upstream.send(version, request);
         let sent = match most {
             None => Ok(sending.await),
             Some(most) => timeout(most, sending).await,
         };
         let (result, unsent) = match sent {
+            Ok(Ok(taken)) if self.asked.is_none() && is_switch(&taken) => {
+                (Err(Ended::Failed(Failed::Protocol)), None)
+            }
             Ok(Ok(taken)) => (Ok(taken), None),
             Ok(Err(Unanswered { why, unsent })) => (Err(Ended::Failed(why)), unsent),
             Err(_) if is_last => (Err(Ended::Expired), None),
@@ -242,7 +256,7 @@ impl Attempts<'_> {
             Err(Ended::Failed(failure @ Failed::Reset(_))) if failure.is_refused() => {
                 failed(Failure::Refused, true)
             }
-            Err(Ended::Failed(Failed::Reset(_))) => failed(Failure::Reset, true),
+            Err(Ended::Failed(Failed::Reset(_) | Failed::Protocol)) => failed(Failure::Reset, true),
         };
         policy.judge(&outcome, retries)
     }
@@ -255,7 +269,7 @@ impl Attempts<'_> {
             Err(Ended::Failed(Failed::Overflow(_))) => return,
             Err(Ended::Failed(failed)) if failed.is_of_client() => return,
             Err(Ended::Expired) if self.timeouts.of_client => return,
-            Err(Ended::TryExpired | Ended::Expired) if !self.pulse.is_whole() => return,
+            Err(Ended::TryExpired | Ended::Expired) if self.upload.is_owed() => return,
             Err(Ended::Failed(_)) => Outcome::Failed,
             Err(Ended::TryExpired | Ended::Expired) => Outcome::TimedOut,
         };
@@ -323,9 +337,14 @@ impl Attempts<'_> {
                 headers.append(name, value);
             }
         }
-        let in_flight = InFlight { lent, attempt: picked.attempt, permit };
+        let in_flight = InFlight { lent, attempt: picked.attempt, permit, upload: self.upload };
         Ok(Sent { response, in_flight, deadline, agreed })
     }
+}
+
+/// Whether another protocol is to follow an answer.
+fn is_switch(taken: &Taken) -> bool {
+    taken.response.status() == StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// The version of HTTP that is spoken to an endpoint: the client's, unless the policy says otherwise. Another protocol can

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use common::config::routing::HttpAction;
 use http::{Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use self::arrived::Arrived;
 use self::attempts::{Attempts, Sent, Source};
@@ -74,6 +74,8 @@ pub async fn serve(conversation: Arc<Conversation>, pulse: Arc<Pulse>, request: 
         Err(made) => {
             record.head(made.status, &made.headers);
             pulse.renew();
+            // What is left of the request is with the server of HTTP, which ends the connection or has it at hand.
+            pulse.arrived();
             let mut response = Response::new(Answer::made(made.body, pulse, Observed::made(record)));
             *response.status_mut() = made.status;
             *response.headers_mut() = *made.headers;
@@ -135,7 +137,7 @@ async fn walk(
     let onward = match rule {
         Some(rule) => {
             record.route(rule.name());
-            on_the_way(&path, rule, &facts, record).await
+            on_the_way(&path, rule, &facts, (pulse, record)).await
         }
         None => Onward::Sent(None),
     };
@@ -184,12 +186,23 @@ async fn forward(
     let mirrors = rule.map_or_else(Vec::new, |rule| called.mirrors(&rule.route));
     let retry = path.retries();
     let again = retry.is_some_and(|retry| retry.sends_again()) || !mirrors.is_empty();
-    let source = Source::new(body, again, pulse, record);
+    let (source, upload) = Source::new(body, again, pulse, record);
     for mirror in mirrors {
         mirror::send(conversation, mirror, &outgoing, &source);
     }
-    let attempts =
-        Attempts { conversation, pulse, cluster, outgoing, source, timeouts, retry, asked, is_grpc, session };
+    let attempts = Attempts {
+        conversation,
+        pulse,
+        cluster,
+        outgoing,
+        source,
+        upload,
+        timeouts,
+        retry,
+        asked,
+        is_grpc,
+        session,
+    };
     attempts.run(record).await
 }
 
@@ -224,7 +237,7 @@ async fn on_the_way<'r>(
     path: &Path<'r>,
     rule: &'r Rule,
     facts: &RequestFacts<'_>,
-    record: &mut Record,
+    (pulse, record): (&Pulse, &mut Record),
 ) -> Onward<'r> {
     let is_grpc = facts.is_grpc();
     if rule.route.missing_filter().is_some() {
@@ -234,6 +247,7 @@ async fn on_the_way<'r>(
     let injected = fault::inject(rule.route.fault(), &mut rand::rng());
     if let Some(delay) = injected.delay {
         record.flag(Flag::DelayInjected);
+        pulse.rests_until(Instant::now() + delay);
         sleep(delay).await;
     }
     if let Some(abort) = injected.abort {

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use http::HeaderMap;
 
 use crate::authz::standing::Standing;
-use crate::payload::{BodyError, Observer};
+use crate::payload::{BodyError, Observer, Upload};
 use crate::record::Record;
 use crate::upstream::dispatch::Lent;
 use crate::upstream::{Attempt, Permit};
@@ -25,6 +25,8 @@ pub struct InFlight {
     pub attempt: Attempt,
     /// Counts the request as under way at the destination.
     pub permit: Permit,
+    /// The body of the request, of which nothing is wanted any more when the answer is over.
+    pub upload: Upload,
 }
 
 impl Observed {
@@ -72,8 +74,10 @@ impl Observer for Observed {
 
     fn ended(&mut self, how: Result<(), &BodyError>) {
         self.record.ended(how);
-        if let Some(InFlight { lent, attempt, permit }) = self.upstream.take()
+        // An endpoint that has answered may wait for the rest of the request: its connection takes no other.
+        if let Some(InFlight { lent, attempt, permit, upload }) = self.upstream.take()
             && how.is_ok()
+            && upload.is_whole()
         {
             lent.give_back();
             drop((attempt, permit));

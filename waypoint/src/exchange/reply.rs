@@ -15,6 +15,8 @@ use crate::upstream::dispatch::Failed;
 const OVERFLOW: &str = "upstream connect error or disconnect/reset before headers. reset reason: overflow";
 const CONNECT: &str =
     "upstream connect error or disconnect/reset before headers. reset reason: connection failure";
+const PROTOCOL: &str =
+    "upstream connect error or disconnect/reset before headers. reset reason: protocol error";
 const STOOD_STILL: &str = "stream timeout";
 const RESET: &str =
     "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
@@ -62,6 +64,12 @@ pub(super) fn unanswered(failed: &Failed, is_grpc: bool, record: &mut Record) ->
             tracing::debug!(%refusal, "an endpoint cannot be reached");
             record.transport_failure(refusal);
             (Flag::UpstreamConnectFailure, CONNECT, Reset::ConnectFailure)
+        }
+        Failed::Protocol => {
+            tracing::debug!("an endpoint changes to a protocol that nobody asked for");
+            record.flag(Flag::UpstreamProtocolError);
+            record.details(Details::ResetBeforeResponse(Reset::Protocol));
+            return answer(StatusCode::BAD_GATEWAY, PROTOCOL, is_grpc);
         }
         Failed::Reset(error) if failed.is_of_client() => {
             tracing::debug!(%error, "a client broke its request off");

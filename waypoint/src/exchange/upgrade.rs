@@ -79,7 +79,7 @@ impl Agreed {
     pub(super) fn carry(self, worker: Arc<Worker>, observed: Observed) {
         let open = worker.drain.guard();
         tokio::spawn(async move {
-            let pulse = Pulse::of_request();
+            let pulse = Pulse::of_request(worker.stream_idle);
             let mut metered = Metered { client: None, pulse: &pulse, received: 0, sent: 0 };
             let carried = async {
                 // Either fails when its connection ends before the protocol has changed; nothing is left to carry then.

@@ -251,7 +251,7 @@ impl Facts {
             }
             // As of a request that is denied before it is begun, Envoy's flags have no word for it.
             BodyError::Denied(policy) => return self.details = Some(Details::Denied(policy.clone())),
-            BodyError::Abandoned | BodyError::Superseded => {
+            BodyError::Abandoned | BodyError::Superseded | BodyError::Unwanted => {
                 (Flag::LocalReset, Details::ResetAfterResponse(Reset::Local))
             }
         };

@@ -25,7 +25,7 @@ struct Counts {
 }
 
 impl Received {
-    pub(super) fn new(is_grpc: bool) -> Self {
+    pub(crate) fn new(is_grpc: bool) -> Self {
         let stream = is_grpc.then(Mutex::default);
         Self { counts: Arc::new(Counts { bytes: AtomicU64::new(0), messages: AtomicU64::new(0), stream }) }
     }

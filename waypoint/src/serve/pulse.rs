@@ -17,8 +17,9 @@ use pin_project_lite::pin_project;
 use tokio::task::futures::TaskLocalFuture;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How long a request may stand still: nothing of it arrives, and nothing of its answer leaves (Envoy's default of
-/// `stream_idle_timeout`, which counts for gRPC and for changed protocols too; Istio's own proxies have none).
+/// How long a request may stand still, unless the operator says otherwise: nothing of it arrives, and nothing of its answer
+/// leaves (Envoy's default of `stream_idle_timeout`, which counts for gRPC and for changed protocols too; Istio's own
+/// proxies have none).
 pub const STREAM_IDLE_DEADLINE: Duration = Duration::from_secs(300);
 
 /// No time.
@@ -38,6 +39,8 @@ pub struct Pulse {
     moved: AtomicU64,
     /// When the answer has to be over.
     deadline: AtomicU64,
+    /// Until when a request that has arrived may stand still, by what a route states; 0 is not at all.
+    stated: AtomicU64,
     /// Whether there is a request.
     is_under_way: AtomicBool,
     /// Whether the request has arrived to its end.
@@ -46,6 +49,8 @@ pub struct Pulse {
     over: AtomicU8,
     /// Whether other requests follow.
     is_of_connection: bool,
+    /// How long a request may stand still; `None` is for ever.
+    idle: Option<Duration>,
 }
 
 /// Why a request is ended.
@@ -58,14 +63,14 @@ pub enum Over {
 }
 
 impl Pulse {
-    /// That of a request that begins now, and of no other.
-    pub fn of_request() -> Self {
-        Self::new(false)
+    /// That of a request that begins now, and of no other. It may stand still for `idle`, or for ever.
+    pub fn of_request(idle: Option<Duration>) -> Self {
+        Self::new(false, idle)
     }
 
-    /// That of a connection on which requests come one by one; of none as yet.
-    pub fn of_connection() -> Self {
-        Self::new(true)
+    /// That of a connection on which requests come one by one; of none as yet. Each may stand still for `idle`, or for ever.
+    pub fn of_connection(idle: Option<Duration>) -> Self {
+        Self::new(true, idle)
     }
 
     /// That of the HTTP/2 stream whose task this is.
@@ -76,15 +81,17 @@ impl Pulse {
         OF_STREAM.try_with(Arc::clone).expect("`Streams` runs the task of each stream with its pulse")
     }
 
-    fn new(is_of_connection: bool) -> Self {
+    fn new(is_of_connection: bool, idle: Option<Duration>) -> Self {
         Self {
             epoch: Instant::now(),
             moved: AtomicU64::new(0),
             deadline: AtomicU64::new(NEVER),
+            stated: AtomicU64::new(0),
             is_under_way: AtomicBool::new(!is_of_connection),
             is_whole: AtomicBool::new(false),
             over: AtomicU8::new(0),
             is_of_connection,
+            idle,
         }
     }
 
@@ -98,6 +105,7 @@ impl Pulse {
     /// The request is answered here, whatever became of it, and the answer has all its time.
     pub fn renew(&self) {
         self.deadline.store(NEVER, Relaxed);
+        self.stated.store(0, Relaxed);
         self.over.store(0, Relaxed);
         self.moves();
     }
@@ -119,14 +127,28 @@ impl Pulse {
 
     /// The head of the answer is there, and all of it has to be handed on by `deadline`.
     pub fn answer_by(&self, deadline: Option<Instant>) {
-        self.deadline.store(deadline.map_or(NEVER, |at| self.since_epoch(at)), Relaxed);
+        let deadline = deadline.map(|at| self.since_epoch(at));
+        self.deadline.store(deadline.unwrap_or(NEVER), Relaxed);
+        self.stated.store(deadline.unwrap_or(0), Relaxed);
         self.moves();
     }
 
-    /// All of the answer has been handed on. What of it still waits for the client's window goes on being watched.
+    /// All of the answer has been handed on. What of it still waits for the client's window goes on being watched, and so
+    /// does a connection on which the client has not sent all of its request.
     pub fn answered(&self) {
         self.deadline.store(NEVER, Relaxed);
-        self.is_under_way.store(!self.is_of_connection, Relaxed);
+        self.stated.store(0, Relaxed);
+        self.is_under_way.store(!self.is_of_connection || !self.is_whole(), Relaxed);
+    }
+
+    /// Whatever stands still until `at` waits as a route says it should, once the request has arrived to its end.
+    pub fn waits_until(&self, at: Instant) {
+        self.stated.store(self.since_epoch(at), Relaxed);
+    }
+
+    /// Nobody looks at the request until `at`, as a route says.
+    pub fn rests_until(&self, at: Instant) {
+        self.moved.store(self.since_epoch(at), Relaxed);
     }
 
     /// Why the request is ended, if it is.
@@ -204,15 +226,15 @@ impl Pulse {
         if !self.is_under_way.load(Relaxed) {
             return None;
         }
-        let idle = self.epoch + Duration::from_nanos(self.moved.load(Relaxed)) + STREAM_IDLE_DEADLINE;
+        let stated = if self.is_whole() { self.stated.load(Relaxed) } else { 0 };
+        let moved = self.moved.load(Relaxed).max(stated);
+        let idle = self.idle.map(|idle| (self.epoch + Duration::from_nanos(moved) + idle, Over::Idle));
         let deadline = match self.deadline.load(Relaxed) {
             NEVER => None,
-            nanos => Some(self.epoch + Duration::from_nanos(nanos)),
+            nanos => Some((self.epoch + Duration::from_nanos(nanos), Over::Late)),
         };
-        Some(match deadline {
-            Some(deadline) if deadline <= idle => (deadline, Over::Late),
-            _ => (idle, Over::Idle),
-        })
+        // Of two at the same time the first.
+        deadline.into_iter().chain(idle).min_by_key(|(at, _)| *at)
     }
 
     /// What is over five centuries away never comes.
@@ -223,14 +245,17 @@ impl Pulse {
 
 /// Runs each stream of an HTTP/2 connection on a task of its own, which ends with the stream's [`Pulse`].
 #[derive(Debug, Clone, Copy)]
-pub struct Streams;
+pub struct Streams {
+    /// How long a stream may stand still; `None` is for ever.
+    pub idle: Option<Duration>,
+}
 
 impl<F> Executor<F> for Streams
 where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let pulse = Arc::new(Pulse::of_request());
+        let pulse = Arc::new(Pulse::of_request(self.idle));
         let timer = sleep_until(pulse.epoch);
         let stream = OF_STREAM.scope(pulse.clone(), stream);
         tokio::spawn(Stream { stream, timer, armed: None, pulse });

@@ -47,7 +47,7 @@ async fn http2_client() -> (DuplexStream, JoinHandle<()>) {
     let (mut client, server) = duplex(64 * 1024);
     let serving = tokio::spawn(async move {
         let service = service_fn(async |request| Ok::<_, Infallible>(answer(request).await));
-        let _ = http2_server().serve_connection(TokioIo::new(server), service).await;
+        let _ = http2_server(None).serve_connection(TokioIo::new(server), service).await;
     });
     client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
     client.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();

@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     fn pulse() -> Arc<Pulse> {
-        Arc::new(Pulse::of_request())
+        Arc::new(Pulse::of_request(None))
     }
 
     #[tokio::test]

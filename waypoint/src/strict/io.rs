@@ -33,7 +33,7 @@ pub struct StrictIo<T> {
     verdicts: Arc<Verdicts>,
     /// Once something was refused: what is left to be said of it. Nothing is read behind that.
     fault: Option<&'static [u8]>,
-    /// Time for a head, from its first byte to its last.
+    /// Time for a head, from when more of it is first waited for to its last byte.
     head_time: Duration,
     /// The head that is being waited for, and until when.
     waiting: Option<(u64, Pin<Box<Sleep>>)>,
@@ -79,7 +79,13 @@ impl<T> StrictIo<T> {
         *fault = later;
     }
 
-    /// Ready once a head that has begun is overdue. Between requests a client may take its time.
+    /// Whether the head that has begun was waited for before.
+    fn is_waiting(&self) -> bool {
+        let head = self.strict.open_head();
+        head.is_some() && self.waiting.as_ref().map(|(of, _)| *of) == head
+    }
+
+    /// Ready once a head that has begun is overdue: nothing more of it was there to be read. Between requests a client may take its time.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(head) = self.strict.open_head() else {
             self.waiting = None;
@@ -143,8 +149,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for StrictIo<T> {
             this.held.drain(..taken);
         }
         this.filter(buf, before);
-        // Bytes that keep coming do not put it off.
-        if this.fault.is_none() && buf.filled().len() > before && this.poll_overdue(cx).is_ready() {
+        // Bytes that keep coming do not put it off. Nor do they begin it: the parser may look for the next ones only when
+        // it has answered what came before.
+        let is_waited_for = this.is_waiting() && buf.filled().len() > before;
+        if this.fault.is_none() && is_waited_for && this.poll_overdue(cx).is_ready() {
             tracing::debug!("a request's head comes too slowly");
             buf.set_filled(before);
             this.give_up(cx, buf);

@@ -21,6 +21,8 @@ pub const HEAD_BYTES: usize = crate::serve::REQUEST_HEAD_BYTES;
 const CHUNK_SIZE_DIGITS: usize = 16;
 /// Bytes of the extensions of all chunks of a body.
 const CHUNK_EXTENSION_BYTES: usize = 256;
+/// Room for a line that is kept from one head to the next.
+const LINE_KEPT_BYTES: usize = 4 * 1024;
 
 /// Follows the bytes of one connection from the client.
 #[derive(Debug)]
@@ -153,6 +155,10 @@ impl Strict {
         }
         let taken = self.end_line(&line).map_err(|why| (part.len(), why));
         line.clear();
+        // Of a long line no room is left to whoever then stands still for long.
+        if self.taken == 0 && line.capacity() > LINE_KEPT_BYTES {
+            line.shrink_to(LINE_KEPT_BYTES);
+        }
         self.line = line;
         taken.map(|()| part.len() + 1)
     }

@@ -202,3 +202,33 @@ async fn a_request_for_another_protocol_waits_for_its_own_answer() {
     let read = server.read(&mut next).await.unwrap();
     assert_eq!(&next[..read], early);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_nobody_looks_for_is_not_late() {
+    let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let (mut client, server) = tokio::io::duplex(1024);
+    client.write_all(&[&head[..], &head[..10]].concat()).await.unwrap();
+    let verdicts = Arc::<Verdicts>::default();
+    let ten = std::time::Duration::from_secs(10);
+    let mut server = StrictIo::new(server, ten, verdicts.clone());
+    let mut seen = vec![0; head.len() + 10];
+    server.read_exact(&mut seen).await.unwrap();
+    // So long the answer to the first takes, and the rest of the second has come meanwhile.
+    tokio::time::sleep(3 * ten).await;
+    client.write_all(&head[10..20]).await.unwrap();
+    let mut more = [0; 10];
+    server.read_exact(&mut more).await.unwrap();
+    assert_eq!((&more[..], verdicts.is_head_late()), (&head[10..20], false));
+    // Now it is looked for, and does not come.
+    let began = tokio::time::Instant::now();
+    assert_eq!(server.read(&mut more).await.unwrap(), 0);
+    assert_eq!((began.elapsed(), verdicts.is_head_late()), (ten, true));
+}
+
+#[test]
+fn the_room_of_a_long_line_is_not_kept() {
+    let mut strict = Strict::default();
+    let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "a".repeat(HEAD_BYTES / 2));
+    assert_eq!(strict.feed(head.as_bytes()), Ok(head.len()));
+    assert!(strict.line.capacity() <= LINE_KEPT_BYTES, "{}", strict.line.capacity());
+}

@@ -75,7 +75,8 @@ impl Upstream<'_> {
         let held: Arc<Held> = Arc::new((place, self.picked.attempt.endpoint().connected()));
         let place = Arc::downgrade(&held);
         let keepalive = self.policy.http2_keepalive;
-        let sender = transport.begin(key.version, keepalive, held).await.map_err(Failed::Connect)?;
+        let beginning = timeout(self.policy.connect_timeout, transport.begin(key.version, keepalive, held));
+        let sender = beginning.await.map_err(|_| self.late()).flatten().map_err(Failed::Connect)?;
         self.picked.attempt.note(Outcome::Connected, Instant::now());
         let most = self.policy.max_requests_per_connection.map(NonZeroU32::get);
         let until = self.policy.max_connection_duration.map(|most| Moment::now() + most);
@@ -134,12 +135,12 @@ impl Upstream<'_> {
         let names = || service.external.iter().flat_map(|it| it.subject_alt_names.iter().cloned()).collect();
         let secured = self.policy.tls.clone().map(|tls| Secured { tls, names: names(), inside });
         let connecting = conversation.worker.connector.connect(&place, secured.as_ref());
-        let late = || Refusal::ConnectFailed(format!("no answer from {} in time", place.address).into());
-        timeout(self.policy.connect_timeout, connecting)
-            .await
-            .map_err(|_| late())
-            .flatten()
-            .map_err(Failed::Connect)
+        let connected = timeout(self.policy.connect_timeout, connecting).await;
+        connected.map_err(|_| self.late()).flatten().map_err(Failed::Connect)
+    }
+
+    fn late(&self) -> Refusal {
+        Refusal::ConnectFailed(format!("no answer from {} in time", self.picked.address).into())
     }
 }
 

@@ -39,6 +39,8 @@ pub enum Failed {
     Overflow(Overflow),
     /// The connection broke off after the request was begun.
     Reset(hyper::Error),
+    /// What it answered is not HTTP: another protocol, for which nobody had asked.
+    Protocol,
 }
 
 /// No answer to a request.

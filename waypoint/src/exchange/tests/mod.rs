@@ -4,15 +4,26 @@ mod rig;
 
 use bytes::Bytes;
 use http::Response;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-use tokio::time::Instant;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
 
 use self::rig::{Rig, text, web};
+use crate::routes::tests::virtual_service;
 use crate::serve::pulse::STREAM_IDLE_DEADLINE;
 
 fn said(text: impl Into<Bytes>) -> Response<Full<Bytes>> {
     Response::new(Full::new(text.into()))
+}
+
+/// The only rule of `web`, `stated` below `spec.http[0]` but for where it leads.
+fn route(stated: &str) -> String {
+    virtual_service(
+        "shop/web",
+        0,
+        &format!("hosts: [web]\nhttp:\n- route: [{{destination: {{host: web}}}}]\n  {stated}"),
+    )
 }
 
 /// Sends `request`, and reads to the end.
@@ -56,4 +67,67 @@ async fn a_request_that_stands_still_is_answered_by_whose_fault_it_is() {
         let log = rig.log();
         assert!(log.contains(" SI stream_idle_timeout "), "{log}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_a_request_is_waited_for_behind_its_answer() {
+    let rig = Rig::new(&web(1, &[]));
+    let (tells, mut told) = mpsc::unbounded_channel();
+    rig.listens(1, move |request| {
+        let tells = tells.clone();
+        async move {
+            // It goes on reading while it answers.
+            tokio::spawn(async move {
+                let read = request.into_body().collect().await;
+                let _ = tells.send(read.is_err());
+            });
+            said("enough")
+        }
+    })
+    .await;
+    let began = Instant::now();
+    let half = "POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 8\r\n\r\nfour";
+    let mut client = rig.client();
+    client.write_all(half.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let read = timeout(STREAM_IDLE_DEADLINE / 2, client.read_to_string(&mut answer));
+    read.await.expect("the client's connection ends").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("enough"), "{answer}");
+    let broken =
+        timeout(STREAM_IDLE_DEADLINE / 2, told.recv()).await.expect("the endpoint's connection ends");
+    assert_eq!((broken, began.elapsed().as_secs()), (Some(true), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_may_give_more_time_than_may_be_stood_still() {
+    let rig = Rig::new(&(web(1, &[]) + &route("timeout: 900s")));
+    rig.listens(1, async |_| std::future::pending().await).await;
+    let began = Instant::now();
+    let request = "POST / HTTP/1.1\r\nhost: web\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello";
+    let answer = exchange(rig.client(), request).await;
+    assert!(answer.starts_with("HTTP/1.1 504") && !answer.ends_with("stream timeout"), "{answer}");
+    assert_eq!(began.elapsed().as_secs(), 900);
+    assert!(rig.log().contains(" UT "), "{}", rig.log());
+
+    let rig =
+        Rig::new(&(web(1, &[]) + &route("fault: {delay: {fixedDelay: 400s, percentage: {value: 100}}}")));
+    rig.listens(1, async |request| said(text(request).await)).await;
+    let began = Instant::now();
+    let answer = exchange(rig.client(), request).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"), "{answer}");
+    assert_eq!(began.elapsed().as_secs(), 400);
+}
+
+#[tokio::test]
+async fn a_protocol_that_nobody_asked_for_reaches_no_client() {
+    let rig = Rig::new(&web(1, &[]));
+    rig.listens(1, async |_| {
+        let mut answer = said("");
+        *answer.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+        answer
+    })
+    .await;
+    let answer = exchange(rig.client(), "GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{answer}");
+    assert!(rig.log().contains(" UPE "), "{}", rig.log());
 }

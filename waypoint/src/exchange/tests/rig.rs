@@ -118,7 +118,8 @@ impl Rig {
     /// A client's connection of HTTP/1.1 to the waypoint.
     pub(super) fn client(&self) -> DuplexStream {
         let (near, far) = duplex(64 * 1024);
-        let (conversation, pulse) = (self.conversation.clone(), Arc::new(Pulse::of_connection()));
+        let (conversation, pulse) =
+            (self.conversation.clone(), Arc::new(Pulse::of_connection(self.conversation.worker.stream_idle)));
         let of_requests = pulse.clone();
         let service = service_fn(move |request| {
             let reply = exchange::serve(conversation.clone(), of_requests.clone(), request);
@@ -211,6 +212,7 @@ fn worker(certificates: &std::path::Path, log: &Logging) -> Worker {
         turns: Default::default(),
         mirrors: Arc::new(Semaphore::new(0)),
         gateway: ObjectName::new("edge", "waypoint"),
+        stream_idle: settings.waypoint.stream_idle(),
         certs: certs.clone(),
         connector: Connector {
             myself: Arc::new(Myself { identity, uid: "waypoint".into() }),

@@ -17,6 +17,7 @@ use crate::payload::{Answer, BodyError, Observer};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
+const IDLE: Option<Duration> = Some(STREAM_IDLE_DEADLINE);
 
 /// How long it takes until what never ends by itself is given up; `None` when it is not, within an hour.
 async fn given_up(pulse: &Pulse) -> Option<Duration> {
@@ -28,7 +29,7 @@ async fn given_up(pulse: &Pulse) -> Option<Duration> {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_is_given_up_when_it_stood_still_and_not_before() {
-    let pulse = Pulse::of_request();
+    let pulse = Pulse::of_request(IDLE);
     let moving = async {
         for _ in 0..10 {
             sleep(STREAM_IDLE_DEADLINE - SECOND).await;
@@ -44,7 +45,7 @@ async fn a_request_is_given_up_when_it_stood_still_and_not_before() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_has_until_its_deadline_however_it_moves() {
-    let pulse = Pulse::of_request();
+    let pulse = Pulse::of_request(IDLE);
     let moving = async {
         sleep(10 * SECOND).await;
         pulse.answer_by(Some(Instant::now() + 20 * SECOND));
@@ -60,7 +61,7 @@ async fn an_answer_has_until_its_deadline_however_it_moves() {
 
 #[tokio::test(start_paused = true)]
 async fn between_the_requests_of_a_connection_nothing_is_ended() {
-    let pulse = Pulse::of_connection();
+    let pulse = Pulse::of_connection(IDLE);
     assert_eq!(given_up(&pulse).await, None);
     pulse.begin(true);
     pulse.answer_by(Some(Instant::now() + SECOND));
@@ -72,7 +73,7 @@ async fn between_the_requests_of_a_connection_nothing_is_ended() {
 
 #[tokio::test(start_paused = true)]
 async fn who_can_still_be_answered_is() {
-    let pulse = Pulse::of_request();
+    let pulse = Pulse::of_request(IDLE);
     let began = Instant::now();
     let work = async {
         let mut walk = pin!(pending::<()>());
@@ -82,6 +83,41 @@ async fn who_can_still_be_answered_is() {
         sleep(SECOND).await;
     };
     assert_eq!(pulse.bound(pin!(work)).await, Some(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nobody_minds_a_request_stands_still_for_ever_or_until_its_deadline() {
+    let pulse = Pulse::of_request(None);
+    assert_eq!(given_up(&pulse).await, None);
+    pulse.answer_by(Some(Instant::now() + SECOND));
+    assert_eq!((given_up(&pulse).await, pulse.over()), (Some(SECOND), Some(Over::Late)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_that_a_route_states_is_not_standing_still() {
+    for (is_whole, ended) in [(true, HOUR / 2 + STREAM_IDLE_DEADLINE), (false, STREAM_IDLE_DEADLINE)] {
+        let pulse = Pulse::of_connection(IDLE);
+        pulse.begin(is_whole);
+        pulse.waits_until(Instant::now() + HOUR / 2);
+        assert_eq!(given_up(&pulse).await, Some(ended), "whole: {is_whole}");
+        pulse.begin(is_whole);
+        assert_eq!(given_up(&pulse).await, Some(STREAM_IDLE_DEADLINE), "of another request");
+        pulse.begin(is_whole);
+        pulse.rests_until(Instant::now() + HOUR / 2);
+        assert_eq!(given_up(&pulse).await, Some(HOUR / 2 + STREAM_IDLE_DEADLINE));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_watched_until_its_request_has_arrived_or_is_given_up() {
+    let pulse = Pulse::of_connection(IDLE);
+    pulse.begin(false);
+    pulse.answered();
+    assert_eq!(given_up(&pulse).await, Some(STREAM_IDLE_DEADLINE));
+    pulse.begin(false);
+    pulse.arrived();
+    pulse.answered();
+    assert_eq!(given_up(&pulse).await, None);
 }
 
 /// An answer that does not end, in pieces of 16 KiB.
@@ -141,7 +177,9 @@ async fn an_http2_client_that_does_not_read_is_out_of_time_like_any_other() {
             let observer = observer.clone();
             async move { Ok::<_, std::convert::Infallible>(answer(Pulse::of_stream(), time, observer)) }
         });
-        tokio::spawn(http2::Builder::new(Streams).serve_connection(TokioIo::new(far), service));
+        tokio::spawn(
+            http2::Builder::new(Streams { idle: IDLE }).serve_connection(TokioIo::new(far), service),
+        );
         let (mut client, connection) = h2::client::handshake(near).await.unwrap();
         tokio::spawn(connection);
         let began = Instant::now();
@@ -164,7 +202,7 @@ async fn an_http2_client_that_does_not_read_is_out_of_time_like_any_other() {
 async fn an_http1_client_that_does_not_read_is_out_of_time_like_any_other() {
     for (time, expected, how) in TIMES {
         let (mut near, far) = duplex(16 * 1024);
-        let (ending, pulse) = (Ending::default(), Arc::new(Pulse::of_connection()));
+        let (ending, pulse) = (Ending::default(), Arc::new(Pulse::of_connection(IDLE)));
         let (observer, of_requests) = (ending.clone(), pulse.clone());
         let service = service_fn(move |_: Request<Incoming>| {
             let (observer, pulse) = (observer.clone(), of_requests.clone());

@@ -41,7 +41,7 @@ struct Maker<'p> {
 
 impl Connections {
     /// A connection that can take a request now: by `make`, which keeps it here, or one that another request makes
-    /// meanwhile and at `most` so many share. No wait for others goes on beyond `late`.
+    /// meanwhile and at `most` so many share. No wait for others goes on beyond `late`; then it makes one of its own, or hears why not.
     ///
     /// # Errors
     /// [`Failed`] when it cannot be made, by whomever.
@@ -67,10 +67,8 @@ impl Connections {
             match told {
                 Ok(Some(Err(refusal))) => return Err(Failed::Connect(refusal)),
                 Ok(Some(Ok(())) | None) => {}
-                Err(_) => {
-                    let why = format!("no connection to {} in time", key.address);
-                    return Err(Failed::Connect(Refusal::ConnectFailed(why.into())));
-                }
+                // What it met itself is true of it; the other may wait for a place that no endpoint can give.
+                Err(_) => return make().await,
             }
             // Another may have been quicker, or the maker was withdrawn.
             if let Some(pooled) = self.take(key) {
@@ -102,7 +100,7 @@ impl Maker<'_> {
         match made {
             Ok(_) => drop(self.tells.send_replace(Some(Ok(())))),
             Err(Failed::Connect(refusal)) => drop(self.tells.send_replace(Some(Err(refusal.clone())))),
-            Err(Failed::Overflow(_) | Failed::Reset(_)) => {}
+            Err(Failed::Overflow(_) | Failed::Reset(_) | Failed::Protocol) => {}
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use common::balance::budget::{Overflow, Resource};
 use futures_util::future::join_all;
 use http::Version;
 use hyper::client::conn::http2;
@@ -118,13 +119,15 @@ async fn nobody_waits_for_others_longer_than_for_a_connection_of_its_own() {
     let pool = Connections::default();
     let key = key();
     let late = Instant::now() + 5 * SECOND;
+    let full = Overflow { resource: Resource::Connection, limit: 1 };
     let slow = pool.share(&key, (100, late), std::future::pending);
-    let waiting = pool.share(&key, (100, late), || async { panic!("it is being made") });
+    let waiting = pool.share(&key, (100, late), || async { Err(Failed::Overflow(full)) });
     let waited = tokio::select! {
         biased;
         _ = slow => panic!("it never ends"),
         waited = waiting => waited,
     };
-    assert!(matches!(waited, Err(Failed::Connect(_))), "{waited:?}");
+    // It hears what it met itself, and blames no endpoint.
+    assert!(matches!(waited, Err(Failed::Overflow(it)) if it == full), "{waited:?}");
     assert_eq!(Instant::now(), late);
 }
