@@ -102,7 +102,10 @@ async fn a_changed_policy_ends_within_a_second_what_it_no_longer_allows_and_noth
     );
     assert!(timeout(Duration::from_secs(60), other.killed.wait()).await.is_err());
     world.write("policy.yaml", &policy("p", "ALLOW", "{form: []}"));
-    assert_eq!(timeout(EFFECT, other.killed.wait()).await, Ok(Refusal::PolicyUnknown("shop/p".into())));
+    assert_eq!(
+        timeout(EFFECT, other.killed.wait()).await,
+        Ok(Refusal::PolicyUnknown("AuthorizationPolicy shop/p".into()))
+    );
 }
 
 #[tokio::test(start_paused = true)]

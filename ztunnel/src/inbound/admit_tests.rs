@@ -83,7 +83,7 @@ fn an_allow_policy_admits_whom_it_names_and_nobody_else() {
 #[test]
 fn a_policy_that_cannot_be_read_admits_nobody() {
     let refused = tunnelled(UNREADABLE, &client(), "10.0.0.3:8080");
-    assert_eq!(refused, Err(Refusal::PolicyUnknown("shop/broken".into())));
+    assert_eq!(refused, Err(Refusal::PolicyUnknown("AuthorizationPolicy shop/broken".into())));
 }
 
 #[test]
@@ -191,7 +191,10 @@ fn plaintext_is_taken_to_the_waypoint_where_the_operator_says_so_and_plaintext_i
         assert_eq!(admission.target, "10.0.0.3:8080".parse().unwrap());
     }
     assert_eq!(hairpin(STRICT, "10.0.0.3:8080"), Err(Refusal::PlaintextNotAllowed("shop/default".into())));
-    assert_eq!(hairpin(UNREADABLE, "10.0.0.3:8080"), Err(Refusal::PolicyUnknown("shop/broken".into())));
+    assert_eq!(
+        hairpin(UNREADABLE, "10.0.0.3:8080"),
+        Err(Refusal::PolicyUnknown("AuthorizationPolicy shop/broken".into()))
+    );
     let open = mesh("");
     let straight = admit_plaintext(
         &open,
