@@ -60,9 +60,8 @@ pub const SHOWN: [Difference; 18] = [
 ];
 
 /// Those that it does not, and why.
-pub const NOT_SHOWN: [(&str, &str); 8] = [
+pub const NOT_SHOWN: [(&str, &str); 7] = [
     ("closest-host", "takes VirtualServices of several hosts, which istiod merges before Envoy sees them"),
-    ("claims", "Envoy sees no claim here either, as there is no filter that verifies tokens"),
     ("delegate-both", "istiod merges delegates before Envoy sees them"),
     ("delegate-mirrors", "istiod merges delegates before Envoy sees them"),
     ("delegate-timeout-zero", "istiod merges delegates before Envoy sees them"),
