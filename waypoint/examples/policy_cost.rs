@@ -77,6 +77,7 @@ fn verdict(set: &PolicySet) -> Result<u128> {
         headers: &headers,
         port: 80,
         source: None,
+        claims: None,
     };
     let facts = Facts {
         identity: Some(&identity),

@@ -101,6 +101,7 @@ fn matching(shape: &str, rule: &str, (path, tenant): (&str, &str)) -> Result<Val
             headers: &headers,
             port: 80,
             source: None,
+            claims: None,
         };
         ensure!(matches!(http.find(&facts), Found::Rule(_)) == (number < RULES), "{shape} {number}");
         let slow = shape.starts_with("bare");
@@ -136,6 +137,7 @@ fn in_turn(http: &waypoint::routes::HttpRoutes, (path, tenant): (&str, &str)) ->
                 headers,
                 port: 80,
                 source: None,
+                claims: None,
             };
             ensure!(matches!(http.find(black_box(&facts)), Found::Rule(_)), "no rule for {path}");
         }

@@ -25,9 +25,12 @@ use common::spiffe::Identity;
 use common::telemetry::logging::{self, Logging};
 use common::telemetry::metrics::Metrics;
 use serde_json::json;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::authn::fetch::Fetcher;
+use crate::authn::remote::Keys;
 use crate::exchange::MAX_MIRRORS_IN_FLIGHT;
 use crate::record::Ledger;
 use crate::routes::{ServiceRoutes, View};
@@ -92,6 +95,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
         let worker = Arc::new(Worker {
             shared: shared.clone(),
             turns: Default::default(),
+            tokens: Default::default(),
             mirrors: Arc::new(Semaphore::new(MAX_MIRRORS_IN_FLIGHT)),
             gateway: given.gateway.clone(),
             stream_idle: given.stream_idle(),
@@ -109,13 +113,8 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
         threads.push(spawn_runtime(&format!("worker-{index}"), move || worker.run(listener))?);
     }
 
-    servers(
-        &settings,
-        &logging,
-        &metrics,
-        &readiness,
-        (sections(&mesh, &certs, &shared), shutdown.request()),
-    )?;
+    let shown = (sections(&mesh, &certs, &shared), shutdown.request());
+    servers(&settings, &logging, &metrics, &readiness, shown)?;
 
     let reason = shutdown.wait().await;
     let _draining = readiness.await_task("the end: draining");
@@ -163,6 +162,7 @@ fn shared(settings: &Settings, mesh: &Reader, readiness: &Readiness) -> Arc<Shar
         routes: ArcSwap::from_pointee(routes),
         limited: Default::default(),
         live: Default::default(),
+        keys: Keys::new(Fetcher::default(), Handle::current()),
     });
     let (following, mut mesh) = (shared.clone(), mesh.clone());
     let first = readiness.await_task("routes of the first manifests");
@@ -216,7 +216,7 @@ fn servers(
 /// The sections of `/config_dump`.
 fn sections(mesh: &Reader, certs: &CertStore, shared: &Arc<Shared>) -> Vec<DumpSection> {
     let (certs, clusters, routes) = (certs.clone(), shared.clusters.clone(), shared.clone());
-    let reader = mesh.clone();
+    let (reader, authentication) = (mesh.clone(), shared.clone());
     vec![
         DumpSection::list("clusters", move || clusters.dump()),
         DumpSection::value("routes", move || {
@@ -233,6 +233,7 @@ fn sections(mesh: &Reader, certs: &CertStore, shared: &Arc<Shared>) -> Vec<DumpS
             };
             json!(followed.tables().iter().map(shown).collect::<Vec<_>>())
         }),
+        DumpSection::value("authentication", move || authentication.followed().authentication().dump()),
         DumpSection::value("certificates", move || json!(certs.dump())),
         DumpSection::value("rejected", move || {
             let mesh = reader.current();

@@ -8,6 +8,7 @@
 pub mod accept;
 pub mod analyze;
 pub mod app;
+pub mod authn;
 pub mod authz;
 pub mod destination;
 pub mod exchange;

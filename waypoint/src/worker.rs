@@ -27,6 +27,7 @@ use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::accept;
+use crate::authn;
 use crate::authz::Policies;
 use crate::authz::live::Registry;
 use crate::farewell::callers_know;
@@ -49,6 +50,8 @@ pub struct Shared {
     pub limited: Connections,
     /// What is under way and judged again when policies change.
     pub live: Arc<Registry>,
+    /// Keys of the issuers whose tokens are taken.
+    pub keys: authn::remote::Keys,
 }
 
 /// Routes, the destinations they name, and the snapshot that both are of: what a request goes by from its beginning to
@@ -58,6 +61,7 @@ pub struct Followed {
     tables: Arc<Tables>,
     destinations: Destinations,
     policies: Arc<Policies>,
+    authentication: Arc<authn::tables::Tables>,
 }
 
 impl Followed {
@@ -65,7 +69,9 @@ impl Followed {
     pub fn nothing(view: View, clusters: &Clusters) -> Self {
         let mesh = Arc::<Snapshot>::default();
         let policies = Arc::new(Policies::none(view.waypoint.clone()));
-        Self { tables: Arc::new(Tables::new(view, &mesh)), destinations: clusters.now(), mesh, policies }
+        let authentication = Arc::new(authn::tables::Tables::new(view.waypoint.clone()));
+        let tables = Arc::new(Tables::new(view, &mesh));
+        Self { tables, destinations: clusters.now(), mesh, policies, authentication }
     }
 
     /// The routes.
@@ -87,6 +93,11 @@ impl Followed {
     pub fn destinations(&self) -> &Destinations {
         &self.destinations
     }
+
+    /// Whose tokens are taken.
+    pub fn authentication(&self) -> &Arc<authn::tables::Tables> {
+        &self.authentication
+    }
 }
 
 impl Shared {
@@ -99,7 +110,9 @@ impl Shared {
         let mut policies = Policies::clone(&before.policies);
         let have_changed = policies.update(&before.mesh, mesh);
         let policies = if have_changed { Arc::new(policies) } else { before.policies.clone() };
-        self.routes.store(Arc::new(Followed { mesh: mesh.clone(), tables, destinations, policies }));
+        let authentication = before.authentication.update(mesh, &self.keys);
+        let mesh = mesh.clone();
+        self.routes.store(Arc::new(Followed { mesh, tables, destinations, policies, authentication }));
         if have_changed {
             self.live.changed();
         }
@@ -123,6 +136,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// Whose turn it is in each cluster.
     pub turns: Mutex<Pickers>,
+    /// Tokens that it has verified. Stays on its thread, like the turns.
+    pub tokens: Mutex<authn::verified::Cache>,
     /// Places for copies of requests.
     pub mirrors: Arc<Semaphore>,
     /// The Gateway this waypoint stands for.

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub mod authentication;
 pub mod core;
 pub mod decode;
 pub mod destination;
@@ -19,6 +20,7 @@ pub mod routing;
 pub mod security;
 pub mod waypoint;
 
+pub use self::authentication::RequestAuthentication;
 pub use self::core::{
     EndpointSlice, Labels, Namespace, Node, Pod, Service, ServiceAccount, SliceEndpoint, TargetPort,
 };
@@ -49,6 +51,8 @@ pub enum Kind {
     AuthorizationPolicy,
     /// `security.istio.io` PeerAuthentication.
     PeerAuthentication,
+    /// `security.istio.io` RequestAuthentication.
+    RequestAuthentication,
     /// `gateway.networking.k8s.io` Gateway.
     Gateway,
     /// `networking.istio.io` VirtualService.
@@ -85,6 +89,7 @@ impl Kind {
             Self::ServiceAccount => "ServiceAccount",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::PeerAuthentication => "PeerAuthentication",
+            Self::RequestAuthentication => "RequestAuthentication",
             Self::Gateway => "Gateway",
             Self::VirtualService => "VirtualService",
             Self::DestinationRule => "DestinationRule",
@@ -99,9 +104,10 @@ impl Kind {
         }
     }
 
-    /// Whether an object of this kind decides who may connect: when one cannot be read, access must not widen.
+    /// Whether an object of this kind decides who may connect, or whose word is believed: when one cannot be read, access
+    /// must not widen.
     pub fn guards_access(self) -> bool {
-        matches!(self, Self::AuthorizationPolicy | Self::PeerAuthentication)
+        matches!(self, Self::AuthorizationPolicy | Self::PeerAuthentication | Self::RequestAuthentication)
     }
 
     /// Whether it is read as strictly as by an API server, where a string that looks like a number or a boolean must be
@@ -194,6 +200,7 @@ pub enum Resource {
     ServiceAccount(Arc<ServiceAccount>),
     AuthorizationPolicy(Arc<AuthorizationPolicy>),
     PeerAuthentication(Arc<PeerAuthentication>),
+    RequestAuthentication(Arc<RequestAuthentication>),
     Gateway(Arc<Gateway>),
     VirtualService(Arc<VirtualService>),
     DestinationRule(Arc<DestinationRule>),
@@ -216,6 +223,7 @@ impl Resource {
             Self::ServiceAccount(it) => (Kind::ServiceAccount, it.object.clone()),
             Self::AuthorizationPolicy(it) => (Kind::AuthorizationPolicy, it.object.clone()),
             Self::PeerAuthentication(it) => (Kind::PeerAuthentication, it.object.clone()),
+            Self::RequestAuthentication(it) => (Kind::RequestAuthentication, it.object.clone()),
             Self::Gateway(it) => (Kind::Gateway, it.object.clone()),
             Self::VirtualService(it) => (Kind::VirtualService, it.object.clone()),
             Self::DestinationRule(it) => (Kind::DestinationRule, it.object.clone()),
@@ -231,6 +239,7 @@ impl Resource {
     /// What of it is accepted with a caveat.
     pub fn notes(&self) -> &[Note] {
         match self {
+            Self::RequestAuthentication(it) => &it.notes,
             Self::VirtualService(it) => &it.notes,
             Self::DestinationRule(it) => &it.notes,
             Self::ServiceEntry(it) => &it.notes,

@@ -56,6 +56,7 @@ pub enum Caveat {
     BackendUnknown,
     NoBackends,
     FilterUnknown,
+    NeedsTargets,
 }
 
 impl Caveat {
@@ -93,6 +94,7 @@ impl Caveat {
             Self::BackendUnknown => "backend-unknown",
             Self::NoBackends => "no-backends",
             Self::FilterUnknown => "filter-unknown",
+            Self::NeedsTargets => "needs-targets",
         }
     }
 
@@ -152,6 +154,9 @@ impl Caveat {
             }
             Self::NoBackends => "requests are answered with 500: no backend has a weight",
             Self::FilterUnknown => "requests are answered with 500: this filter is not implemented",
+            Self::NeedsTargets => {
+                "without targetRefs no waypoint takes it, as in Istio; name Services or the waypoint's Gateway"
+            }
         }
     }
 }

@@ -11,7 +11,8 @@ use crate::config::gateway::RouteKind;
 use crate::config::{
     AuthorizationPolicy, Batch, DestinationRule, EndpointSlice, FaultFilter, Gateway, GatewayRoute, Key,
     Kind, Namespace, Node, ObjectName, Origin, PeerAuthentication, Pod, ReferenceGrant, Rejected, Removal,
-    Resource, Service, ServiceAccount, ServiceEntry, Stated, VirtualService, WorkloadEntry,
+    RequestAuthentication, Resource, Service, ServiceAccount, ServiceEntry, Stated, VirtualService,
+    WorkloadEntry,
 };
 
 /// One object stated by more than one file.
@@ -148,6 +149,7 @@ pub(crate) struct Changes {
     pub(crate) accounts: Changed<ServiceAccount>,
     pub(crate) authorization: Changed<AuthorizationPolicy>,
     pub(crate) peers: Changed<PeerAuthentication>,
+    pub(crate) authentications: Changed<RequestAuthentication>,
     pub(crate) gateways: Changed<Gateway>,
     pub(crate) virtual_services: Changed<VirtualService>,
     pub(crate) destination_rules: Changed<DestinationRule>,
@@ -176,6 +178,7 @@ pub struct Catalog {
     pub(crate) accounts: Store<ServiceAccount>,
     pub(crate) authorization: Store<AuthorizationPolicy>,
     pub(crate) peers: Store<PeerAuthentication>,
+    pub(crate) authentications: Store<RequestAuthentication>,
     pub(crate) gateways: Store<Gateway>,
     pub(crate) virtual_services: Store<VirtualService>,
     pub(crate) destination_rules: Store<DestinationRule>,
@@ -233,6 +236,9 @@ impl Catalog {
                 self.authorization.upsert(object, (origin, it), &mut changes.authorization)
             }
             Resource::PeerAuthentication(it) => self.peers.upsert(object, (origin, it), &mut changes.peers),
+            Resource::RequestAuthentication(it) => {
+                self.authentications.upsert(object, (origin, it), &mut changes.authentications)
+            }
             Resource::Gateway(it) => self.gateways.upsert(object, (origin, it), &mut changes.gateways),
             Resource::VirtualService(it) => {
                 self.virtual_services.upsert(object, (origin, it), &mut changes.virtual_services)
@@ -272,6 +278,9 @@ impl Catalog {
                 self.authorization.withdraw(object, file, &mut changes.authorization)
             }
             Kind::PeerAuthentication => self.peers.withdraw(object, file, &mut changes.peers),
+            Kind::RequestAuthentication => {
+                self.authentications.withdraw(object, file, &mut changes.authentications)
+            }
             Kind::Gateway => self.gateways.withdraw(object, file, &mut changes.gateways),
             Kind::VirtualService => {
                 self.virtual_services.withdraw(object, file, &mut changes.virtual_services)
@@ -345,6 +354,7 @@ impl Catalog {
             Kind::ServiceAccount => self.accounts.origins(&key.object),
             Kind::AuthorizationPolicy => self.authorization.origins(&key.object),
             Kind::PeerAuthentication => self.peers.origins(&key.object),
+            Kind::RequestAuthentication => self.authentications.origins(&key.object),
             Kind::Gateway => self.gateways.origins(&key.object),
             Kind::VirtualService => self.virtual_services.origins(&key.object),
             Kind::DestinationRule => self.destination_rules.origins(&key.object),

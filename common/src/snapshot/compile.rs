@@ -10,7 +10,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use super::catalog::{Catalog, Changed, Changes, Store};
-use super::enforce::Enforcement;
+use super::enforce::{Enforcement, unknown_authentications};
 use super::entries::References;
 use super::index::{Index, service_of};
 use super::model::{Endpoint, Locality, Workload};
@@ -78,6 +78,14 @@ impl Mesh {
         for (at, kind) in RouteKind::ALL.into_iter().enumerate() {
             let key = |object: &ObjectName| Key { kind: kind.kind(), object: object.clone() };
             follow_as(&mut self.draft.routes, &self.catalog.routes[at], &changes.routes[at], key);
+        }
+        follow(
+            &mut self.draft.request_authentications,
+            &self.catalog.authentications,
+            &changes.authentications,
+        );
+        if changes.rejected || !changes.authentications.is_empty() {
+            self.draft.unknown_authentications = unknown_authentications(&self.catalog);
         }
         let touched = self.workloads(&changes, &mut turned);
         self.services(&changes, &touched, &mut turned);

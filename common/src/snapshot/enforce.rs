@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Snapshot;
+use super::UnknownAuthentication;
 use super::catalog::{Catalog, Changes};
 use super::model::{EffectivePolicy, Workload};
 use super::policies::{Bound, Rules, Selection, age, compile, effective, selection};
@@ -121,13 +122,12 @@ impl Enforcement {
     /// concern; the root namespace stands for the whole mesh, and for what is not even known to be of one namespace.
     fn unknown(catalog: &Catalog, root: &Arc<str>) -> BTreeMap<Arc<str>, Vec<Arc<str>>> {
         let mut found: BTreeMap<Arc<str>, Vec<Arc<str>>> = BTreeMap::new();
-        let guards = |it: &&Arc<Rejected>| it.guards_access && !it.last_good;
-        for rejected in catalog.rejected().filter(guards) {
-            let key = rejected.subject.key();
-            if key.as_ref().is_some_and(|key| catalog.holds(key)) {
+        for rejected in unknown(catalog) {
+            // Connections do not depend on tokens; what does is refused by the waypoint, request by request.
+            if rejected.subject.kind == Some(Kind::RequestAuthentication) {
                 continue;
             }
-            let (namespace, name) = match key {
+            let (namespace, name) = match rejected.subject.key() {
                 None => {
                     let namespace = rejected.subject.namespace.clone().unwrap_or_else(|| root.clone());
                     (namespace, rejected.origin.to_string())
@@ -219,4 +219,20 @@ impl Enforcement {
         }
         *draft.policy_for(workload) != before
     }
+}
+
+/// Documents that guard access, could not be read, and have no version in force.
+fn unknown(catalog: &Catalog) -> impl Iterator<Item = &Arc<Rejected>> {
+    let guards = |it: &&Arc<Rejected>| it.guards_access && !it.last_good;
+    catalog.rejected().filter(guards).filter(|it| !it.subject.key().is_some_and(|key| catalog.holds(&key)))
+}
+
+/// Of those, what is or may be a RequestAuthentication.
+pub(crate) fn unknown_authentications(catalog: &Catalog) -> Arc<[UnknownAuthentication]> {
+    let may_be = |it: &&Arc<Rejected>| it.subject.kind.is_none_or(|kind| kind == Kind::RequestAuthentication);
+    let named = |it: &Arc<Rejected>| {
+        let name = it.subject.key().map_or_else(|| it.origin.to_string(), |key| key.object.to_string());
+        UnknownAuthentication { namespace: it.subject.namespace.clone(), name: name.into() }
+    };
+    unknown(catalog).filter(may_be).map(named).collect()
 }

@@ -32,7 +32,7 @@ use self::waypoints::Waypoints;
 use crate::config::gateway::RouteKind;
 use crate::config::{
     DestinationRule, FaultFilter, GatewayRoute, Key, ObjectName, PeerAuthentication, ReferenceGrant,
-    Rejected, VirtualService,
+    Rejected, RequestAuthentication, VirtualService,
 };
 
 /// What the meaning of resources depends on besides them; fixed at start.
@@ -59,6 +59,15 @@ impl Default for MeshSettings {
     }
 }
 
+/// What is, or may be, a RequestAuthentication, could not be read, and has no version in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownAuthentication {
+    /// Its namespace; `None` where it may be of any.
+    pub namespace: Option<Arc<str>>,
+    /// Its name, or where it stands.
+    pub name: Arc<str>,
+}
+
 /// An enrolled workload's place in the order by node.
 type Post = (Arc<str>, Arc<str>);
 
@@ -83,7 +92,9 @@ pub struct Snapshot {
     mesh_policy: Arc<EffectivePolicy>,
     policies: OrdMap<ObjectName, Arc<PolicyEntry>>,
     peer_authentications: OrdMap<ObjectName, Arc<PeerAuthentication>>,
+    request_authentications: OrdMap<ObjectName, Arc<RequestAuthentication>>,
     unknown_policies: Arc<[Arc<str>]>,
+    unknown_authentications: Arc<[UnknownAuthentication]>,
     root_namespace: Arc<str>,
     waypoints: Waypoints,
     /// Addresses of each node's own.
@@ -222,6 +233,16 @@ impl Snapshot {
     /// Every PeerAuthentication, by namespace and name.
     pub fn peer_authentications(&self) -> impl Iterator<Item = &Arc<PeerAuthentication>> {
         self.peer_authentications.values()
+    }
+
+    /// Every RequestAuthentication as stated, by namespace and name.
+    pub fn request_authentications(&self) -> impl Iterator<Item = &Arc<RequestAuthentication>> {
+        self.request_authentications.values()
+    }
+
+    /// Those that could not be read: whatever they may bind at a waypoint is refused.
+    pub fn unknown_authentications(&self) -> &[UnknownAuthentication] {
+        &self.unknown_authentications
     }
 
     /// The VirtualService of this name, as stated.

@@ -78,7 +78,8 @@ impl Desk {
             rejected: decoded.rejected,
             resolved: Vec::new(),
         });
-        assert!(!unread || !self.now.unknown_policies().is_empty(), "what may be a policy was passed over");
+        let unknown = self.now.unknown_policies().len() + self.now.unknown_authentications().len();
+        assert!(!unread || unknown > 0, "what may be a policy was passed over");
     }
 }
 
@@ -135,11 +136,12 @@ fn gist(now: &Snapshot) -> String {
     let services: Vec<_> =
         now.services().map(|it| (it, now.endpoints(it).iter().collect::<Vec<_>>())).collect();
     format!(
-        "{workloads:?} {services:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        "{workloads:?} {services:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         now.policies().collect::<Vec<_>>(),
         now.unknown_policies(),
         now.virtual_services().collect::<Vec<_>>(),
         now.destination_rules().collect::<Vec<_>>(),
+        now.request_authentications().collect::<Vec<_>>(),
         now.rejected(),
         now.conflicts()
     )

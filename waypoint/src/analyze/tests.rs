@@ -150,6 +150,11 @@ fn what_is_added_for_the_worse_is_found() {
             &["IST0166"],
         ),
         (
+            "{apiVersion: security.istio.io/v1, kind: RequestAuthentication, metadata: {name: p, namespace: shop}, \
+             spec: {targetRefs: [{kind: Service, name: wed}]}}",
+            &["IST0101"],
+        ),
+        (
             "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: out, namespace: shop}, spec: \
              {hosts: [out.example], ports: [{number: 443, name: tls, protocol: TLS}], resolution: DNS}}",
             &["IST0134"],

@@ -15,7 +15,8 @@ use common::snapshot::model::{Service, Workload};
 use tracing::Level;
 
 use super::live::Place;
-use super::{Claims, Denial, Effective, Facts, HttpFacts, Policies};
+use super::{Denial, Effective, Facts, HttpFacts, Policies};
+use crate::authn::Authenticated;
 use crate::destination::Destination;
 use crate::exchange::head::Head;
 use crate::serve::Conversation;
@@ -28,23 +29,19 @@ pub struct Standing {
     turn: AtomicU64,
     /// What its client asks for; `None` of a connection that is not HTTP, and where there was no policy.
     head: Option<Head>,
-    /// The claims of the request's verified token.
-    claims: Option<Claims>,
+    /// Whose request it is, by its tokens.
+    authenticated: Authenticated,
     /// The server that the TLS of a connection names.
     server_name: Option<Box<str>>,
 }
 
 impl Standing {
     /// A request; `None` when too many are under way on its connection.
-    pub(crate) fn request(
-        conversation: &Arc<Conversation>,
-        head: &Head,
-        claims: Option<Claims>,
-    ) -> Option<Self> {
+    pub(crate) fn request(conversation: &Arc<Conversation>, head: &Head) -> Option<Self> {
         let standing = Self::new(conversation)?;
         let followed = conversation.worker.shared.routes.load();
-        let head = (!is_quiet(followed.mesh(), followed.policies())).then(|| head.clone());
-        Some(Self { head, claims, ..standing })
+        let kept = (!is_quiet(followed.mesh(), followed.policies())).then(|| head.clone());
+        Some(Self { head: kept, authenticated: head.authenticated.clone(), ..standing })
     }
 
     /// A connection that is not HTTP, with the server that its TLS names; `None` when too many are under way.
@@ -61,7 +58,7 @@ impl Standing {
             place,
             turn,
             head: None,
-            claims: None,
+            authenticated: Authenticated::default(),
             server_name: None,
         })
     }
@@ -169,7 +166,7 @@ impl Standing {
         let http = head.map(|head| HttpFacts {
             request: head.facts(conversation),
             has_parameters: head.has_parameters,
-            claims: self.claims.as_ref(),
+            claims: self.authenticated.claims(),
         });
         Facts {
             identity: conversation.proved.then_some(&conversation.peer.identity),

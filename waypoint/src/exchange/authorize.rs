@@ -9,9 +9,9 @@ use hyper::body::Incoming;
 
 use super::arrived::Arrived;
 use super::head::Head;
-use super::{reply, upgrade};
+use super::{admission, reply, upgrade};
+use crate::authz::Denial;
 use crate::authz::standing::Standing;
-use crate::authz::{Claims, Denial};
 use crate::flags::Flag;
 use crate::record::{Details, Record};
 use crate::serve::Conversation;
@@ -28,11 +28,11 @@ pub(super) struct Admitted {
     pub(super) asked: Option<upgrade::Asked>,
 }
 
-/// Reads a request and judges it.
+/// Reads a request, sees whose it is, and judges it.
 ///
 /// # Errors
 /// The answer, where it is malformed or refused.
-pub(super) fn admit(
+pub(super) async fn admit(
     conversation: &Arc<Conversation>,
     arrived: Arrived<Incoming>,
     record: &mut Record,
@@ -40,27 +40,21 @@ pub(super) fn admit(
     let Arrived { request, asked, verdict } = arrived;
     let (parts, body) = request.into_parts();
     let version = parts.version;
-    let head = verdict.and_then(|()| Head::read(parts)).map_err(|why| {
+    let mut head = verdict.and_then(|()| Head::read(parts)).map_err(|why| {
         tracing::debug!(%why, "a request is refused");
         record.flag(Flag::ProtocolError);
         record.details(Details::CodecError);
         reply::malformed(why, version)
     })?;
+    admission::authenticate(conversation, &mut head, record).await?;
     let is_grpc = head.facts(conversation).is_grpc();
-    let claims = verified_claims(&head);
-    let Some(standing) = Standing::request(conversation, &head, claims) else {
+    let Some(standing) = Standing::request(conversation, &head) else {
         record.flag(Flag::Overload);
         record.details(Details::Overload);
         return Err(respond::answer(StatusCode::SERVICE_UNAVAILABLE, Bytes::new(), is_grpc));
     };
     standing.admit(Some(&head)).map_err(|denial| refused(&denial, (version, is_grpc), record))?;
     Ok(Admitted { standing, head, body, asked })
-}
-
-/// The claims of the token that a request proved. None: no token is verified here yet, so conditions on tokens hold for
-/// nobody.
-fn verified_claims(_head: &Head) -> Option<Claims> {
-    None
 }
 
 /// The answer to what policy refuses.

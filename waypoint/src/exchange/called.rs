@@ -6,6 +6,8 @@ use std::time::Instant;
 use common::config::ObjectName;
 use http::HeaderMap;
 
+use crate::authn;
+use crate::authn::tables::Bound;
 use crate::destination::Destination;
 use crate::routes::{ConnectionRoutes, Forward, HttpRoutes, PortRoutes, Route, ServiceRoutes, Target};
 use crate::serve::Conversation;
@@ -17,6 +19,7 @@ pub(crate) struct Called<'a> {
     conversation: &'a Arc<Conversation>,
     table: Option<Arc<ServiceRoutes>>,
     destinations: Destinations,
+    authentication: Arc<authn::tables::Tables>,
 }
 
 impl<'a> Called<'a> {
@@ -28,7 +31,8 @@ impl<'a> Called<'a> {
             followed.tables().of(&name).cloned()
         });
         let destinations = followed.destinations().clone();
-        Self { conversation, table, destinations }
+        let authentication = followed.authentication().clone();
+        Self { conversation, table, destinations, authentication }
     }
 
     /// The routes of the port that was called; none where it is no service.
@@ -36,9 +40,18 @@ impl<'a> Called<'a> {
         self.of_port().map(|it| &it.http)
     }
 
-    /// Whether rules for requests are stated of it.
+    /// Whether rules for requests, or for whose they are, are stated of it.
     pub(crate) fn has_http_rules(&self) -> bool {
-        self.routes().is_some_and(|routes| !routes.rules().is_empty())
+        let is_authenticated = match self.authentication() {
+            Bound::Rules(rules) => !rules.is_empty(),
+            Bound::Unknown => true,
+        };
+        is_authenticated || self.routes().is_some_and(|routes| !routes.rules().is_empty())
+    }
+
+    /// Whose tokens are taken of requests for what was called.
+    pub(super) fn authentication(&self) -> Bound<'_> {
+        self.authentication.of(&self.conversation.destination)
     }
 
     /// The routes of connections to the port that was called.

@@ -10,6 +10,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request};
 
+use crate::authn::Authenticated;
+use crate::authn::places::Carrier;
 use crate::routes::{self, RequestFacts};
 use crate::serve::Conversation;
 
@@ -63,6 +65,8 @@ pub(crate) struct Head {
     pub(super) version: Version,
     /// The headers, cookies in one.
     pub(super) headers: HeaderMap,
+    /// Who sent it, by the tokens in it; nobody before they were looked at.
+    pub(crate) authenticated: Authenticated,
     authority: String,
     path: String,
     query: Option<String>,
@@ -84,7 +88,13 @@ impl Head {
         let request::Parts { method, version, mut headers, .. } = parts;
         join_cookies(&mut headers);
         let version = if version == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 };
-        Ok(Self { method, version, headers, authority, path, query, has_parameters })
+        let authenticated = Authenticated::default();
+        Ok(Self { method, version, headers, authenticated, authority, path, query, has_parameters })
+    }
+
+    /// Where tokens may stand.
+    pub(super) fn carrier(&mut self) -> Carrier<'_> {
+        Carrier { headers: &mut self.headers, query: &mut self.query }
     }
 
     /// What rules look at.
@@ -98,6 +108,7 @@ impl Head {
             headers: &self.headers,
             port: conversation.destination.port(),
             source: conversation.caller.as_deref(),
+            claims: self.authenticated.claims(),
         }
     }
 }

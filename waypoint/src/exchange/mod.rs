@@ -4,6 +4,7 @@
 //! gathers what is told of it. One table of routes is asked for the whole request, so that a change while it is under way
 //! is seen whole or not at all.
 
+mod admission;
 mod arrived;
 mod attempts;
 mod authorize;
@@ -94,7 +95,7 @@ async fn admitted_walk(
     arrived: Arrived<Incoming>,
     record: &mut Record,
 ) -> Result<(Sent, Standing), Made> {
-    let Admitted { standing, head, body, asked } = authorize::admit(conversation, arrived, record)?;
+    let Admitted { standing, head, body, asked } = authorize::admit(conversation, arrived, record).await?;
     let (version, is_grpc) = (head.version, head.facts(conversation).is_grpc());
     let walked = {
         let walk = pin!(walk(conversation, pulse, (head, body, asked), record));

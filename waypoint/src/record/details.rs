@@ -54,7 +54,7 @@ pub enum Details {
     ExternallyDenied,
     /// An external authorizer said nothing.
     AuthorizerError,
-    /// A token is missing or wrong; why, in one word.
+    /// A token is missing or wrong; why, in a sentence.
     TokenRefused(&'static str),
     /// A rate limit was reached.
     RateLimited,
@@ -130,7 +130,9 @@ impl fmt::Display for Details {
             }
             Self::ExternallyDenied => "ext_authz_denied",
             Self::AuthorizerError => "ext_authz_error",
-            Self::TokenRefused(why) => return write!(f, "jwt_authn_access_denied{{{why}}}"),
+            Self::TokenRefused(why) => {
+                return write!(f, "jwt_authn_access_denied{{{}}}", why.replace(' ', "_"));
+            }
             Self::RateLimited => "request_rate_limited",
             Self::Cors => "cors_response",
             Self::Overload => "overload",

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use common::snapshot::model::Workload;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName};
+use serde_json::{Map, Value};
 
 /// A request, before anything of it is changed.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +29,8 @@ pub struct RequestFacts<'a> {
     pub port: u16,
     /// The workload that calls, known by its verified identity and address.
     pub source: Option<&'a Workload>,
+    /// What the verified token of the request claims, if there is one.
+    pub claims: Option<&'a Map<String, Value>>,
 }
 
 impl<'a> RequestFacts<'a> {
@@ -95,6 +98,7 @@ mod tests {
                 headers,
                 port: 80,
                 source: None,
+                claims: None,
             };
             assert_eq!(
                 ["a", "b", "c", "d", ""].map(|it| facts.parameter(it).map(str::to_owned)),
@@ -128,6 +132,7 @@ mod tests {
                 headers: &headers,
                 port: 80,
                 source: None,
+                claims: None,
             };
             assert_eq!(facts.is_grpc(), expected, "{stated}");
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use common::config::routing::StringMatch;
 use common::config::routing::request::{HeaderKey, HttpMatch, ValueMatch};
+use serde_json::Value;
 
 use super::connection::comes_from;
 use super::facts::RequestFacts;
@@ -69,12 +70,31 @@ fn holds(stated: &HttpMatch, facts: &RequestFacts<'_>) -> bool {
         })
 }
 
-/// Whether a header is there and one of its values is what is asked for. No token is verified here, so nobody has a claim.
+/// Whether a header, or a claim of a verified token, is there and one of its values is what is asked for.
 fn has(key: &HeaderKey, value: &ValueMatch, facts: &RequestFacts<'_>) -> bool {
-    let HeaderKey::Header(name) = key else { return false };
+    let name = match key {
+        HeaderKey::Header(name) => name,
+        HeaderKey::Claim(path) => return claims(path, value, facts),
+    };
     match value {
         ValueMatch::Present => facts.headers.contains_key(name),
         ValueMatch::Value(value) => facts.values(name).any(|it| value.matches(it)),
+    }
+}
+
+/// Whether a token claims this. Of a list one entry is enough; only strings are compared (Istio).
+fn claims(path: &[Arc<str>], value: &ValueMatch, facts: &RequestFacts<'_>) -> bool {
+    let Some((first, rest)) = path.split_first() else { return false };
+    let top = facts.claims.and_then(|it| it.get(&**first));
+    let Some(found) = rest.iter().try_fold(top, |at, name| Some(at?.as_object()?.get(&**name))).flatten()
+    else {
+        return false;
+    };
+    let ValueMatch::Value(asked) = value else { return true };
+    match found {
+        Value::String(text) => asked.matches(text),
+        Value::Array(all) => all.iter().filter_map(Value::as_str).any(|it| asked.matches(it)),
+        _ => false,
     }
 }
 

@@ -24,7 +24,6 @@
 //! - `match-gateways`: `gateways` of a match without `mesh` leaves it out here. Istio's waypoint does not look at it.
 //! - `closest-host`: a VirtualService whose host names the service less closely than that of another does not apply.
 //!   Istio's waypoint puts the rules of all of them into one list.
-//! - `claims`: no token is verified, so a condition on a claim holds for nobody.
 //! - `delegate-both`: where a delegated match and the delegating one state the same header or `withoutHeaders`, both
 //!   hold. In Istio the delegated one takes the place of the other.
 //! - `delegate-mirrors`: a delegated route without any mirror has all those of the delegating one. Istio merges

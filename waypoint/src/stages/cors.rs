@@ -137,6 +137,7 @@ mod tests {
             headers: &headers,
             port: 80,
             source: None,
+            claims: None,
         };
         let (what, told) = match decide(&rule.route, &facts) {
             Cors::Nothing => ("nothing", HeaderMap::new()),

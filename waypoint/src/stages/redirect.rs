@@ -107,6 +107,7 @@ mod tests {
             headers: &headers,
             port: 8080,
             source: None,
+            claims: None,
         };
         let rule = rule(&format!("{PREFIX}redirect: {{{stated}}}"));
         let HttpAction::Redirect(stated) = rule.route.action() else { panic!("no redirect") };

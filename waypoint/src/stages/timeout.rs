@@ -83,6 +83,7 @@ mod tests {
             headers: &headers,
             port: 80,
             source: None,
+            claims: None,
         };
         let found = timeouts(rule.map(|it| &*it.route), &facts);
         let nanos = |it: Duration| u64::try_from(it.as_nanos()).unwrap();

@@ -167,6 +167,7 @@ mod tests {
             headers: &headers,
             port: 80,
             source: None,
+            claims: None,
         };
         let chosen = rule.route.forwards().next().unwrap();
         rewrite(&rule, &chosen, &facts).map(|it| it.target).map_err(|it| it.made)
@@ -216,6 +217,7 @@ mod tests {
             headers: &before,
             port: 80,
             source: None,
+            claims: None,
         };
         let rewritten = rewrite(&rule, &chosen, &facts).unwrap();
         let (mut requested, mut responded) = (sent(), sent());

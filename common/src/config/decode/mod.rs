@@ -3,6 +3,7 @@
 //! The surprising thing: a document that cannot be read still says something. When it may be a policy, the
 //! rejection says so, and whoever it may concern is denied until it can be read.
 
+pub(crate) mod authentication;
 pub mod check;
 pub(crate) mod destination;
 pub(crate) mod entry;

@@ -60,13 +60,12 @@ pub const SHOWN: [Difference; 18] = [
 ];
 
 /// Those that it does not, and why.
-pub const NOT_SHOWN: [(&str, &str); 12] = [
+pub const NOT_SHOWN: [(&str, &str); 11] = [
     ("consumer-routes", "the tables are made of VirtualServices"),
     ("gateway-routes-last", "the tables are made of VirtualServices"),
     ("grpc-routes-for-grpc", "the tables are made of VirtualServices"),
     ("route-retries", "the tables are made of VirtualServices"),
     ("closest-host", "takes VirtualServices of several hosts, which istiod merges before Envoy sees them"),
-    ("claims", "Envoy sees no claim here either, as there is no filter that verifies tokens"),
     ("delegate-both", "istiod merges delegates before Envoy sees them"),
     ("delegate-mirrors", "istiod merges delegates before Envoy sees them"),
     ("delegate-timeout-zero", "istiod merges delegates before Envoy sees them"),

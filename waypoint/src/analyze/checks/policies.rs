@@ -1,7 +1,7 @@
 //! Policies: whom they select, what they are attached to, and what of them only a waypoint could enforce.
 
 use common::config::core::Labels;
-use common::config::security::{AuthorizationPolicy, TargetRef};
+use common::config::security::TargetRef;
 use common::config::waypoint::is_of_gateway;
 use common::config::{Kind, ObjectName, Resource, Stated};
 
@@ -16,7 +16,12 @@ pub(super) fn check(view: &View<'_>, report: &mut Report) {
             Resource::AuthorizationPolicy(it) => {
                 selector(view, stated, &it.object, &it.selector, report);
                 for target in &it.targets {
-                    attached(view, stated, it, target, report);
+                    attached(view, stated, &it.object, target, report);
+                }
+            }
+            Resource::RequestAuthentication(it) => {
+                for target in &it.targets {
+                    attached(view, stated, &it.object, target, report);
                 }
             }
             Resource::PeerAuthentication(it) => selector(view, stated, &it.object, &it.selector, report),
@@ -45,14 +50,8 @@ fn selector(view: &View<'_>, stated: &Stated, object: &ObjectName, labels: &Labe
     }
 }
 
-fn attached(
-    view: &View<'_>,
-    stated: &Stated,
-    policy: &AuthorizationPolicy,
-    target: &TargetRef,
-    report: &mut Report,
-) {
-    let (namespace, name) = (&*policy.object.namespace, &*target.name);
+fn attached(view: &View<'_>, stated: &Stated, object: &ObjectName, target: &TargetRef, report: &mut Report) {
+    let (namespace, name) = (&*object.namespace, &*target.name);
     let service = match &*target.kind {
         "Service" => view.mesh.service(namespace, name),
         "ServiceEntry" if view.is_stated(Kind::ServiceEntry, namespace, name) => return,

@@ -138,6 +138,7 @@ impl Asking {
             headers: &self.headers,
             port: self.port,
             source: self.caller.as_deref(),
+            claims: None,
         };
         let has_parameters = canonical.has_parameters;
         let http = HttpFacts { request, has_parameters, claims: self.claims.as_ref() };

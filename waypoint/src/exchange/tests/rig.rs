@@ -26,10 +26,13 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{DuplexStream, duplex};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::Peer;
+use crate::authn::fetch::Fetcher;
+use crate::authn::remote::Keys;
 use crate::destination::Destination;
 use crate::exchange;
 use crate::record::Ledger;
@@ -208,8 +211,10 @@ fn worker(certificates: &std::path::Path, log: &Logging) -> Worker {
             routes: ArcSwap::from_pointee(routes),
             limited: Connections::default(),
             live: Default::default(),
+            keys: Keys::new(Fetcher::default(), Handle::current()),
         }),
         turns: Default::default(),
+        tokens: Default::default(),
         mirrors: Arc::new(Semaphore::new(0)),
         gateway: ObjectName::new("edge", "waypoint"),
         stream_idle: settings.waypoint.stream_idle(),

@@ -107,10 +107,59 @@ fn the_source_is_the_workload_that_calls() {
             headers: &headers,
             port: 80,
             source: Some(web),
+            claims: None,
         };
         let routes = matching(stated);
         let found = matches!(routes.port(80).http.find(&facts), Found::Rule(_));
         assert_eq!(found, expected, "{stated}");
+    }
+}
+
+#[test]
+fn a_claim_is_of_a_verified_token_and_of_nothing_else() {
+    let claims = serde_json::json!({
+        "sub": "me", "groups": ["dev", "ops"], "deep": {"er": {"est": "x"}}, "scope": ["read"], "age": 41, "a.b": "dots",
+    });
+    for (stated, expected) in [
+        ("headers: {'@request.auth.claims.sub': {exact: me}}", true),
+        ("headers: {'@request.auth.claims[sub]': {prefix: m}}", true),
+        ("headers: {'@request.auth.claims[sub]': {}}", true),
+        ("headers: {'@request.auth.claims[sub]': {exact: you}}", false),
+        ("headers: {'@request.auth.claims[groups]': {exact: ops}}", true),
+        ("headers: {'@request.auth.claims[groups]': {regex: 'd.*'}}", true),
+        ("headers: {'@request.auth.claims[groups]': {exact: other}}", false),
+        ("headers: {'@request.auth.claims[deep][er][est]': {exact: x}}", true),
+        ("headers: {'@request.auth.claims.deep.er.est': {exact: x}}", true),
+        ("headers: {'@request.auth.claims[deep][er]': {exact: x}}", false),
+        ("headers: {'@request.auth.claims[sub][er]': {exact: me}}", false),
+        ("headers: {'@request.auth.claims[a.b]': {exact: dots}}", true),
+        ("headers: {'@request.auth.claims[age]': {exact: '41'}}", false),
+        ("headers: {'@request.auth.claims[none]': {}}", false),
+        ("withoutHeaders: {'@request.auth.claims[sub]': {exact: me}}", false),
+        ("withoutHeaders: {'@request.auth.claims[none]': {exact: x}}", true),
+    ] {
+        let headers = HeaderMap::new();
+        let routes = matching(stated);
+        let found = |claims| {
+            let facts = RequestFacts {
+                method: "GET",
+                scheme: "http",
+                authority: "reviews",
+                path: "/",
+                query: None,
+                headers: &headers,
+                port: 80,
+                source: None,
+                claims,
+            };
+            matches!(routes.port(80).http.find(&facts), Found::Rule(_))
+        };
+        assert_eq!(found(claims.as_object()), expected, "{stated}");
+        assert_eq!(
+            found(None),
+            stated.starts_with("without"),
+            "nobody has a claim without a token: {stated}"
+        );
     }
 }
 

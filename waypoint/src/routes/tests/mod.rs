@@ -125,6 +125,7 @@ pub(crate) fn ask<'r>(routes: &'r ServiceRoutes, port: u16, request: &str) -> Fo
         headers: &headers,
         port,
         source: None,
+        claims: None,
     };
     routes.port(port).http.find(&facts)
 }

@@ -43,6 +43,7 @@ impl Kind {
             Self::ServiceAccount,
             Self::AuthorizationPolicy,
             Self::PeerAuthentication,
+            Self::RequestAuthentication,
             Self::Gateway,
             Self::VirtualService,
             Self::DestinationRule,
@@ -69,7 +70,7 @@ impl Head {
         let kind = Kind::of(&self.kind);
         let (group, version) = self.api_version.split_once('/').unwrap_or(("", &self.api_version));
         let known = match kind {
-            Some(Kind::AuthorizationPolicy | Kind::PeerAuthentication) => {
+            Some(Kind::AuthorizationPolicy | Kind::PeerAuthentication | Kind::RequestAuthentication) => {
                 if group == "security.istio.io" && matches!(version, "v1" | "v1beta1") {
                     return Ok(kind);
                 }
@@ -117,7 +118,7 @@ impl Head {
             // Istio has a Gateway of its own, which is no business of ours.
             Some(Kind::Gateway) => group == GATEWAY_GROUP && matches!(version, "v1" | "v1beta1" | "v1alpha2"),
             Some(_) => self.api_version == "v1",
-            None if group == "security.istio.io" && self.kind != "RequestAuthentication" => {
+            None if group == "security.istio.io" => {
                 return Err(format!("{:?} is no kind of security.istio.io", self.kind));
             }
             None if group == NETWORKING && !OF_NETWORKING.contains(&&*self.kind) => {
@@ -266,7 +267,8 @@ pub(super) fn guards(kind: Option<Kind>, bytes: &[u8]) -> bool {
 
 /// Whether there is any sign of a policy in bytes of whatever encoding.
 pub(super) fn mentions_security(bytes: &[u8]) -> bool {
-    mentions(bytes, &["security.istio.io", "AuthorizationPolicy", "PeerAuthentication"])
+    let kinds = ["AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"];
+    mentions(bytes, &["security.istio.io"]) || mentions(bytes, &kinds)
 }
 
 /// The bytes with what JSON and YAML write as an escape of one ASCII character written as that character.

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_saphyr::{Error, Options};
 
 use self::head::{Head, Reading};
+use super::authentication::RequestAuthenticationManifest;
 use super::destination::DestinationRuleManifest;
 use super::entry::{ServiceEntryManifest, WorkloadEntryManifest};
 use super::gateway::{
@@ -294,6 +295,7 @@ fn read_kind(kind: Kind, text: &str, names: &mut Names) -> Read {
         Kind::ServiceAccount => read::<ServiceAccountManifest<'_>>(kind, text, names),
         Kind::AuthorizationPolicy => read::<AuthorizationPolicyManifest<'_>>(kind, text, names),
         Kind::PeerAuthentication => read::<PeerAuthenticationManifest<'_>>(kind, text, names),
+        Kind::RequestAuthentication => read::<RequestAuthenticationManifest<'_>>(kind, text, names),
         Kind::Gateway => read::<GatewayManifest<'_>>(kind, text, names),
         Kind::VirtualService => read::<VirtualServiceManifest<'_>>(kind, text, names),
         Kind::DestinationRule => read::<DestinationRuleManifest<'_>>(kind, text, names),

@@ -82,7 +82,6 @@ fn other_kinds_are_skipped_by_name() {
         ("serving.knative.dev/v1", "Service"),
         ("discovery.k8s.io/v1beta1", "EndpointSlice"),
         ("policy.linkerd.io/v1alpha1", "AuthorizationPolicy"),
-        ("security.istio.io/v1", "RequestAuthentication"),
         ("networking.istio.io/v1", "WorkloadGroup"),
         ("networking.istio.io/v1", "Gateway"),
         ("example.com/v1", "VirtualService"),

@@ -1,0 +1,184 @@
+//! Which rules bind what is called through this waypoint: from the mesh to [`Rules`], kept in step with it.
+//!
+//! A RequestAuthentication binds a waypoint by `targetRefs` alone, as in Istio: its Gateway, every waypoint's class where it
+//! is in the root namespace, a Service or a ServiceEntry. One that cannot be read binds whatever it may have been meant for:
+//! there no request is let through.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use common::config::security::TargetRef;
+use common::config::waypoint::Waypoint;
+use common::config::{ObjectName, RequestAuthentication};
+use common::snapshot::model::Service;
+use common::snapshot::{Snapshot, UnknownAuthentication};
+use serde_json::{Value, json};
+
+use super::remote::Keyring;
+use super::rules::{Rule, Rules};
+use crate::destination::Destination;
+
+/// Rules of everything behind one waypoint.
+#[derive(Debug)]
+pub struct Tables {
+    gateway: ObjectName,
+    /// What is in force, with what it was made of.
+    compiled: BTreeMap<ObjectName, Compiled>,
+    /// For what no target names.
+    everywhere: Arc<Rules>,
+    /// For what some do: the rules of its waypoint, and its own.
+    named: HashMap<Target, Arc<Rules>>,
+    unknown: Unknown,
+}
+
+#[derive(Debug, Clone)]
+struct Compiled {
+    stated: Arc<RequestAuthentication>,
+    rules: Box<[Arc<Rule>]>,
+}
+
+/// A Service, or the ServiceEntry of that name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Target {
+    object: ObjectName,
+    is_entry: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Unknown {
+    /// Everything is concerned.
+    all: bool,
+    /// The services of these are.
+    namespaces: Box<[Arc<str>]>,
+}
+
+/// What binds something.
+#[derive(Debug, Clone, Copy)]
+pub enum Bound<'t> {
+    /// These rules; there may be none.
+    Rules(&'t Arc<Rules>),
+    /// It cannot be known.
+    Unknown,
+}
+
+impl Tables {
+    /// No rules, of a waypoint that stands for a Gateway.
+    pub fn new(gateway: ObjectName) -> Self {
+        Self {
+            gateway,
+            compiled: BTreeMap::new(),
+            everywhere: Arc::default(),
+            named: HashMap::new(),
+            unknown: Unknown::default(),
+        }
+    }
+
+    /// The rules of another mesh. What is stated as it was stays the same value.
+    #[must_use]
+    pub fn update(self: &Arc<Self>, mesh: &Snapshot, keyring: &dyn Keyring) -> Arc<Self> {
+        let unknown = self.unknown(mesh);
+        let concerned: Vec<_> = mesh.request_authentications().filter(|it| self.concerns(it, mesh)).collect();
+        let known = self.compiled.values().map(|it| &it.stated);
+        if unknown == self.unknown && concerned.iter().copied().eq(known) {
+            return self.clone();
+        }
+        let compiled: BTreeMap<ObjectName, Compiled> = concerned
+            .into_iter()
+            .map(|stated| {
+                let before = self.compiled.get(&stated.object).filter(|it| it.stated == *stated);
+                let compiled = before.cloned().unwrap_or_else(|| Compiled {
+                    stated: stated.clone(),
+                    rules: stated.rules.iter().map(|it| Arc::new(Rule::new(it, keyring))).collect(),
+                });
+                (stated.object.clone(), compiled)
+            })
+            .collect();
+        let rules = |targets: &dyn Fn(&Compiled) -> bool| {
+            let all = compiled.values().filter(|it| targets(it)).flat_map(|it| it.rules.iter().cloned());
+            Arc::new(Rules::new(all.collect()))
+        };
+        let is_wide = |it: &Compiled| self.is_wide(&it.stated, mesh);
+        let mut named = HashMap::new();
+        for target in compiled.values().flat_map(|it| targets_of(&it.stated)) {
+            let binds = |it: &Compiled| is_wide(it) || targets_of(&it.stated).any(|it| it == target);
+            let made = rules(&binds);
+            named.insert(target, made);
+        }
+        let everywhere = rules(&is_wide);
+        Arc::new(Self { gateway: self.gateway.clone(), compiled, everywhere, named, unknown })
+    }
+
+    /// What binds what was called.
+    pub fn of(&self, destination: &Destination) -> Bound<'_> {
+        let namespace = match destination {
+            Destination::Service { service, .. } => &service.namespace,
+            Destination::Workload { workload, .. } => workload.namespace(),
+        };
+        if self.unknown.all || self.unknown.namespaces.contains(namespace) {
+            return Bound::Unknown;
+        }
+        let named = match destination {
+            Destination::Service { service, .. } if !self.named.is_empty() => {
+                self.named.get(&Target::of(service))
+            }
+            _ => None,
+        };
+        Bound::Rules(named.unwrap_or(&self.everywhere))
+    }
+
+    /// What is in force, for operators.
+    pub fn dump(&self) -> Value {
+        let rules = |it: &Compiled| -> Vec<Value> { it.rules.iter().map(|it| it.dump()).collect() };
+        let all = self.compiled.values();
+        let all: Vec<_> =
+            all.map(|it| json!({ "name": it.stated.object.to_string(), "rules": rules(it) })).collect();
+        let unknown: Vec<&str> = self.unknown.namespaces.iter().map(|it| &**it).collect();
+        json!({ "inForce": all, "refusedEverywhere": self.unknown.all, "refusedIn": unknown })
+    }
+
+    fn concerns(&self, stated: &RequestAuthentication, mesh: &Snapshot) -> bool {
+        self.is_wide(stated, mesh) || targets_of(stated).next().is_some()
+    }
+
+    /// Whether it binds everything behind this waypoint.
+    fn is_wide(&self, stated: &RequestAuthentication, mesh: &Snapshot) -> bool {
+        let own = *stated.object.namespace == *self.gateway.namespace;
+        let root = *stated.object.namespace == **mesh.root_namespace();
+        stated.targets.iter().any(|it| match &*it.kind {
+            "Gateway" => own && *it.name == *self.gateway.name,
+            "GatewayClass" => root && Waypoint::is_class(&it.name),
+            _ => false,
+        })
+    }
+
+    fn unknown(&self, mesh: &Snapshot) -> Unknown {
+        let stated = mesh.unknown_authentications();
+        let wide = |it: &UnknownAuthentication| {
+            let wide = [mesh.root_namespace(), &self.gateway.namespace];
+            it.namespace.as_ref().is_none_or(|namespace| wide.contains(&namespace))
+        };
+        let namespaces = stated.iter().filter_map(|it| it.namespace.clone()).collect();
+        Unknown { all: stated.iter().any(wide), namespaces }
+    }
+}
+
+impl Target {
+    fn of(service: &Service) -> Self {
+        let name = service.external.as_ref().map_or(&service.name, |it| &it.entry).clone();
+        let object = ObjectName { namespace: service.namespace.clone(), name };
+        Self { object, is_entry: service.external.is_some() }
+    }
+}
+
+/// The services that it names, of its own namespace.
+fn targets_of(stated: &RequestAuthentication) -> impl Iterator<Item = Target> {
+    stated.targets.iter().filter_map(|TargetRef { kind, name, .. }| {
+        let is_entry = match &**kind {
+            "Service" => false,
+            "ServiceEntry" => true,
+            _ => return None,
+        };
+        let object = ObjectName { namespace: stated.object.namespace.clone(), name: name.clone() };
+        Some(Target { object, is_entry })
+    })
+}
