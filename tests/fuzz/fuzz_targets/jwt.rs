@@ -10,11 +10,11 @@ use std::sync::{Arc, LazyLock, Mutex};
 use common::config::authentication::{JwtRule, KeySource, TokenLocation};
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
+use waypoint::authn::authenticate;
 use waypoint::authn::places::Carrier;
 use waypoint::authn::remote::{Keyring, RemoteKeys};
 use waypoint::authn::rules::{Rule, Rules};
 use waypoint::authn::token::{MAX_TOKEN_BYTES, Token};
-use waypoint::authn::authenticate;
 
 /// A key whose other half nobody has: the example of RFC 8037, with its first byte changed.
 const JWKS: &str = r#"{"keys":[
@@ -52,7 +52,10 @@ fuzz_target!(|input: &[u8]| {
     if let Ok(token) = Token::read(input) {
         assert!(input.len() <= MAX_TOKEN_BYTES);
         let text = std::str::from_utf8(input).expect("a token is ASCII");
-        assert!(text.starts_with(token.signed) && text.matches('.').count() == 2, "what is signed is not what stands there");
+        assert!(
+            text.starts_with(token.signed) && text.matches('.').count() == 2,
+            "what is signed is not what stands there"
+        );
         assert!(token.claims.times.check(u64::MAX).is_ok() || token.claims.times.expires.is_some());
         assert!(!token.claims.issuer.is_empty() || token.claims.all.get("iss").is_none_or(|it| it == ""));
     }
@@ -73,8 +76,14 @@ fn ask(mut headers: HeaderMap, mut query: Option<String>) {
     let mut carrier = Carrier { headers: &mut headers, query: &mut query };
     match authenticate(&RULES, &mut carrier, &Mutex::default(), 1_300_819_380) {
         Ok(told) => {
-            assert!(told.claims().is_none() && told.principal().is_none(), "a token is believed that nobody signed");
-            assert!(!headers.contains_key("x-sub") && !headers.contains_key("x-payload"), "a forged claim stays");
+            assert!(
+                told.claims().is_none() && told.principal().is_none(),
+                "a token is believed that nobody signed"
+            );
+            assert!(
+                !headers.contains_key("x-sub") && !headers.contains_key("x-payload"),
+                "a forged claim stays"
+            );
             assert_eq!(query, asked);
         }
         Err(_) => assert_eq!((headers, query), (before, asked), "a request that is refused was changed"),
