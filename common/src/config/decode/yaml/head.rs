@@ -1,9 +1,9 @@
 //! What kind of document this is, before it is read in full; and what it may have been about, when it cannot be.
 
 use serde::Deserialize;
-use serde_saphyr::Error;
 
-use super::{Page, options};
+use super::Page;
+use super::whole::{self, Unreadable};
 use crate::config::decode::check;
 use crate::config::decode::text::Text;
 use crate::config::gateway::{EBB_GROUP, GATEWAY_GROUP};
@@ -28,7 +28,7 @@ pub(super) enum Reading {
     /// One document.
     Head(Head),
     /// Not even that much can be read.
-    Unclear(Error),
+    Unclear(Unreadable),
 }
 
 impl Kind {
@@ -199,8 +199,8 @@ struct ParsedMetadata<'a> {
     namespace: Option<Text<'a>>,
 }
 
-fn parse(text: &str) -> Result<Parsed<'_>, Error> {
-    serde_saphyr::from_str_with_options(text, options(None))
+fn parse(text: &str) -> Result<Parsed<'_>, Unreadable> {
+    whole::read(text, None)
 }
 
 /// What a document of known kind that was turned away is about.

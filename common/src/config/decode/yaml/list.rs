@@ -6,7 +6,7 @@
 use serde::Deserialize;
 
 use super::head::{self, Head};
-use super::{Decoder, MAX_DOCUMENTS, Page, options};
+use super::{Decoder, MAX_DOCUMENTS, Page, whole};
 use crate::config::Subject;
 use crate::config::decode::Fault;
 
@@ -87,7 +87,7 @@ struct Tree {
 
 /// A list in any other style.
 fn tree(decoder: &mut Decoder<'_>, page: Page<'_>) {
-    let tree: Tree = match serde_saphyr::from_str_with_options(page.text, options(None)) {
+    let tree: Tree = match whole::read(page.text, None) {
         Ok(tree) => tree,
         Err(error) => {
             let guards = head::guards(None, page.text.as_bytes());

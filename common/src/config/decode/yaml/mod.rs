@@ -9,13 +9,14 @@ mod head;
 mod list;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_saphyr::{Error, Options};
 
 use self::head::{Head, Reading};
+use self::whole::Unreadable;
 use super::authentication::RequestAuthenticationManifest;
 use super::destination::DestinationRuleManifest;
 use super::entry::{ServiceEntryManifest, WorkloadEntryManifest};
@@ -229,9 +230,10 @@ impl Decoder<'_> {
         });
     }
 
-    fn reject_error(&mut self, page: Page<'_>, subject: Subject, guards_access: bool, error: &Error) {
-        let (offset, fault) = explain(error, page.text);
-        self.reject(page.line.saturating_add(offset), subject, guards_access, fault);
+    fn reject_error(&mut self, page: Page<'_>, subject: Subject, guards_access: bool, error: &Unreadable) {
+        let fault = error.fault(page.text);
+        // The parser counts lines from the start of the document, we from the start of the file.
+        self.reject(page.line.saturating_add(error.line), subject, guards_access, fault);
     }
 
     fn reject_bytes(&mut self, document: Document<'_>, reason: String) {
@@ -263,27 +265,7 @@ fn text(bytes: &[u8]) -> Result<&str, (usize, String)> {
     }
 }
 
-/// How the whole parser reads: kinds that steer traffic as strictly as an API server, where a string that looks like a number
-/// or a boolean must be quoted.
-fn options(kind: Option<Kind>) -> Options {
-    let strict = kind.is_some_and(Kind::is_strict);
-    serde_saphyr::options! {
-        budget: serde_saphyr::budget! {
-            max_depth: MAX_DEPTH,
-            max_aliases: MAX_ALIASED_NODES,
-            max_anchors: MAX_ALIASED_NODES,
-            max_nodes: MAX_DOCUMENT_BYTES,
-            max_events: 2 * MAX_DOCUMENT_BYTES,
-            max_documents: 1,
-        },
-        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_ALIASED_NODES },
-        no_schema: strict,
-        reject_unsupported_tags: true,
-        with_snippet: false,
-    }
-}
-
-type Read = Result<Result<Resource, Fault>, Error>;
+type Read = Result<Result<Resource, Fault>, Unreadable>;
 
 fn read_kind(kind: Kind, text: &str, names: &mut Names) -> Read {
     match kind {
@@ -316,26 +298,6 @@ fn read<'t, M: Manifest + Deserialize<'t>>(kind: Kind, text: &'t str, names: &mu
     {
         return Ok(manifest.read(names));
     }
-    let manifest: M = serde_saphyr::from_str_with_options(text, options(Some(kind)))?;
+    let manifest: M = whole::read(text, Some(kind))?;
     Ok(manifest.read(names))
-}
-
-/// The parser's error as a line offset and a fault in our words.
-fn explain(error: &Error, text: &str) -> (u32, Fault) {
-    let error = error.without_snippet();
-    let line = error.location().map_or(1, |it| it.line().max(1));
-    let field = match error {
-        Error::SerdeUnknownField { field, .. } => field.as_str(),
-        Error::SerdeMissingField { field, .. } => field,
-        Error::DuplicateMappingKey { key: Some(key), .. } => key,
-        _ => "",
-    };
-    let said = error.to_string();
-    // The parser counts lines from the start of the document, we from the start of the file.
-    let mut reason = said.rfind(" at line ").map_or(said.as_str(), |at| &said[..at]).to_owned();
-    let tab = |line: &str| line.trim_start_matches(' ').starts_with('\t');
-    if text.lines().any(tab) {
-        reason.push_str(" (a tab in the indentation; YAML allows spaces only)");
-    }
-    (u32::try_from(line - 1).unwrap_or(u32::MAX), Fault::new(field, reason))
 }

@@ -373,10 +373,10 @@ fn words_that_may_be_booleans_or_numbers_are_text_in_labels_and_booleans_where_t
 /// Whatever the fast reader reads, the whole parser reads alike.
 fn same<'t, M: Deserialize<'t> + std::fmt::Debug>(text: &'t str) -> Result<(), TestCaseError> {
     if let Ok(fast) = block::read::<M>(text) {
-        let whole: Result<M, _> = serde_saphyr::from_str_with_options(text, options(Some(Kind::Pod)));
+        let whole: Result<M, _> = whole::read(text, Some(Kind::Pod));
         match whole {
             Ok(whole) => prop_assert_eq!(format!("{fast:?}"), format!("{whole:?}"), "{}", text),
-            Err(error) => prop_assert!(false, "only the fast reader read {text}\n{error}"),
+            Err(error) => prop_assert!(false, "only the fast reader read {text}\n{error:?}"),
         }
     }
     Ok(())
