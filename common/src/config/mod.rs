@@ -13,6 +13,7 @@ pub mod decode;
 pub mod destination;
 pub mod entry;
 pub mod gateway;
+pub mod mesh;
 pub mod names;
 pub mod note;
 pub mod path_template;
@@ -27,6 +28,7 @@ pub use self::core::{
 pub use self::destination::DestinationRule;
 pub use self::entry::{ServiceEntry, WorkloadEntry};
 pub use self::gateway::{FaultFilter, GatewayRoute, ReferenceGrant};
+pub use self::mesh::{MeshConfig, StatedMeshConfig};
 use self::note::Note;
 pub use self::routing::VirtualService;
 pub use self::security::{AuthorizationPolicy, PeerAuthentication};
@@ -75,6 +77,8 @@ pub enum Kind {
     ReferenceGrant,
     /// `gateway.ebb.dev` HTTPFaultFilter.
     FaultFilter,
+    /// The `v1` ConfigMap that holds Istio's MeshConfig; any other is skipped.
+    MeshConfig,
 }
 
 impl Kind {
@@ -101,6 +105,7 @@ impl Kind {
             Self::TcpRoute => "TCPRoute",
             Self::ReferenceGrant => "ReferenceGrant",
             Self::FaultFilter => "HTTPFaultFilter",
+            Self::MeshConfig => "ConfigMap",
         }
     }
 
@@ -209,6 +214,7 @@ pub enum Resource {
     Route(Arc<GatewayRoute>),
     ReferenceGrant(Arc<ReferenceGrant>),
     FaultFilter(Arc<FaultFilter>),
+    MeshConfig(Arc<StatedMeshConfig>),
 }
 
 impl Resource {
@@ -232,6 +238,7 @@ impl Resource {
             Self::Route(it) => (it.kind.kind(), it.object.clone()),
             Self::ReferenceGrant(it) => (Kind::ReferenceGrant, it.object.clone()),
             Self::FaultFilter(it) => (Kind::FaultFilter, it.object.clone()),
+            Self::MeshConfig(it) => (Kind::MeshConfig, it.object.clone()),
         };
         Key { kind, object }
     }
@@ -245,6 +252,7 @@ impl Resource {
             Self::ServiceEntry(it) => &it.notes,
             Self::WorkloadEntry(it) => &it.notes,
             Self::Route(it) => &it.notes,
+            Self::MeshConfig(it) => &it.config.notes,
             _ => &[],
         }
     }

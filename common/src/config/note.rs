@@ -57,6 +57,9 @@ pub enum Caveat {
     NoBackends,
     FilterUnknown,
     NeedsTargets,
+    NotImplemented,
+    ProviderMissing,
+    ProviderNotImplemented,
 }
 
 impl Caveat {
@@ -95,6 +98,9 @@ impl Caveat {
             Self::NoBackends => "no-backends",
             Self::FilterUnknown => "filter-unknown",
             Self::NeedsTargets => "needs-targets",
+            Self::NotImplemented => "not-implemented",
+            Self::ProviderMissing => "provider-missing",
+            Self::ProviderNotImplemented => "provider-not-implemented",
         }
     }
 
@@ -156,6 +162,11 @@ impl Caveat {
             Self::FilterUnknown => "requests are answered with 500: this filter is not implemented",
             Self::NeedsTargets => {
                 "without targetRefs no waypoint takes it, as in Istio; name Services or the waypoint's Gateway"
+            }
+            Self::NotImplemented => "not implemented; it changes nothing here",
+            Self::ProviderMissing => "names no provider that is stated",
+            Self::ProviderNotImplemented => {
+                "a kind of provider that is not implemented; who names it does as if it were not there"
             }
         }
     }

@@ -19,6 +19,7 @@ use super::waypoints::Turned;
 use super::workloads::{Constants, locality};
 use super::{MeshSettings, Snapshot};
 use crate::config::gateway::RouteKind;
+use crate::config::mesh::mesh_config_object;
 use crate::config::{Batch, EndpointSlice, Key, ObjectName, Pod, Service, SliceEndpoint};
 
 /// The mesh as it is put together: everything stated, and the snapshot it amounts to.
@@ -75,6 +76,10 @@ impl Mesh {
         );
         follow(&mut self.draft.grants, &self.catalog.grants, &changes.grants);
         follow(&mut self.draft.fault_filters, &self.catalog.fault_filters, &changes.fault_filters);
+        if !changes.mesh_configs.is_empty() {
+            let stated = self.catalog.mesh_configs.get(&mesh_config_object(&self.settings.root_namespace));
+            self.draft.mesh_config = stated.map(|it| it.config.clone()).unwrap_or_default();
+        }
         for (at, kind) in RouteKind::ALL.into_iter().enumerate() {
             let key = |object: &ObjectName| Key { kind: kind.kind(), object: object.clone() };
             follow_as(&mut self.draft.routes, &self.catalog.routes[at], &changes.routes[at], key);

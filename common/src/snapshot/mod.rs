@@ -31,8 +31,8 @@ pub use self::services::Endpoints;
 use self::waypoints::Waypoints;
 use crate::config::gateway::RouteKind;
 use crate::config::{
-    DestinationRule, FaultFilter, GatewayRoute, Key, ObjectName, PeerAuthentication, ReferenceGrant,
-    Rejected, RequestAuthentication, VirtualService,
+    DestinationRule, FaultFilter, GatewayRoute, Key, MeshConfig, ObjectName, PeerAuthentication,
+    ReferenceGrant, Rejected, RequestAuthentication, VirtualService,
 };
 
 /// What the meaning of resources depends on besides them; fixed at start.
@@ -105,6 +105,7 @@ pub struct Snapshot {
     routes: OrdMap<Key, Arc<GatewayRoute>>,
     grants: OrdMap<ObjectName, Arc<ReferenceGrant>>,
     fault_filters: OrdMap<ObjectName, Arc<FaultFilter>>,
+    mesh_config: Arc<MeshConfig>,
     /// Services of ServiceEntries by host and namespace.
     external: OrdMap<(Arc<str>, Arc<str>), Arc<Service>>,
     /// Names of endpoints that have to be looked up.
@@ -273,6 +274,11 @@ impl Snapshot {
     /// The filter of this name, as stated.
     pub fn fault_filter(&self, object: &ObjectName) -> Option<&Arc<FaultFilter>> {
         self.fault_filters.get(object)
+    }
+
+    /// The MeshConfig of the root namespace; that of nobody is empty. It stays the same value until it is stated otherwise.
+    pub fn mesh_config(&self) -> &Arc<MeshConfig> {
+        &self.mesh_config
     }
 
     /// Whether routes of a kind and namespace may lead to a service: in their own namespace, or by a ReferenceGrant in the

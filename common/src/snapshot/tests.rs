@@ -4,6 +4,7 @@ mod enforcement;
 mod enrolment;
 mod entries;
 mod equivalence;
+mod mesh_config;
 mod routing;
 mod serving;
 mod waypoints;

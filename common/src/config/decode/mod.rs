@@ -10,6 +10,7 @@ pub(crate) mod entry;
 pub(crate) mod gateway;
 pub(crate) mod istio;
 pub(crate) mod manifest;
+pub(crate) mod mesh;
 pub(crate) mod peer;
 pub(crate) mod policy;
 pub(crate) mod routing;
@@ -27,11 +28,19 @@ pub(crate) struct Fault {
     pub(crate) field: String,
     /// What is wrong, in words.
     pub(crate) reason: String,
+    /// Where, in lines of the document, from 1; 0 when that is not known.
+    pub(crate) line: u32,
 }
 
 impl Fault {
     pub(crate) fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { field: field.into(), reason: reason.into() }
+        Self { field: field.into(), reason: reason.into(), line: 0 }
+    }
+
+    /// The same on a line, unless it knows its own.
+    pub(crate) fn on(self, line: u32) -> Self {
+        let line = if self.line == 0 { line } else { self.line };
+        Self { line, ..self }
     }
 }
 

@@ -156,6 +156,18 @@ mod tests {
     }
 
     #[test]
+    fn a_mesh_config_with_a_bad_provider_keeps_its_last_good_version() {
+        let good = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |\n    \
+                    extensionProviders:\n    - {name: a, envoyExtAuthzGrpc: {service: a.b, port: 80}}\n";
+        let (first, before) = read(&[], good);
+        assert_eq!((first.upserts.len(), before.len()), (1, 1), "{:?}", first.rejected);
+        let (batch, after) = read(&before, &good.replace("port: 80", "port: 0"));
+        assert_eq!((batch.upserts.len(), batch.removals.len()), (0, 0));
+        assert!(batch.rejected[0].last_good && !batch.rejected[0].guards_access, "{}", batch.rejected[0]);
+        assert_eq!((after, batch.rejected[0].origin.line), (before, 7));
+    }
+
+    #[test]
     fn of_two_documents_for_one_object_the_first_is_in_force_and_the_other_reported() {
         let second = policy("a").replace("spec: {}", "spec: {action: DENY}");
         let (batch, keys) = read(&[], &(policy("a") + &second));

@@ -55,6 +55,7 @@ impl Kind {
             Self::TcpRoute,
             Self::ReferenceGrant,
             Self::FaultFilter,
+            Self::MeshConfig,
         ]
         .into_iter()
         .find(|kind| kind.name() == name)
@@ -113,6 +114,8 @@ impl Head {
                     _ => Err(format!("{:?}: expected {EBB_GROUP}/v1alpha1", self.api_version)),
                 };
             }
+            // Most ConfigMaps are no business of ours, so that none is refused for how it begins.
+            Some(Kind::MeshConfig) => return Ok(kind.filter(|_| self.api_version == "v1")),
             None if group == EBB_GROUP => return Err(format!("{:?} is no kind of {EBB_GROUP}", self.kind)),
             Some(Kind::EndpointSlice) => group == "discovery.k8s.io" && version == "v1",
             // Istio has a Gateway of its own, which is no business of ours.
@@ -203,6 +206,14 @@ fn parse(text: &str) -> Result<Parsed<'_>, Unreadable> {
     whole::read(text, None)
 }
 
+/// The name that a document of any kind states, as far as it can be read.
+pub(super) fn name(text: &str) -> Option<String> {
+    match parse(text) {
+        Ok(parsed) => parsed.metadata?.name.map(|it| it.to_string()),
+        Err(_) => guess_subject(text).name.map(|it| it.to_string()),
+    }
+}
+
 /// What a document of known kind that was turned away is about.
 pub(super) fn subject(kind: Kind, text: &str) -> Subject {
     let Ok(parsed) = parse(text) else {
@@ -260,6 +271,8 @@ pub(super) fn guess_subject(text: &str) -> Subject {
 pub(super) fn guards(kind: Option<Kind>, bytes: &[u8]) -> bool {
     match kind {
         Some(kind) if kind.guards_access() => true,
+        // A guess from its lines: what is behind it may be anything.
+        Some(Kind::MeshConfig) => guards(None, bytes),
         Some(_) => mentions(bytes, &[USE_WAYPOINT]),
         None => mentions(bytes, &[USE_WAYPOINT]) || mentions_security(bytes),
     }

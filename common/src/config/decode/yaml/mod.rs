@@ -28,10 +28,12 @@ use super::manifest::{
     EndpointSliceManifest, GatewayManifest, Manifest, NamespaceManifest, NodeManifest, PodManifest,
     ServiceAccountManifest, ServiceManifest,
 };
+use super::mesh::{ConfigMapManifest, is_mesh_config};
 use super::peer::PeerAuthenticationManifest;
 use super::policy::AuthorizationPolicyManifest;
 use super::routing::VirtualServiceManifest;
 use super::{Decoded, Fault, Skipped};
+use crate::config::mesh::MESH_CONFIG_NAME;
 use crate::config::names::Names;
 use crate::config::{Kind, Origin, Rejected, Resource, Stated, Subject};
 
@@ -181,6 +183,12 @@ impl Decoder<'_> {
                 return self.reject(page.line, subject, guards, fault);
             }
         };
+        // Looked for as text first: some ConfigMaps are large, and hardly any is the one.
+        if kind == Kind::MeshConfig
+            && !(page.text.contains(MESH_CONFIG_NAME) && is_mesh_config(head::name(page.text).as_deref()))
+        {
+            return self.skip(page, head);
+        }
         if page.text.len() > MAX_DOCUMENT_BYTES {
             let fault = Fault::new("", format!("{} bytes, more than {MAX_DOCUMENT_BYTES}", page.text.len()));
             let subject = Subject { kind: Some(kind), ..head::guess_subject(page.text) };
@@ -190,7 +198,8 @@ impl Decoder<'_> {
             Ok(Ok(resource)) => self.accept(page.line, resource),
             Ok(Err(fault)) => {
                 let subject = head::subject(kind, page.text);
-                self.reject(page.line, subject, head::guards(Some(kind), page.text.as_bytes()), fault);
+                let line = page.line.saturating_add(line_of(&fault, kind, page.text));
+                self.reject(line, subject, head::guards(Some(kind), page.text.as_bytes()), fault);
             }
             Err(error) => {
                 let subject = head::subject(kind, page.text);
@@ -289,6 +298,7 @@ fn read_kind(kind: Kind, text: &str, names: &mut Names) -> Read {
         Kind::TcpRoute => read::<TcpRouteManifest<'_>>(kind, text, names),
         Kind::ReferenceGrant => read::<ReferenceGrantManifest<'_>>(kind, text, names),
         Kind::FaultFilter => read::<FaultFilterManifest<'_>>(kind, text, names),
+        Kind::MeshConfig => read::<ConfigMapManifest<'_>>(kind, text, names),
     }
 }
 
@@ -300,4 +310,25 @@ fn read<'t, M: Manifest + Deserialize<'t>>(kind: Kind, text: &'t str, names: &mu
     }
     let manifest: M = whole::read(text, Some(kind))?;
     Ok(manifest.read(names))
+}
+
+/// Reads a document that is a string inside another, as strictly as the kinds that steer traffic.
+///
+/// # Errors
+/// The line of it, from 1, and what is wrong there.
+pub(super) fn inside<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, (u32, Fault)> {
+    whole::read(text, Some(Kind::MeshConfig))
+        .map_err(|error| (error.line.saturating_add(1), error.fault(text)))
+}
+
+/// How far behind the beginning of its document a fault stands. What is inside a block of text counts its lines from the
+/// beginning of the block, which follows its key.
+fn line_of(fault: &Fault, kind: Kind, text: &str) -> u32 {
+    if kind != Kind::MeshConfig {
+        return fault.line.saturating_sub(1);
+    }
+    let key = text.lines().position(|line| line.trim_start().starts_with("mesh:"));
+    let Some(at) = key.and_then(|at| u32::try_from(at).ok()) else { return 0 };
+    let is_block = text.lines().any(|line| line.trim_start().starts_with("mesh: |"));
+    at.saturating_add(if is_block { fault.line } else { 0 })
 }
