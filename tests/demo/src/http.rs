@@ -30,6 +30,8 @@ pub(crate) struct Connection {
 /// What is asked of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ask<'a> {
+    /// The method, of a request without a body.
+    pub(crate) method: &'a str,
     /// Path and query.
     pub(crate) path: &'a str,
     /// The header `Host`.
@@ -40,7 +42,7 @@ pub(crate) struct Ask<'a> {
 
 impl<'a> From<&'a str> for Ask<'a> {
     fn from(path: &'a str) -> Self {
-        Self { path, host: "web.shop", headers: &[] }
+        Self { method: "GET", path, host: "web.shop", headers: &[] }
     }
 }
 
@@ -122,8 +124,8 @@ impl Connection {
         Ok(length)
     }
 
-    fn ask(&mut self, Ask { path, host, headers }: Ask<'_>) -> Result<Head> {
-        let mut request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n");
+    fn ask(&mut self, Ask { method, path, host, headers }: Ask<'_>) -> Result<Head> {
+        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n");
         for (name, value) in headers {
             request.extend([name, ": ", value, "\r\n"]);
         }

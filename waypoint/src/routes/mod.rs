@@ -52,6 +52,10 @@
 //! - `consumer-routes`: a route of another namespace than its Service's is for callers of that namespace. Istio's waypoint
 //!   has none.
 //! - `gateway-routes-last`: a VirtualService goes before a route that attaches to the waypoint's Gateway.
+//! - `timeout-from-head`: a route's timeout counts from the request's head, so that a slow upload uses it up. Envoy's counts
+//!   from the request's end.
+//! - `stream-idle`: a request that stands still for five minutes is ended, unless the operator says otherwise. Istio's
+//!   proxies wait for ever.
 //! - `formatter-commands`: `%REQ(x)%` and its like in a header's value are sent as they stand.
 
 mod attached;

@@ -22,8 +22,9 @@ use crate::http::{Ask, Connection, Reply};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What one call asks for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Question {
+    method: &'static str,
     path: String,
     headers: Vec<(&'static str, String)>,
     /// On a connection of its own, as of somebody who has not called before.
@@ -33,7 +34,13 @@ pub(super) struct Question {
 impl Question {
     /// Asks for a path.
     pub(super) fn path(path: impl Into<String>) -> Self {
-        Self { path: path.into(), headers: Vec::new(), apart: false }
+        Self { method: "GET", path: path.into(), headers: Vec::new(), apart: false }
+    }
+
+    /// By another method than GET, without a body.
+    pub(super) fn by(mut self, method: &'static str) -> Self {
+        self.method = method;
+        self
     }
 
     /// With one more header.
@@ -137,7 +144,7 @@ pub(super) fn call(
 fn one(connection: &mut Option<Connection>, to: SocketAddr, question: &Question) -> Called {
     let began = Instant::now();
     let headers: Vec<_> = question.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let ask = Ask { path: &question.path, host: "market", headers: &headers };
+    let ask = Ask { method: question.method, path: &question.path, host: "market", headers: &headers };
     let kept = connection.take().filter(|_| !question.apart);
     let open = kept.map_or_else(|| Connection::open_here(to, PATIENCE), Ok);
     let reply = open.and_then(|mut open| {

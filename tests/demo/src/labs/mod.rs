@@ -9,6 +9,7 @@ mod canary;
 mod chance;
 mod faults;
 mod gateway;
+mod guarded;
 pub(crate) mod market;
 mod matching;
 mod mirror;
@@ -20,7 +21,7 @@ mod sticky;
 use crate::scenes::{Scene, nothing};
 
 /// All of them, in any order.
-pub(crate) const LABS: [Scene; 14] = [
+pub(crate) const LABS: [Scene; 16] = [
     lab("canary", "A canary: a tenth of the requests for a new version", canary::play),
     lab("headers", "A header decides, in the middle of a chain", matching::play_headers),
     lab("user-agent", "An expression over the browser's name decides", matching::play_user_agent),
@@ -34,6 +35,8 @@ pub(crate) const LABS: [Scene; 14] = [
     lab("breaker", "A circuit breaker turns away what is too much", breaker::play),
     lab("outlier", "A pod that fails is left out, and comes back", outlier::play),
     lab("gateway", "A route of the Gateway API splits, and injects a fault", gateway::play),
+    lab("policy-l7", "Who may do what is stated by method and path", guarded::play_policy),
+    lab("jwt", "Tokens say whose request it is", guarded::play_jwt),
     lab("sticky", "A cookie leads a session to its pod", sticky::play),
 ];
 

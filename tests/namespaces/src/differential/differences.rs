@@ -60,7 +60,7 @@ pub const SHOWN: [Difference; 18] = [
 ];
 
 /// Those that it does not, and why.
-pub const NOT_SHOWN: [(&str, &str); 11] = [
+pub const NOT_SHOWN: [(&str, &str); 13] = [
     ("consumer-routes", "the tables are made of VirtualServices"),
     ("gateway-routes-last", "the tables are made of VirtualServices"),
     ("grpc-routes-for-grpc", "the tables are made of VirtualServices"),
@@ -71,6 +71,8 @@ pub const NOT_SHOWN: [(&str, &str); 11] = [
     ("delegate-timeout-zero", "istiod merges delegates before Envoy sees them"),
     ("tls-order", "of connections, not of requests"),
     ("mirror-draws", "by chance"),
+    ("timeout-from-head", "of time, which is not compared"),
+    ("stream-idle", "of time, which is not compared"),
     ("mirror-address", "of mirrors, which are not compared"),
 ];
 
