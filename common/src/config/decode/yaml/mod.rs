@@ -5,6 +5,7 @@
 //! at the start of a line nowhere else.
 
 mod block;
+mod erased;
 mod head;
 mod list;
 #[cfg(test)]

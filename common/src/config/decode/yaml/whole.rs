@@ -6,11 +6,10 @@
 
 use std::fmt;
 
-use erased_serde::Deserializer as Node;
 use serde::Deserialize;
-use serde::de::Error as _;
 use serde_saphyr::Options;
 
+use super::erased::{self, Once, Source, Told};
 use super::{MAX_ALIASED_NODES, MAX_DEPTH, MAX_DOCUMENT_BYTES};
 use crate::config::Kind;
 use crate::config::decode::Fault;
@@ -30,18 +29,18 @@ pub(super) struct Unreadable {
 pub(super) fn read<'t, M: Deserialize<'t>>(text: &'t str, kind: Option<Kind>) -> Result<M, Unreadable> {
     let mut read = None;
     parse(text, options(kind), &mut |node| {
-        read = Some(erased_serde::deserialize::<M>(node)?);
+        read = Some(erased::read::<M>(node)?);
         Ok(())
     })
     .map_err(|error| Unreadable::new(&error))?;
     read.ok_or_else(|| Unreadable::new(&"nothing"))
 }
 
-type Visit<'v, 't> = &'v mut dyn FnMut(&mut dyn Node<'t>) -> Result<(), erased_serde::Error>;
+type Visit<'v, 't> = &'v mut dyn FnMut(&mut dyn Source<'t>) -> Result<(), Told>;
 
 fn parse<'t>(text: &'t str, options: Options, visit: Visit<'_, 't>) -> Result<(), serde_saphyr::Error> {
     serde_saphyr::with_deserializer_from_str_with_options(text, options, |node| {
-        visit(&mut <dyn Node<'t>>::erase(node)).map_err(serde_saphyr::Error::custom)
+        visit(&mut Once::new(node)).map_err(Told::raise)
     })
 }
 
