@@ -1,7 +1,7 @@
 //! What Ebb's proxies share: configuration, decisions, TLS, HBONE, certificates, telemetry.
 //!
 //! Layers, each using only the ones before it (`cargo xtask tidy` checks it):
-//! L0 vocabulary (`spiffe`, `refusal`), configuration (`config`, `snapshot`); L1 decisions (`authz`, `balance`);
+//! L0 vocabulary (`spiffe`, `refusal`), configuration (`config`, `snapshot`); L1 decisions (`authz`, `balance`, `connection`);
 //! L2 blocks (`settings`, `net`, `tls`, `lifecycle`, `telemetry`); L3 protocols (`hbone`, `certs`, `source`, `admin`).
 //! L0 and L1 know no runtime, sockets, files or clock.
 
@@ -12,6 +12,7 @@ pub mod authz;
 pub mod balance;
 pub mod certs;
 pub mod config;
+pub mod connection;
 pub mod explain;
 pub mod hbone;
 pub mod lifecycle;

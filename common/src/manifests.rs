@@ -13,6 +13,8 @@ use crate::config::decode::yaml::{self, MAX_FILE_BYTES};
 use crate::config::decode::{Decoded, Skipped};
 use crate::config::names::Names;
 use crate::config::{Batch, Key, Origin, Rejected, Stated};
+use crate::explain::Origins;
+use crate::explain::connection::Sight;
 use crate::snapshot::{Mesh, MeshSettings, Snapshot};
 use anyhow::{Context as _, ensure};
 
@@ -88,8 +90,14 @@ impl Manifests {
 }
 
 impl Manifests {
-    /// Where an object was stated.
-    pub fn origin(&self, key: &Key) -> Option<&Origin> {
+    /// What explanations look at.
+    pub fn sight(&self) -> Sight<'_> {
+        Sight { mesh: &self.mesh, cluster_domain: &self.settings.cluster_domain, origins: self }
+    }
+}
+
+impl Origins for Manifests {
+    fn origin(&self, key: &Key) -> Option<&Origin> {
         self.origins.get(key)
     }
 }

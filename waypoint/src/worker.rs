@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accept;
 use crate::authn;
+use crate::authn::remote::Keyring;
 use crate::authz::Policies;
 use crate::authz::live::Registry;
 use crate::farewell::callers_know;
@@ -74,6 +75,20 @@ impl Followed {
         Self { tables, destinations: clusters.now(), mesh, policies, authentication }
     }
 
+    /// The same of a later snapshot, which `clusters` have taken over.
+    #[must_use]
+    pub fn next(&self, mesh: &Arc<Snapshot>, clusters: &Clusters, keys: &dyn Keyring) -> Self {
+        let mut policies = Policies::clone(&self.policies);
+        let have_changed = policies.update(&self.mesh, mesh);
+        Self {
+            tables: Arc::new(self.tables.update(&self.mesh, mesh)),
+            destinations: clusters.now(),
+            policies: if have_changed { Arc::new(policies) } else { self.policies.clone() },
+            authentication: self.authentication.update(mesh, keys),
+            mesh: mesh.clone(),
+        }
+    }
+
     /// The routes.
     pub fn tables(&self) -> &Arc<Tables> {
         &self.tables
@@ -105,14 +120,9 @@ impl Shared {
     pub fn follow(&self, mesh: &Arc<Snapshot>) {
         self.clusters.update(mesh, Instant::now());
         let before = self.routes.load();
-        let tables = Arc::new(before.tables.update(&before.mesh, mesh));
-        let destinations = self.clusters.now();
-        let mut policies = Policies::clone(&before.policies);
-        let have_changed = policies.update(&before.mesh, mesh);
-        let policies = if have_changed { Arc::new(policies) } else { before.policies.clone() };
-        let authentication = before.authentication.update(mesh, &self.keys);
-        let mesh = mesh.clone();
-        self.routes.store(Arc::new(Followed { mesh, tables, destinations, policies, authentication }));
+        let now = before.next(mesh, &self.clusters, &self.keys);
+        let have_changed = !Arc::ptr_eq(&before.policies, &now.policies);
+        self.routes.store(Arc::new(now));
         if have_changed {
             self.live.changed();
         }

@@ -6,14 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::pods::Pod;
+pub use common::connection::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT, is_own_port};
 
-/// Port of captured outbound connections, in each pod's namespace.
-pub const OUTBOUND_PORT: u16 = 15001;
-/// Port of captured inbound plaintext connections, in each pod's namespace.
-pub const PLAINTEXT_PORT: u16 = 15006;
-/// Port of HBONE tunnels.
-pub const HBONE_PORT: u16 = 15008;
+use crate::pods::Pod;
 
 /// One connection as it was accepted in a pod's namespace.
 #[derive(Debug, Clone)]
@@ -38,11 +33,6 @@ impl Flow {
 /// The address with a v4-mapped IPv6 address turned into IPv4.
 pub fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-/// Whether `port` is one of the proxy's own, so that carrying a connection to it would loop.
-pub fn is_own_port(port: u16) -> bool {
-    matches!(port, OUTBOUND_PORT | PLAINTEXT_PORT | HBONE_PORT)
 }
 
 /// Whether `ip` can be the address of a pod at all.

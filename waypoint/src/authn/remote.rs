@@ -54,6 +54,11 @@ impl RemoteKeys {
         Self { source, timeout, keys: ArcSwapOption::empty(), tried, again: Arc::default() }
     }
 
+    /// Where they come from.
+    pub fn source(&self) -> &KeySource {
+        &self.source
+    }
+
     /// The keys in use.
     pub fn now(&self) -> Option<Arc<KeySet>> {
         self.keys.load_full()
@@ -79,6 +84,16 @@ impl RemoteKeys {
 impl Drop for RemoteKeys {
     fn drop(&mut self) {
         self.again.notify_one();
+    }
+}
+
+/// Fetches no keys: every token that needs some waits for them for ever.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unfetched;
+
+impl Keyring for Unfetched {
+    fn fetched(&self, source: &KeySource, timeout: Duration) -> Arc<RemoteKeys> {
+        Arc::new(RemoteKeys::new(source.clone(), timeout))
     }
 }
 

@@ -23,6 +23,7 @@
 //! - `policy-remote-ip`: `x-forwarded-for` is believed of the pods of gateways. Of everybody else the address is their own.
 //! - `policy-envoy-filters`: `experimental.envoy.filters...` holds for nobody in an ALLOW, and for everybody elsewhere.
 
+pub(crate) mod called;
 mod compile;
 pub mod live;
 mod remote;

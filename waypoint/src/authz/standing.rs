@@ -11,13 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use common::snapshot::Snapshot;
-use common::snapshot::model::{Service, Workload};
 use tracing::Level;
 
+use super::called::Called;
 use super::live::Place;
 use super::{Denial, Effective, Facts, HttpFacts, Policies};
 use crate::authn::Authenticated;
-use crate::destination::Destination;
 use crate::exchange::head::Head;
 use crate::serve::Conversation;
 
@@ -120,44 +119,18 @@ impl Standing {
             return Ok(());
         }
         let facts = self.facts(head);
-        let one = |effective: &Effective<'_>, facts: &Facts<'_>| {
-            effective.judge(facts)?;
-            tell(effective, facts);
-            Ok(())
+        let called = Called {
+            mesh,
+            policies,
+            gateway: &self.conversation.worker.gateway,
+            destination: &self.conversation.destination,
+            original: self.conversation.original,
         };
-        match &self.conversation.destination {
-            Destination::Service { service, .. } => one(&policies.of_service(mesh, service), &facts),
-            Destination::Workload { workload, .. } => {
-                let of_pod = policies.of_pod(mesh, workload.namespace());
-                let mut services = self.services_at(mesh, policies, workload).peekable();
-                if services.peek().is_none() {
-                    return one(&of_pod, &facts);
-                }
-                // Which of them was meant nobody knows, so each must let it through.
-                services.try_for_each(|(service, port)| {
-                    let sets = [of_pod.sets[0], policies.attached_to(service)];
-                    one(&Effective { sets, ..of_pod }, &Facts { port, ..facts })
-                })
-            }
-        }
-    }
-
-    /// The services with policies whose port leads to the called port of a pod: calling the pod by its own address does not
-    /// get round what is attached to them.
-    fn services_at<'m>(
-        &'m self,
-        mesh: &'m Snapshot,
-        policies: &'m Policies,
-        workload: &'m Workload,
-    ) -> impl Iterator<Item = (&'m Arc<Service>, u16)> {
-        let called = self.conversation.destination.port();
-        let address = self.conversation.original.ip();
-        let gateway = &self.conversation.worker.gateway;
-        let ours = policies.services_of(mesh, workload.namespace());
-        ours.filter(move |it| mesh.stands_before_service(gateway, it)).flat_map(move |service| {
-            let endpoint = mesh.endpoints(service).find(address, &workload.uid);
-            let ports = endpoint.into_iter().flat_map(|it| it.ports.iter());
-            ports.filter(move |(_, target)| *target == called).map(move |(port, _)| (service, *port))
+        called.each(&mut |effective, port| {
+            let facts = Facts { port, ..facts };
+            effective.judge(&facts)?;
+            tell(effective, &facts);
+            Ok(())
         })
     }
 

@@ -11,13 +11,13 @@ use super::upgrade::Asked;
 use crate::trace_headers::{self, Sampling};
 
 /// A request, without what was meant for this hop alone, and with its ids in order.
-pub(super) struct Arrived<B> {
+pub(crate) struct Arrived<B> {
     /// What is left of it.
-    pub(super) request: Request<B>,
+    pub(crate) request: Request<B>,
     /// Its wish for another protocol.
     pub(super) asked: Option<Asked>,
     /// Whether it may go on.
-    pub(super) verdict: Result<(), Malformed>,
+    pub(crate) verdict: Result<(), Malformed>,
 }
 
 impl Arrived<Incoming> {
@@ -29,7 +29,8 @@ impl Arrived<Incoming> {
 }
 
 impl<B> Arrived<B> {
-    fn of(mut request: Request<B>, asked: Option<Asked>) -> Self {
+    /// The same of one whose wish for another protocol was looked at.
+    pub(crate) fn of(mut request: Request<B>, asked: Option<Asked>) -> Self {
         let headers = request.headers_mut();
         let verdict = head::strip(headers);
         trace_headers::prepare(headers, Sampling::Off, &mut rand::rng());

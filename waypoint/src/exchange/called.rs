@@ -1,9 +1,11 @@
 //! What was called: its routes, and the destinations they name.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use common::config::ObjectName;
+use common::snapshot::model::Workload;
 use http::HeaderMap;
 
 use crate::authn;
@@ -12,11 +14,40 @@ use crate::destination::Destination;
 use crate::routes::{ConnectionRoutes, Forward, HttpRoutes, PortRoutes, Route, ServiceRoutes, Target};
 use crate::serve::Conversation;
 use crate::stages::mirror;
-use crate::upstream::{Cluster, ClusterKey, Destinations, NoUpstream};
+use crate::upstream::{Cluster, ClusterKey, Clusters, Destinations, NoUpstream};
+use crate::worker::Followed;
+
+/// What was called, by whom, and where it leads: all that a conversation says to routes.
+#[derive(Clone, Copy)]
+pub(crate) struct Scene<'a> {
+    /// The destinations of the process.
+    pub(crate) clusters: &'a Clusters,
+    /// What was called.
+    pub(crate) destination: &'a Destination,
+    /// The address that was called.
+    pub(crate) original: SocketAddr,
+    /// The workload that calls, where one is known.
+    pub(crate) caller: Option<&'a Workload>,
+    /// The destination that a pod is when it was called itself.
+    pub(crate) pod: &'a OnceLock<Option<Arc<Cluster>>>,
+}
+
+impl<'a> Scene<'a> {
+    /// Of a conversation.
+    fn of(conversation: &'a Conversation) -> Self {
+        Self {
+            clusters: &conversation.worker.shared.clusters,
+            destination: &conversation.destination,
+            original: conversation.original,
+            caller: conversation.caller.as_deref(),
+            pod: &conversation.pod,
+        }
+    }
+}
 
 /// The routes of what was called, as they are when the request begins.
 pub(crate) struct Called<'a> {
-    conversation: &'a Arc<Conversation>,
+    scene: Scene<'a>,
     table: Option<Arc<ServiceRoutes>>,
     destinations: Destinations,
     authentication: Arc<authn::tables::Tables>,
@@ -24,19 +55,23 @@ pub(crate) struct Called<'a> {
 
 impl<'a> Called<'a> {
     /// Looks up the routes of what was called.
-    pub(crate) fn find(conversation: &'a Arc<Conversation>) -> Self {
-        let followed = conversation.worker.shared.followed();
-        let table = conversation.destination.service().and_then(|service| {
+    pub(crate) fn find(conversation: &'a Conversation) -> Self {
+        Self::of(&conversation.worker.shared.followed(), Scene::of(conversation))
+    }
+
+    /// The same as of a moment.
+    pub(crate) fn of(followed: &Followed, scene: Scene<'a>) -> Self {
+        let table = scene.destination.service().and_then(|service| {
             let name = ObjectName::new(service.namespace.clone(), service.name.clone());
             followed.tables().of(&name).cloned()
         });
         let destinations = followed.destinations().clone();
         let authentication = followed.authentication().clone();
-        Self { conversation, table, destinations, authentication }
+        Self { scene, table, destinations, authentication }
     }
 
     /// The routes of the port that was called; none where it is no service.
-    pub(super) fn routes(&self) -> Option<&HttpRoutes> {
+    pub(crate) fn routes(&self) -> Option<&HttpRoutes> {
         self.of_port().map(|it| &it.http)
     }
 
@@ -50,8 +85,8 @@ impl<'a> Called<'a> {
     }
 
     /// Whose tokens are taken of requests for what was called.
-    pub(super) fn authentication(&self) -> Bound<'_> {
-        self.authentication.of(&self.conversation.destination)
+    pub(crate) fn authentication(&self) -> Bound<'_> {
+        self.authentication.of(self.scene.destination)
     }
 
     /// The routes of connections to the port that was called.
@@ -61,8 +96,8 @@ impl<'a> Called<'a> {
 
     /// The routes of the port that was called, as its caller sees them.
     fn of_port(&self) -> Option<&PortRoutes> {
-        let caller = self.conversation.caller.as_ref().map(|it| &**it.namespace());
-        let port = self.conversation.destination.port();
+        let caller = self.scene.caller.map(|it| &**it.namespace());
+        let port = self.scene.destination.port();
         self.table.as_ref().map(|table| table.port_for(port, caller))
     }
 
@@ -71,16 +106,16 @@ impl<'a> Called<'a> {
     /// # Errors
     /// [`NoUpstream::Unknown`] when there is no such service, port or subset.
     pub(crate) fn cluster(&self, target: Option<&Target>) -> Result<Arc<Cluster>, NoUpstream> {
-        let clusters = &self.conversation.worker.shared.clusters;
-        let cluster = match (target, &self.conversation.destination) {
+        let Scene { clusters, destination, original, pod, .. } = self.scene;
+        let cluster = match (target, destination) {
             (Some(target), _) => self.key(target).and_then(|key| clusters.get_of(&self.destinations, &key)),
             (None, Destination::Service { service, port }) => {
                 let service = ObjectName::new(service.namespace.clone(), service.name.clone());
                 clusters.get_of(&self.destinations, &ClusterKey { service, port: *port, subset: None })
             }
             (None, Destination::Workload { workload, .. }) => {
-                let of_pod = || clusters.of_pod(workload, self.conversation.original, Instant::now());
-                self.conversation.pod.get_or_init(of_pod).clone()
+                let of_pod = || clusters.of_pod(workload, original, Instant::now());
+                pod.get_or_init(of_pod).clone()
             }
         };
         cluster.ok_or(NoUpstream::Unknown)
@@ -88,7 +123,7 @@ impl<'a> Called<'a> {
 
     /// The destination that a request's session is with, whatever the weights say; none where it has no session, or that
     /// is with nobody of the route any more.
-    pub(super) fn of_session<'r>(&self, route: &'r Route, headers: &HeaderMap) -> Option<Forward<'r>> {
+    pub(crate) fn of_session<'r>(&self, route: &'r Route, headers: &HeaderMap) -> Option<Forward<'r>> {
         let endpoint = route.session()?.endpoint(headers)?;
         route.forwards().find(|it| self.cluster(Some(it.target)).is_ok_and(|it| it.has(endpoint)))
     }
@@ -100,7 +135,7 @@ impl<'a> Called<'a> {
     }
 
     fn key(&self, target: &Target) -> Option<ClusterKey> {
-        let port = target.port(self.conversation.destination.port());
+        let port = target.port(self.scene.destination.port());
         Some(ClusterKey { service: target.service.clone()?, port, subset: target.subset.clone() })
     }
 }

@@ -4,6 +4,7 @@
 
 use std::net::Ipv6Addr;
 
+use common::snapshot::model::Workload;
 use http::header::{
     CONNECTION, COOKIE, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
     UPGRADE,
@@ -28,7 +29,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Malformed {
+pub(crate) enum Malformed {
     /// Its target is none, or could be read in two ways.
     #[error("target: {0}")]
     Target(#[from] routes::Malformed),
@@ -48,7 +49,7 @@ pub(super) enum Malformed {
 
 impl Malformed {
     /// What it is answered with.
-    pub(super) fn status(self) -> StatusCode {
+    pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::Target(routes::Malformed::TooLong) => StatusCode::URI_TOO_LONG,
             _ => StatusCode::BAD_REQUEST,
@@ -60,11 +61,11 @@ impl Malformed {
 #[derive(Clone)]
 pub(crate) struct Head {
     /// The method.
-    pub(super) method: Method,
+    pub(crate) method: Method,
     /// The version the client speaks.
     pub(super) version: Version,
     /// The headers, cookies in one.
-    pub(super) headers: HeaderMap,
+    pub(crate) headers: HeaderMap,
     /// Who sent it, by the tokens in it; nobody before they were looked at.
     pub(crate) authenticated: Authenticated,
     authority: String,
@@ -79,7 +80,7 @@ impl Head {
     ///
     /// # Errors
     /// [`Malformed`] when it has not one meaning.
-    pub(super) fn read(parts: request::Parts) -> Result<Self, Malformed> {
+    pub(crate) fn read(parts: request::Parts) -> Result<Self, Malformed> {
         let authority = authority(&parts)?;
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         let canonical = routes::canonical_path(target)?;
@@ -93,12 +94,17 @@ impl Head {
     }
 
     /// Where tokens may stand.
-    pub(super) fn carrier(&mut self) -> Carrier<'_> {
+    pub(crate) fn carrier(&mut self) -> Carrier<'_> {
         Carrier { headers: &mut self.headers, query: &mut self.query }
     }
 
     /// What rules look at.
     pub(crate) fn facts<'a>(&'a self, conversation: &'a Conversation) -> RequestFacts<'a> {
+        self.facts_for(conversation.destination.port(), conversation.caller.as_deref())
+    }
+
+    /// The same of a call to a port by a workload.
+    pub(crate) fn facts_for<'a>(&'a self, port: u16, source: Option<&'a Workload>) -> RequestFacts<'a> {
         RequestFacts {
             method: self.method.as_str(),
             scheme: "http",
@@ -106,8 +112,8 @@ impl Head {
             path: &self.path,
             query: self.query.as_deref(),
             headers: &self.headers,
-            port: conversation.destination.port(),
-            source: conversation.caller.as_deref(),
+            port,
+            source,
             claims: self.authenticated.claims(),
         }
     }

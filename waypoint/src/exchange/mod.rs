@@ -5,14 +5,14 @@
 //! is seen whole or not at all.
 
 mod admission;
-mod arrived;
+pub(crate) mod arrived;
 mod attempts;
 mod authorize;
 pub(crate) mod called;
 pub(crate) mod head;
 mod mirror;
 mod observed;
-mod outgoing;
+pub(crate) mod outgoing;
 mod reply;
 mod upgrade;
 
@@ -177,7 +177,8 @@ async fn forward(
     let timeouts = timeouts(rule.map(|rule| &*rule.route), &head.facts(conversation));
     let session = rule.and_then(|rule| rule.route.session());
     let session = session.map(|it| (it, it.endpoint(&head.headers)));
-    let outgoing = path.outgoing(head, conversation).map_err(|why| {
+    let called_by = (conversation.destination.port(), conversation.caller.as_deref());
+    let outgoing = path.outgoing(head, called_by).map_err(|why| {
         tracing::debug!(%why, "a rewrite makes no path");
         record.details(Details::PathNormalizationFailed);
         respond::answer(StatusCode::INTERNAL_SERVER_ERROR, Bytes::new(), is_grpc)
@@ -224,7 +225,7 @@ fn answered(path: &Path<'_>, grant: Option<Grant<'_>>, mut sent: Result<Sent, Ma
 }
 
 /// What becomes of a request before it is sent on.
-enum Onward<'r> {
+pub(crate) enum Onward<'r> {
     /// It asks for permission, and this is the answer.
     Preflight(Made),
     /// It is answered here.
@@ -256,22 +257,29 @@ async fn on_the_way<'r>(
         record.details(Details::FaultAbort);
         return Onward::Answered(fault::aborted(abort, is_grpc));
     }
+    let onward = past_faults(path, rule, facts);
+    match &onward {
+        Onward::Preflight(_) => record.details(Details::Cors),
+        Onward::Answered(_) => record.details(Details::DirectResponse),
+        Onward::Sent(_) => {}
+    }
+    onward
+}
+
+/// What a rule does to a request that no fault has ended. Pure.
+pub(crate) fn past_faults<'r>(path: &Path<'r>, rule: &'r Rule, facts: &RequestFacts<'_>) -> Onward<'r> {
+    let is_grpc = facts.is_grpc();
     let grant = match cors::decide(&rule.route, facts) {
-        Cors::Preflight(answer) => {
-            record.details(Details::Cors);
-            return Onward::Preflight(answer);
-        }
+        Cors::Preflight(answer) => return Onward::Preflight(answer),
         Cors::Granted(grant) => Some(grant),
         Cors::Nothing => None,
     };
-    let made = match rule.route.action() {
+    Onward::Answered(match rule.route.action() {
         HttpAction::Redirect(stated) => redirect::redirected(stated, rule.prefix(), facts),
         HttpAction::Respond(stated) => respond::direct(stated, is_grpc),
         HttpAction::Forward(_) if path.leads_nowhere() => respond::unroutable(is_grpc),
         HttpAction::Forward(_) | HttpAction::Delegate(_) => return Onward::Sent(grant),
-    };
-    record.details(Details::DirectResponse);
-    Onward::Answered(made)
+    })
 }
 
 #[cfg(test)]

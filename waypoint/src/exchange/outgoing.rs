@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use common::snapshot::model::Workload;
 use http::header::{CONNECTION, HOST, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
@@ -9,38 +10,41 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use super::head::Head;
 use crate::payload::Payload;
 use crate::routes::{Forward, Rule};
-use crate::serve::Conversation;
 use crate::stages::retry;
 use crate::stages::transform::{self, Disclosure, NotAPath, Rewritten};
 
 /// What a request falls under, and where it goes.
-pub(super) struct Path<'r> {
+pub(crate) struct Path<'r> {
     /// The rule; none when it goes straight to what was called.
-    pub(super) rule: Option<&'r Rule>,
+    pub(crate) rule: Option<&'r Rule>,
     /// The destination of the rule's route.
-    pub(super) chosen: Option<Forward<'r>>,
+    pub(crate) chosen: Option<Forward<'r>>,
 }
 
 impl<'r> Path<'r> {
     /// Whether the rule's route leads to nobody, or to a backend that is missing.
-    pub(super) fn leads_nowhere(&self) -> bool {
+    pub(crate) fn leads_nowhere(&self) -> bool {
         self.chosen.is_none_or(|chosen| chosen.target.missing.is_some())
     }
 
     /// When it is tried again.
-    pub(super) fn retries(&self) -> Option<retry::Policy<'r>> {
+    pub(crate) fn retries(&self) -> Option<retry::Policy<'r>> {
         retry::policy(match self.rule {
             Some(rule) => retry::Under::Route(rule.route.retries()),
             None => retry::Under::Nothing,
         })
     }
 
-    /// The request as endpoints get it, but for what differs from try to try.
+    /// The request as endpoints get it, but for what differs from try to try. `called` is the port, and by whom.
     ///
     /// # Errors
     /// When a rewrite makes no path.
-    pub(super) fn outgoing(&self, head: Head, conversation: &Conversation) -> Result<Outgoing, NotAPath> {
-        let facts = head.facts(conversation);
+    pub(crate) fn outgoing(
+        &self,
+        head: Head,
+        (port, caller): (u16, Option<&Workload>),
+    ) -> Result<Outgoing, NotAPath> {
+        let facts = head.facts_for(port, caller);
         let (target, authority) = (facts.target(), Arc::<str>::from(facts.authority));
         let rewritten = match (self.rule, &self.chosen) {
             (Some(rule), Some(chosen)) => transform::rewrite(rule, chosen, &facts)?,
@@ -64,13 +68,13 @@ impl<'r> Path<'r> {
 }
 
 /// A request on its way to endpoints.
-pub(super) struct Outgoing {
+pub(crate) struct Outgoing {
     pub(super) method: Method,
     /// The version that the client speaks.
     pub(super) version: Version,
-    pub(super) target: PathAndQuery,
-    pub(super) authority: Arc<str>,
-    pub(super) headers: HeaderMap,
+    pub(crate) target: PathAndQuery,
+    pub(crate) authority: Arc<str>,
+    pub(crate) headers: HeaderMap,
 }
 
 impl Outgoing {

@@ -20,7 +20,7 @@ use crate::serve::pulse::Pulse;
 use crate::worker::Worker;
 
 /// A client's wish for another protocol.
-pub(super) struct Asked {
+pub(crate) struct Asked {
     protocol: HeaderValue,
     client: Waiting,
 }

@@ -23,7 +23,7 @@ const CRATES: &[(&str, Option<&[&str]>)] = &[
 /// The layers of `common`, lowest first. A module uses those of its own line and of the lines before it.
 const LAYERS: [&[&str]; 4] = [
     &["spiffe", "refusal", "wire", "config", "snapshot"],
-    &["authz", "balance", "explain"],
+    &["authz", "balance", "connection", "explain"],
     &["settings", "net", "tls", "lifecycle", "telemetry"],
     &["hbone", "certs", "source", "admin", "manifests"],
 ];

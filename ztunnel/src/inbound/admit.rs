@@ -1,14 +1,12 @@
 //! Whether a connection that arrived for a pod is let in: a pure function of the mesh and the facts.
 //!
-//! The address that is judged is the address that is connected to: both are the [`Admission`]'s. What is behind a
-//! waypoint is reached from that waypoint's identity alone, whatever its policies say; from there on policies see the
-//! waypoint as the caller, as they do with Istio.
+//! The address that is judged is the address that is connected to: both are the [`Admission`]'s. The judgement itself is
+//! `common`'s `connection`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use common::authz::{self, Connection};
-use common::config::ObjectName;
+pub use common::connection::admit::{Admission, judge_for};
 use common::hbone::request::Authority;
 use common::refusal::Refusal;
 use common::settings::PlaintextBehindWaypoint;
@@ -18,19 +16,6 @@ use common::spiffe::Identity;
 
 use crate::flow::{Flow, is_own_port, is_pod_address};
 use crate::pods::Pod;
-
-/// What admitted connection to make inside the pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admission {
-    /// The address of the application.
-    pub target: SocketAddr,
-    /// The address the application is to see.
-    pub client: SocketAddr,
-    /// The verified caller; `None` for plaintext.
-    pub identity: Option<Identity>,
-    /// The waypoint that plaintext is taken to instead of to the application; `None` where it goes straight.
-    pub by_way_of: Option<ObjectName>,
-}
 
 /// Judges a tunnel: `asked` is what the CONNECT names, `flow.original` the address the tunnel came in on.
 ///
@@ -85,40 +70,8 @@ pub fn judge(mesh: &Snapshot, pod: &Pod, admission: &Admission) -> Result<(), Re
     judge_for(mesh, known(mesh, pod)?, admission)
 }
 
-/// The same for a pod that the mesh knows, wherever it runs.
-///
-/// # Errors
-/// The [`Refusal`] that names the waypoint or the policy.
-pub fn judge_for(mesh: &Snapshot, workload: &Workload, admission: &Admission) -> Result<(), Refusal> {
-    let policy = mesh.policy_for(workload);
-    if admission.by_way_of.is_some() {
-        // What the waypoint makes of it comes back as the waypoint's own, and is judged then. All that can be said before
-        // is whether plaintext is taken at all.
-        return authz::plaintext(policy, admission.target.port());
-    }
-    through_waypoint(mesh, workload, admission)?;
-    let connection = Connection {
-        source_identity: admission.identity.as_ref(),
-        source: admission.client,
-        destination: admission.target,
-    };
-    authz::evaluate(policy, &connection)
-}
-
 fn known<'a>(mesh: &'a Snapshot, pod: &Pod) -> Result<&'a Arc<Workload>, Refusal> {
     mesh.workload(&pod.uid).filter(|workload| pod.is(workload)).ok_or(Refusal::UnknownWorkload)
-}
-
-/// That nobody walks round a waypoint. The kubelet of the pod's node may, on the ports that the pod has it probe: it is
-/// in no mesh, and a pod that cannot be probed is taken for dead.
-fn through_waypoint(mesh: &Snapshot, workload: &Workload, admission: &Admission) -> Result<(), Refusal> {
-    let port = admission.target.port();
-    let Err(waypoint) = mesh.came_through(workload, port, admission.identity.as_ref()) else { return Ok(()) };
-    let probes = admission.identity.is_none() && workload.probed.contains(&port);
-    if probes && mesh.is_host_of(workload, admission.client.ip()) {
-        return Ok(());
-    }
-    Err(Refusal::WaypointBypassed(waypoint.to_string().into()))
 }
 
 /// The pod's own address that a CONNECT names. Anything else would make the proxy a way to other places.

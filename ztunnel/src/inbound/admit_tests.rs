@@ -1,3 +1,5 @@
+use common::config::ObjectName;
+
 use super::*;
 use crate::testing::{WAYPOINT_POD, behind_waypoint, flow, mesh, pod};
 

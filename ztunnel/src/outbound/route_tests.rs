@@ -1,3 +1,4 @@
+use common::config::ObjectName;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 

@@ -1,6 +1,9 @@
 //! What was decided about a call, step by step, and by which object of which file.
 //!
-//! Only how an explanation is built up and written down: the steps are told by whoever decides.
+//! Here is how an explanation is built up and written down. The steps of a connection are told in `connection`, by the
+//! functions that decide; those of a request by the waypoint's.
+
+pub mod connection;
 
 use std::fmt::{self, Write as _};
 
@@ -35,6 +38,14 @@ pub struct Step {
     pub says: String,
     /// By what; `None` is a default.
     pub by: Option<By>,
+    /// The same for programs: an object, or null where `says` is all there is.
+    pub facts: Value,
+}
+
+/// Where objects were stated.
+pub trait Origins {
+    /// Where this one was.
+    fn origin(&self, key: &Key) -> Option<&Origin>;
 }
 
 /// What becomes of the call in the end.
@@ -42,6 +53,8 @@ pub struct Step {
 pub enum Verdict {
     /// It reaches a destination.
     Admitted,
+    /// A proxy on the way answers it, with this.
+    Answered(String),
     /// It depends on what is drawn by chance, on the endpoint or on what only another proxy sees; the text says on what.
     Depends(String),
     /// It is refused, for this reason.
@@ -57,7 +70,12 @@ pub struct Explanation {
 impl Explanation {
     /// Adds a step.
     pub fn say(&mut self, subject: &'static str, says: impl Into<String>, by: Option<By>) {
-        self.steps.push(Step { subject, says: says.into(), by });
+        self.tell(subject, says, by, Value::Null);
+    }
+
+    /// Adds a step with its facts.
+    pub fn tell(&mut self, subject: &'static str, says: impl Into<String>, by: Option<By>, facts: Value) {
+        self.steps.push(Step { subject, says: says.into(), by, facts });
     }
 
     /// The steps, first to last.
@@ -69,30 +87,33 @@ impl Explanation {
     pub fn lines(&self, verdict: &Verdict) -> String {
         let width = self.steps.iter().map(|it| it.subject.len()).chain(["verdict".len()]).max().unwrap_or(0);
         let (mut text, mut last) = (String::new(), "");
-        for Step { subject, says, by } in &self.steps {
+        for Step { subject, says, by, facts: _ } in &self.steps {
             let shown = if *subject == last { "" } else { *subject };
             last = subject;
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "{shown:width$}  {says}");
+            let _ = writeln!(text, "{shown:width$}  {}", plain(says));
             if let Some(by) = by {
-                let _ = writeln!(text, "{:width$}    by {by}", "");
+                let _ = writeln!(text, "{:width$}    by {}", "", plain(&by.to_string()));
             }
         }
         let verdict = match verdict {
             Verdict::Admitted => "admitted".to_owned(),
+            Verdict::Answered(with) => format!("answered: {with}"),
             Verdict::Depends(on) => format!("depends: {on}"),
             Verdict::Refused(why) => format!("refused: {why}"),
         };
-        let _ = writeln!(text, "{:width$}  {verdict}", "verdict");
+        let _ = writeln!(text, "{:width$}  {}", "verdict", plain(&verdict));
         text
     }
 
-    /// The same for programs: `steps` with `subject`, `says` and, where an object decided, `object`, `file` and `line`;
-    /// `verdict` with `outcome` and `reason`.
+    /// The same for programs: `steps` with `subject`, `says`, where an object decided `object`, `file` and `line`, and
+    /// where there is more to know `facts`; `verdict` with `outcome` (`admitted`, `answered`, `depends` or `refused`) and
+    /// `reason`.
     pub fn json(&self, verdict: &Verdict) -> Value {
         let steps: Vec<Value> = self.steps.iter().map(step).collect();
         let (outcome, reason) = match verdict {
             Verdict::Admitted => ("admitted", None),
+            Verdict::Answered(with) => ("answered", Some(with)),
             Verdict::Depends(on) => ("depends", Some(on)),
             Verdict::Refused(why) => ("refused", Some(why)),
         };
@@ -100,8 +121,20 @@ impl Explanation {
     }
 }
 
-fn step(Step { subject, says, by }: &Step) -> Value {
+/// What documents and callers wrote must not speak to a terminal.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for it in text.chars() {
+        if it.is_control() { plain.extend(it.escape_default()) } else { plain.push(it) }
+    }
+    plain
+}
+
+fn step(Step { subject, says, by, facts }: &Step) -> Value {
     let mut step = json!({ "subject": subject, "says": says });
+    if !facts.is_null() {
+        step["facts"] = facts.clone();
+    }
     if let Some(by) = by {
         step["object"] = by.key.to_string().into();
         if let Some(origin) = &by.origin {
