@@ -2,8 +2,8 @@
 //!
 //! For commands that look at manifests and serve nothing. What is in force is followed by `source`.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -13,13 +13,15 @@ use crate::config::decode::yaml::{self, MAX_FILE_BYTES};
 use crate::config::decode::{Decoded, Skipped};
 use crate::config::names::Names;
 use crate::config::{Batch, Key, Origin, Rejected, Stated};
-use crate::explain::Origins;
 use crate::explain::connection::Sight;
+use crate::explain::{By, Explanation, Origins};
 use crate::snapshot::{Mesh, MeshSettings, Snapshot};
 use anyhow::{Context as _, ensure};
 
 /// Most files that are looked at.
 pub const MAX_FILES: usize = 200_000;
+/// Most documents of a sort that an explanation names as not read.
+const MAX_TOLD: usize = 5;
 /// Deepest directory below one that is named, with `--recursive`.
 const MAX_DEPTH: usize = 32;
 
@@ -90,6 +92,42 @@ impl Manifests {
 }
 
 impl Manifests {
+    /// Tells what an explanation does not: what could not be read, what nobody acts on, and what was said about objects
+    /// that decided.
+    pub fn beware(&self, told: &mut Explanation) {
+        for rejected in self.rejected.iter().take(MAX_TOLD) {
+            told.say("beware", rejected.to_string(), None);
+        }
+        let ignored = || self.skipped.iter().filter(|it| it.is_of_the_mesh());
+        for skipped in ignored().take(MAX_TOLD) {
+            told.say(
+                "beware",
+                format!("{} at {} is of a kind that is not implemented", skipped.kind, skipped.origin),
+                None,
+            );
+        }
+        for repeated in self.repeated.iter().take(MAX_TOLD) {
+            told.say(
+                "beware",
+                format!("{} at {} was stated before", repeated.resource.key(), repeated.origin),
+                None,
+            );
+        }
+        let most = [self.rejected.len(), ignored().count(), self.repeated.len()];
+        let more: usize = most.iter().map(|it| it.saturating_sub(MAX_TOLD)).sum();
+        if more > 0 {
+            told.say("beware", format!("and {more} more; `waypoint analyze` tells of all"), None);
+        }
+        let decided: BTreeSet<Key> =
+            told.steps().iter().filter_map(|it| Some(it.by.as_ref()?.key.clone())).collect();
+        for stated in self.stated.iter().filter(|it| decided.contains(&it.resource.key())) {
+            for note in stated.resource.notes().iter().take(MAX_TOLD) {
+                let by = By { key: stated.resource.key(), origin: Some(stated.origin.clone()) };
+                told.say("beware", note.to_string(), Some(by));
+            }
+        }
+    }
+
     /// What explanations look at.
     pub fn sight(&self) -> Sight<'_> {
         Sight { mesh: &self.mesh, cluster_domain: &self.settings.cluster_domain, origins: self }

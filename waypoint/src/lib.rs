@@ -12,6 +12,7 @@ pub mod authn;
 pub mod authz;
 pub mod destination;
 pub mod exchange;
+pub mod explain;
 pub mod farewell;
 pub mod flags;
 pub mod gather;

@@ -9,8 +9,12 @@ use waypoint::settings::Settings;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
-    if arguments.by_ref().nth(1).is_some_and(|it| it == "analyze") {
+    let command = arguments.by_ref().nth(1).unwrap_or_default();
+    if command == "analyze" {
         return waypoint::analyze::run(std::iter::once("waypoint analyze".into()).chain(arguments));
+    }
+    if command == "explain" {
+        return waypoint::explain::run(std::iter::once("waypoint explain".into()).chain(arguments));
     }
     match waypoint::app::run(Settings::read()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -19,7 +19,8 @@ const HBONE_PORT: u16 = 15008;
     name = "waypoint",
     version,
     about = "Ebb's namespace proxy: applies what needs HTTP to the services that are bound to it",
-    after_help = "`waypoint analyze PATH...` looks for problems in manifests and serves nothing; see its --help.",
+    after_help = "`waypoint analyze PATH...` looks for problems in manifests, and `waypoint explain` says what becomes of a \
+                  request; neither serves anything. See their --help.",
     next_line_help = true
 )]
 pub struct Settings {

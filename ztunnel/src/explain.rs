@@ -29,13 +29,17 @@ struct Arguments {
     /// Look into directories below, too
     #[arg(long, short = 'R')]
     recursive: bool,
-    /// The pod that connects: its name, its namespace before it where that is not `default`, or its address
+    /// The pod that connects: its name, its namespace before it where that is not `default`; NAMESPACE/sa/ACCOUNT for any
+    /// pod of a service account; or an address
     #[arg(long, value_name = "[NAMESPACE/]POD")]
     from: String,
     /// Where it connects to: a name as the pod would write it, or an address
     #[arg(long, value_name = "HOST:PORT")]
     to: String,
-    /// Write JSON
+    /// How it is written
+    #[arg(long, short, value_enum, default_value_t = Form::Text)]
+    output: Form,
+    /// The same as `--output json`
     #[arg(long)]
     json: bool,
     /// Trust domain of the mesh
@@ -47,6 +51,15 @@ struct Arguments {
     /// DNS domain of the cluster
     #[arg(long, default_value = "cluster.local")]
     cluster_domain: String,
+}
+
+/// In which form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Form {
+    /// Lines for a reader.
+    Text,
+    /// JSON.
+    Json,
 }
 
 /// Runs the command; the arguments begin with its name.
@@ -79,13 +92,13 @@ fn answer(arguments: &Arguments) -> anyhow::Result<String> {
         ..MeshSettings::default()
     };
     let manifests = Manifests::read(&arguments.manifests, arguments.recursive, settings)?;
-    let rejected = manifests.rejected.len();
     let (mut told, verdict) = explain(&manifests, &arguments.from, &arguments.to)?;
-    if rejected > 0 {
-        let documents = if rejected == 1 { "1 document".to_owned() } else { format!("{rejected} documents") };
-        told.say("beware", format!("{documents} rejected; `waypoint analyze` says which and why"), None);
-    }
-    Ok(if arguments.json { format!("{:#}\n", told.json(&verdict)) } else { told.lines(&verdict) })
+    manifests.beware(&mut told);
+    Ok(if arguments.json || arguments.output == Form::Json {
+        format!("{:#}\n", told.json(&verdict))
+    } else {
+        told.lines(&verdict)
+    })
 }
 
 /// Tells what becomes of a connection.

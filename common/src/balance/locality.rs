@@ -293,6 +293,11 @@ impl Plan {
 }
 
 impl Level {
+    /// Its part of the traffic, in percent.
+    pub fn percent(&self) -> u64 {
+        self.percent
+    }
+
     /// The parts of all its endpoints, for the tables of consistent hashing.
     pub fn shares(&self, candidates: &[Candidate<'_>]) -> Vec<Share> {
         let total: f64 = self.groups.iter().map(|it| it.weight).sum();

@@ -78,6 +78,11 @@ impl Explanation {
         self.steps.push(Step { subject, says: says.into(), by, facts });
     }
 
+    /// Adds the steps of another one, all under one subject.
+    pub fn append(&mut self, other: &Self, subject: &'static str) {
+        self.steps.extend(other.steps.iter().cloned().map(|it| Step { subject, ..it }));
+    }
+
     /// The steps, first to last.
     pub fn steps(&self) -> &[Step] {
         &self.steps

@@ -61,6 +61,14 @@ impl Rule {
         &self.stated.issuer
     }
 
+    /// Where its keys are fetched from; `None` where they are stated.
+    pub fn fetched_from(&self) -> Option<&KeySource> {
+        match &self.keys {
+            Keys::Inline(_) => None,
+            Keys::Remote(remote) => Some(remote.source()),
+        }
+    }
+
     /// Whether tokens stay in the requests they came in.
     pub fn forwards(&self) -> bool {
         self.stated.forward
@@ -170,6 +178,11 @@ impl Rules {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+
+    /// Every rule, in the order in which they are asked.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.all.iter()
     }
 
     /// Each place where a token may stand, with the rules it may be of, by their position.

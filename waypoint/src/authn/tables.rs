@@ -126,6 +126,14 @@ impl Tables {
         Bound::Rules(named.unwrap_or(&self.everywhere))
     }
 
+    /// The RequestAuthentication that states a rule, and the rule's position in it.
+    pub(crate) fn stating(&self, rule: &Arc<Rule>) -> Option<(&ObjectName, usize)> {
+        self.compiled.iter().find_map(|(object, it)| {
+            let at = it.rules.iter().position(|it| Arc::ptr_eq(it, rule))?;
+            Some((object, at))
+        })
+    }
+
     /// What is in force, for operators.
     pub fn dump(&self) -> Value {
         let rules = |it: &Compiled| -> Vec<Value> { it.rules.iter().map(|it| it.dump()).collect() };

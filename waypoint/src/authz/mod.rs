@@ -140,7 +140,7 @@ pub struct Effective<'p> {
 }
 
 impl<'p> Effective<'p> {
-    fn sets(&self) -> impl Iterator<Item = &'p PolicySet> + use<'p> {
+    pub(crate) fn sets(&self) -> impl Iterator<Item = &'p PolicySet> + use<'p> {
         self.sets.into_iter().flatten()
     }
 

@@ -118,6 +118,12 @@ impl Policy {
         self.rules.iter().find(|it| it.matches(facts, self.action == PolicyAction::Allow))
     }
 
+    /// Which of its rules is the first that matches.
+    pub(crate) fn matched(&self, facts: &Facts<'_>) -> Option<usize> {
+        let rule = self.matching(facts)?;
+        self.rules.iter().position(|it| std::ptr::eq(it, rule))
+    }
+
     /// The headers it looks at.
     pub(super) fn headers(&self) -> impl Iterator<Item = &HeaderName> {
         self.rules.iter().flat_map(|it| &it.when).filter_map(|it| match it {

@@ -244,7 +244,7 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Vec<HeaderName> {
 
 /// The other protocol that a request asks for, when it asks for one as HTTP/1.1 does, and it is WebSocket: whatever else
 /// is asked for is passed over (RFC 9110, section 7.8). HTTP/2 above all, which would carry requests that nobody here sees.
-pub(super) fn upgrade(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
+pub(crate) fn upgrade(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
     let asks = headers
         .get_all(CONNECTION)
         .iter()

@@ -14,7 +14,7 @@ mod mirror;
 mod observed;
 pub(crate) mod outgoing;
 mod reply;
-mod upgrade;
+pub(crate) mod upgrade;
 
 use std::future::poll_fn;
 use std::pin::pin;

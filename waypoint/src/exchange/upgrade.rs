@@ -43,6 +43,12 @@ impl Drop for Waiting {
     }
 }
 
+/// Says in the headers of a request that another protocol is wished for.
+pub(crate) fn restate(protocol: &HeaderValue, headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocol.clone());
+}
+
 impl Asked {
     /// Takes the wish of a request, if it has one.
     pub(super) fn take(request: &mut Request<Incoming>) -> Option<Self> {
@@ -56,8 +62,7 @@ impl Asked {
 
     /// Says it again to the endpoint.
     pub(super) fn restate(&self, headers: &mut HeaderMap) {
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(UPGRADE, self.protocol.clone());
+        restate(&self.protocol, headers);
     }
 
     /// The endpoint agreed.

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use common::config::ObjectName;
 use common::config::routing::layer4::{ConnectionDestination, ConnectionMatch, TlsMatch};
+use common::config::{Key, ObjectName};
 use common::snapshot::Snapshot;
 use common::snapshot::model::Workload;
 
@@ -50,6 +50,16 @@ impl ConnectionRoute {
     /// The VirtualService that states it, or the route of the Gateway API.
     pub fn stated_by(&self) -> &ObjectName {
         self.stated_by.object()
+    }
+
+    /// The object that states it, and the field.
+    pub(crate) fn stated_at(&self) -> (Key, String) {
+        let field = match (&self.stated_by, self.list) {
+            (Statement::Route(_), _) => "rules",
+            (_, List::Tls) => "tls",
+            (_, List::Tcp) => "tcp",
+        };
+        (self.stated_by.key(), format!("spec.{field}[{}]", self.at))
     }
 
     /// The destinations that get anything, with their weights: all that have one, or the only one there is.

@@ -40,7 +40,8 @@ impl HttpRoutes {
         if self.rules.is_empty() {
             return Found::Service;
         }
-        let found = self.index.first(facts, |at| self.rules[at].stated().is_none_or(|it| holds(it, facts)));
+        let found =
+            self.index.first(facts, |at| self.rules[at].stated().is_none_or(|it| unmet(it, facts).is_none()));
         found.map_or(Found::NoRoute, |at| Found::Rule(&self.rules[at]))
     }
 
@@ -50,24 +51,69 @@ impl HttpRoutes {
     }
 }
 
-/// Whether everything that a match states holds. Its port and gateways were looked at when it was compiled.
-fn holds(stated: &HttpMatch, facts: &RequestFacts<'_>) -> bool {
-    let is = |stated: &Option<StringMatch>, value: &str| stated.as_ref().is_none_or(|it| it.matches(value));
-    is(&stated.path, facts.path)
-        && (!stated.is_grpc || facts.is_grpc())
-        && is(&stated.method, facts.method)
-        && is(&stated.scheme, facts.scheme)
-        && is(&stated.authority, facts.authority)
-        && comes_from(&stated.source_labels, stated.source_namespace.as_deref(), facts.source)
-        && stated.headers.iter().all(|(key, value)| has(key, value, facts))
-        && !stated.without_headers.iter().any(|(key, value)| has_or_lacks(key, value, facts))
-        && stated.query.iter().all(|(name, value)| {
-            let found = facts.parameter(name);
-            match value {
-                ValueMatch::Present => found.is_some(),
-                ValueMatch::Value(value) => found.is_some_and(|it| value.matches(it)),
-            }
-        })
+/// What a match states and a request is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unmet<'m> {
+    /// `uri`.
+    Path(&'m StringMatch),
+    /// A call of gRPC, which GRPCRoutes ask for.
+    Grpc,
+    /// `method`.
+    Method(&'m StringMatch),
+    /// `scheme`.
+    Scheme(&'m StringMatch),
+    /// `authority`.
+    Authority(&'m StringMatch),
+    /// `sourceLabels` or `sourceNamespace`.
+    Source,
+    /// One of `headers`, claims among them.
+    Header(&'m HeaderKey, &'m ValueMatch),
+    /// One of `withoutHeaders`, which the request has.
+    Without(&'m HeaderKey, &'m ValueMatch),
+    /// One of `queryParams`.
+    Parameter(&'m Arc<str>, &'m ValueMatch),
+}
+
+/// The first that does not hold of all that a match states. Its port and gateways were looked at when it was compiled.
+pub(super) fn unmet<'m>(stated: &'m HttpMatch, facts: &RequestFacts<'_>) -> Option<Unmet<'m>> {
+    fn not<'m>(stated: &'m Option<StringMatch>, value: &str) -> Option<&'m StringMatch> {
+        stated.as_ref().filter(|it| !it.matches(value))
+    }
+    if let Some(path) = not(&stated.path, facts.path) {
+        return Some(Unmet::Path(path));
+    }
+    if stated.is_grpc && !facts.is_grpc() {
+        return Some(Unmet::Grpc);
+    }
+    if let Some(method) = not(&stated.method, facts.method) {
+        return Some(Unmet::Method(method));
+    }
+    if let Some(scheme) = not(&stated.scheme, facts.scheme) {
+        return Some(Unmet::Scheme(scheme));
+    }
+    if let Some(authority) = not(&stated.authority, facts.authority) {
+        return Some(Unmet::Authority(authority));
+    }
+    if !comes_from(&stated.source_labels, stated.source_namespace.as_deref(), facts.source) {
+        return Some(Unmet::Source);
+    }
+    if let Some((key, value)) = stated.headers.iter().find(|(key, value)| !has(key, value, facts)) {
+        return Some(Unmet::Header(key, value));
+    }
+    if let Some((key, value)) =
+        stated.without_headers.iter().find(|(key, value)| has_or_lacks(key, value, facts))
+    {
+        return Some(Unmet::Without(key, value));
+    }
+    let differs = |name: &str, value: &ValueMatch| {
+        let found = facts.parameter(name);
+        match value {
+            ValueMatch::Present => found.is_none(),
+            ValueMatch::Value(value) => !found.is_some_and(|it| value.matches(it)),
+        }
+    };
+    let (name, value) = stated.query.iter().find(|(name, value)| differs(name, value))?;
+    Some(Unmet::Parameter(name, value))
 }
 
 /// Whether a header, or a claim of a verified token, is there and one of its values is what is asked for.

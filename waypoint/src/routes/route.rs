@@ -14,11 +14,13 @@ use common::config::routing::request::HttpMatch;
 use common::config::routing::resilience::{Fault, Mirror, Retries};
 use common::config::routing::session::Session;
 use common::config::routing::{Destination, HttpAction, HttpRoute, Share};
-use common::config::{ObjectName, routing};
+use common::config::{Key, ObjectName, routing};
 use common::snapshot::Snapshot;
 use common::snapshot::model::Service;
 
+use super::facts::RequestFacts;
 use super::hosts;
+use super::matching::{self, Unmet};
 use super::statement::{Missing, Statement};
 
 /// A rule for requests in the resource that states it.
@@ -150,6 +152,12 @@ impl Route {
         self.root.as_ref().unwrap_or(&self.own).stated_by.object()
     }
 
+    /// The objects that state it with the field of each: the delegating one first, where there is one.
+    pub(crate) fn stated_at(&self) -> impl Iterator<Item = (Key, String)> {
+        let all = self.root.iter().chain([&self.own]);
+        all.map(|it| (it.stated_by.key(), format!("spec.{}[{}]", it.stated_by.http_field(), it.at)))
+    }
+
     /// The filter that it names and that is not there: its requests must not be sent on.
     pub fn missing_filter(&self) -> Option<&ObjectName> {
         self.own.route().fault_filter.as_ref().filter(|_| self.fault_filter.is_none())
@@ -278,6 +286,20 @@ impl Rule {
             Condition::Root(at) => Some(&self.route.root.as_ref()?.route().matches[*at]),
             Condition::Made(made) => Some(made),
         }
+    }
+
+    /// Which entry of the route's `match` it is, as a field; empty where it is all of them or a merged one.
+    pub(crate) fn entry(&self) -> String {
+        match self.condition {
+            Condition::Own(at) => format!(".{}[{at}]", self.route.own.stated_by.match_field()),
+            Condition::Root(at) => format!(" under match[{at}] of what delegates to it"),
+            Condition::Everything | Condition::Made(_) => String::new(),
+        }
+    }
+
+    /// What it asks for and a request is not; `None` when it takes the request.
+    pub(crate) fn unmet(&self, facts: &RequestFacts<'_>) -> Option<Unmet<'_>> {
+        self.stated().and_then(|it| matching::unmet(it, facts))
     }
 
     /// The prefix that a path begins with, where one is asked for: what `prefixRewrite` and `rewrite.uri` replace.

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use common::config::ObjectName;
 use common::config::gateway::{Backend, GatewayRoute, RouteKind};
 use common::config::routing::layer4::{TcpRoute, TlsRoute};
 use common::config::routing::{Destination, HttpRoute, VirtualService};
+use common::config::{Key, Kind, ObjectName};
 use common::snapshot::Snapshot;
 use common::snapshot::model::Service;
 
@@ -25,6 +25,30 @@ impl Statement {
         match self {
             Self::VirtualService(it) => &it.object,
             Self::Route(it) => &it.object,
+        }
+    }
+
+    pub(super) fn key(&self) -> Key {
+        let kind = match self {
+            Self::VirtualService(_) => Kind::VirtualService,
+            Self::Route(it) => it.kind.kind(),
+        };
+        Key { kind, object: self.object().clone() }
+    }
+
+    /// What the list of its routes of requests is called.
+    pub(super) fn http_field(&self) -> &'static str {
+        match self {
+            Self::VirtualService(_) => "http",
+            Self::Route(_) => "rules",
+        }
+    }
+
+    /// What the list of a route's matches is called.
+    pub(super) fn match_field(&self) -> &'static str {
+        match self {
+            Self::VirtualService(_) => "match",
+            Self::Route(_) => "matches",
         }
     }
 

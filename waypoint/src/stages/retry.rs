@@ -129,6 +129,23 @@ pub enum Verdict {
     Again,
 }
 
+impl<'r> Policy<'r> {
+    /// After what it tries again.
+    pub fn conditions(&self) -> &'r [RetryCondition] {
+        self.conditions
+    }
+
+    /// After which statuses besides.
+    pub fn statuses(&self) -> &'r [StatusCode] {
+        self.statuses
+    }
+
+    /// The longest first wait.
+    pub fn first_backoff(&self) -> Duration {
+        self.backoff
+    }
+}
+
 impl Policy<'_> {
     /// What follows a try, `retries` of them after the first one having been made.
     pub fn judge(&self, outcome: &Outcome<'_>, retries: u32) -> Verdict {

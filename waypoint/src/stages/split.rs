@@ -12,6 +12,15 @@ pub fn choose<'r>(route: &'r Route, rng: &mut impl Rng) -> Option<Forward<'r>> {
     route.forwards().nth(at)
 }
 
+/// Every destination that gets anything, and its part of 1.
+pub fn parts(route: &Route) -> Vec<(Forward<'_>, f64)> {
+    let total: u64 = route.forwards().map(|it| u64::from(it.stated.weight)).sum();
+    match total {
+        0 => route.forwards().next().map(|it| (it, 1.0)).into_iter().collect(),
+        _ => route.forwards().map(|it| (it, f64::from(it.stated.weight) / total as f64)).collect(),
+    }
+}
+
 /// The destination of one connection.
 pub fn choose_for_connection<'r>(route: &'r ConnectionRoute, rng: &mut impl Rng) -> Option<&'r Target> {
     let at = drawn(route.forwards().map(|(weight, _)| weight), rng)?;

@@ -18,6 +18,7 @@ pub mod origins;
 pub mod picker;
 pub mod policy;
 pub mod pool;
+mod prospects;
 mod proxied;
 pub mod rules;
 mod status;
@@ -37,6 +38,8 @@ pub use self::clusters::{Clusters, Destinations, Vantage};
 pub use self::endpoint::{Attempt, EndpointState};
 pub use self::picker::{PickFacts, Picked, Pickers};
 pub use self::policy::EffectivePolicy;
+pub use self::prospects::Prospect;
+pub use self::status::algorithm;
 
 /// A destination that a route can name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -155,7 +155,8 @@ fn dump(cluster: &Cluster) -> serde_json::Value {
     })
 }
 
-fn algorithm(algorithm: &common::config::destination::balance::Algorithm) -> &'static str {
+/// A way of balancing, in the words of a DestinationRule.
+pub fn algorithm(algorithm: &common::config::destination::balance::Algorithm) -> &'static str {
     use common::config::destination::balance::{Algorithm, ConsistentHash, HashTable};
     match algorithm {
         Algorithm::LeastRequest => "LEAST_REQUEST",

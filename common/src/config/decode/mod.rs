@@ -53,6 +53,25 @@ pub struct Skipped {
     pub kind: Arc<str>,
 }
 
+/// API groups of which every object is expected to change what a mesh does.
+const OF_THE_MESH: [&str; 6] = [
+    "networking.istio.io/",
+    "security.istio.io/",
+    "telemetry.istio.io/",
+    "extensions.istio.io/",
+    "install.istio.io/",
+    "gateway.networking.k8s.io/",
+];
+/// One of a group of the mesh that says which Gateways there may be, and nothing of traffic.
+const GATEWAY_CLASS: &str = "GatewayClass";
+
+impl Skipped {
+    /// Whether it was meant to change what the mesh does, of which nothing is in force.
+    pub fn is_of_the_mesh(&self) -> bool {
+        OF_THE_MESH.iter().any(|group| self.kind.starts_with(group)) && !self.kind.ends_with(GATEWAY_CLASS)
+    }
+}
+
 /// All that one file says.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Decoded {

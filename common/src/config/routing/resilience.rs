@@ -1,5 +1,6 @@
 //! Retries, injected faults and mirrors of HTTP routes (Istio `HTTPRetry`, `HTTPFaultInjection`, `HTTPMirrorPolicy`).
 
+use std::fmt;
 use std::time::Duration;
 
 use ::http::StatusCode;
@@ -67,6 +68,13 @@ pub enum RetryCondition {
     GrpcResourceExhausted,
     /// `unavailable`: grpc-status 14.
     GrpcUnavailable,
+}
+
+impl fmt::Display for RetryCondition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = Self::WORDS.into_iter().find(|(_, condition)| condition == self);
+        f.write_str(word.map_or("", |(word, _)| word))
+    }
 }
 
 impl RetryCondition {

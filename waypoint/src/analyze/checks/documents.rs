@@ -9,18 +9,6 @@ use common::config::note::Caveat;
 use super::{Report, View};
 use crate::analyze::finding::{CAVEAT, NEVER_FIRES, NOT_OURS, NOT_READ, REJECTED, TWICE, UNREACHABLE_RULE};
 
-/// API groups of which every object is expected to change what a mesh does.
-const OF_THE_MESH: [&str; 6] = [
-    "networking.istio.io/",
-    "security.istio.io/",
-    "telemetry.istio.io/",
-    "extensions.istio.io/",
-    "install.istio.io/",
-    "gateway.networking.k8s.io/",
-];
-/// One of a group of the mesh that says which Gateways there may be, and nothing of traffic.
-const GATEWAY_CLASS: &str = "GatewayClass";
-
 /// What comes of a document that may be a policy, or may bind something to a waypoint.
 const DENIES: &str = "; where no version was read before, nobody is admitted to what it may concern";
 
@@ -58,8 +46,7 @@ pub(super) fn check(view: &View<'_>, report: &mut Report) {
 fn skipped(all: &[Skipped], report: &mut Report) {
     let mut others: BTreeMap<&Arc<str>, (usize, &Skipped)> = BTreeMap::new();
     for skipped in all {
-        let is_class = skipped.kind.ends_with(GATEWAY_CLASS);
-        if OF_THE_MESH.iter().any(|group| skipped.kind.starts_with(group)) && !is_class {
+        if skipped.is_of_the_mesh() {
             report.tell(NOT_READ, &skipped.origin, &skipped.kind, "of a kind that Ebb does not implement");
         } else {
             others.entry(&skipped.kind).or_insert((0, skipped)).0 += 1;
