@@ -86,7 +86,7 @@ fn verdict(set: &PolicySet) -> Result<u128> {
         destination: [10, 96, 0, 10].into(),
         port: 80,
         server_name: None,
-        http: Some(HttpFacts { request, has_parameters: false, claims: None }),
+        http: Some(HttpFacts { request, reads_twice: false, claims: None }),
     };
     let effective = Effective { unknown: None, sets: [None, Some(set)] };
     ensure!(effective.judge(&facts).is_ok(), "the last policy decides");

@@ -29,7 +29,7 @@ pub mod remote;
 pub mod rules;
 pub mod tables;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod token;
 pub mod verified;
 

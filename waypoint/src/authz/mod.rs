@@ -14,6 +14,7 @@
 //!   provider that it does not know (`-deny-due-to-bad-CUSTOM-action`).
 //! - `policy-parameters`: where a policy looks at paths, one with `;` is refused with 400: some servers take what follows it
 //!   off before they look.
+//! - `policy-escaped-twice`: the same of a path with an escape within an escape (`%2561`), which some servers resolve twice.
 //! - `policy-underscores`: where a policy looks at a header `x-a`, a request with `x_a` is refused with 400, and the other
 //!   way round: some servers take the two for one.
 //! - `policy-host-port`: a host that is asked for without a port is meant at every port, and a dot behind it is passed over.
@@ -77,8 +78,8 @@ pub struct Facts<'a> {
 pub struct HttpFacts<'a> {
     /// Method, authority, canonical path and headers.
     pub request: RequestFacts<'a>,
-    /// A segment of the path has parameters (`;`).
-    pub has_parameters: bool,
+    /// A segment of the path has parameters (`;`), or is escaped twice.
+    pub reads_twice: bool,
     /// The claims of its verified token; `None` where it has none.
     pub claims: Option<&'a Claims>,
 }

@@ -72,8 +72,10 @@ impl PolicySet {
 
     /// That no server can take what policies look at for something else.
     pub(super) fn unambiguous(&self, http: &HttpFacts<'_>) -> Result<(), Denial> {
-        if self.looks_at_paths && http.has_parameters {
-            return Err(Denial::Ambiguous("parameters in a path that policies look at"));
+        if self.looks_at_paths && http.reads_twice {
+            return Err(Denial::Ambiguous(
+                "a path that policies look at has parameters, or is escaped twice",
+            ));
         }
         if self.headers.is_empty() {
             return Ok(());

@@ -138,7 +138,7 @@ impl Standing {
         let conversation = &*self.conversation;
         let http = head.map(|head| HttpFacts {
             request: head.facts(conversation),
-            has_parameters: head.has_parameters,
+            reads_twice: head.reads_twice,
             claims: self.authenticated.claims(),
         });
         Facts {

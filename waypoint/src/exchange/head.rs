@@ -71,8 +71,8 @@ pub(crate) struct Head {
     authority: String,
     path: String,
     query: Option<String>,
-    /// A segment of the path has parameters.
-    pub(crate) has_parameters: bool,
+    /// A segment of the path has parameters, or is escaped twice.
+    pub(crate) reads_twice: bool,
 }
 
 impl Head {
@@ -84,13 +84,13 @@ impl Head {
         let authority = authority(&parts)?;
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         let canonical = routes::canonical_path(target)?;
-        let has_parameters = canonical.has_parameters;
+        let reads_twice = canonical.reads_twice;
         let (path, query) = (canonical.path.into_owned(), canonical.query.map(str::to_owned));
         let request::Parts { method, version, mut headers, .. } = parts;
         join_cookies(&mut headers);
         let version = if version == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 };
         let authenticated = Authenticated::default();
-        Ok(Self { method, version, headers, authenticated, authority, path, query, has_parameters })
+        Ok(Self { method, version, headers, authenticated, authority, path, query, reads_twice })
     }
 
     /// Where tokens may stand.

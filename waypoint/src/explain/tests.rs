@@ -1,2 +1,280 @@
+//! The labs' manifests in, explanations out.
+
+use std::fs;
+use std::path::Path;
+
+use common::config::decode::{Decoded, yaml};
+use common::config::names::Names;
+
+use super::*;
+
+/// A pod of everything in the labs that matters here.
+fn pods() -> String {
+    let pod = |name: &str, account: &str, address: &str, labels: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: market, uid: {name}, labels: {{{labels}}}}}\n\
+             spec: {{nodeName: node-1, serviceAccountName: {account}}}\n\
+             status: {{phase: Running, podIPs: [{{ip: {address}}}], conditions: [{{type: Ready, status: 'True'}}]}}\n"
+        )
+    };
+    [
+        pod("waypoint-1", "waypoint", "10.1.0.9", "gateway.networking.k8s.io/gateway-name: waypoint"),
+        pod("client-1", "client", "10.1.0.7", "app: client"),
+        pod("customers-v1-1", "customers", "10.1.0.3", "app: customers, version: v1"),
+        pod("customers-v2-1", "customers", "10.1.0.4", "app: customers, version: v2"),
+        pod("ratings-1", "ratings", "10.1.0.5", "app: ratings, version: v1"),
+        pod("slow-1", "slow", "10.1.0.6", "app: slow, version: v1"),
+        pod("flaky-1", "flaky", "10.1.0.8", "app: flaky, version: v1"),
+    ]
+    .concat()
+}
+
+fn examples() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/traffic")
+}
+
+/// The labs' services with one file of routes, and more.
+fn lab(routes: &str, more: &str) -> Manifests {
+    let (mut names, mut all) = (Names::default(), Decoded::default());
+    let mut take = |file: &str, text: &str| {
+        let decoded = yaml::decode(&file.into(), text.as_bytes(), &mut names);
+        all.stated.extend(decoded.stated);
+        all.rejected.extend(decoded.rejected);
+        all.skipped.extend(decoded.skipped);
+    };
+    let is_base = |name: &str| name.starts_with(|it: char| it.is_ascii_digit());
+    let mut files: Vec<_> =
+        fs::read_dir(examples()).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+    files.sort();
+    for name in files.iter().filter(|it| is_base(it) || **it == format!("lab-{routes}.yaml")) {
+        take(name, &fs::read_to_string(examples().join(name)).unwrap());
+    }
+    take("pods.yaml", &pods());
+    take("more.yaml", more);
+    Manifests::of(all, MeshSettings::default(), 1)
+}
+
+fn asked(path: &str, headers: &[(&str, &str)]) -> Asked {
+    let headers = headers.iter().map(|(name, it)| ((*name).to_owned(), (*it).to_owned())).collect();
+    Asked { method: "GET".to_owned(), path: path.to_owned(), headers, server_name: None }
+}
+
+fn told(manifests: &Manifests, to: &str, asked: &Asked) -> (String, Verdict) {
+    let (mut told, verdict) = explain(manifests, ("market/client-1", to), asked).unwrap();
+    manifests.beware(&mut told);
+    (told.lines(&verdict), verdict)
+}
+
+/// What is said in the end.
+fn ends(text: &str) -> &str {
+    text.lines().last().and_then(|it| it.strip_prefix("verdict")).unwrap_or_default().trim()
+}
+
+/// A lab, what is called with which path and headers, what has to be told, and the verdict.
+type Case = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+    &'static [&'static str],
+    &'static str,
+);
+
+const CASES: &[Case] = &[
+    (
+        "canary",
+        "customers",
+        "/",
+        &[],
+        &[
+            "90 % to customers.market.svc.cluster.local:80 subset v1",
+            "by DestinationRule market/customers at lab-canary.yaml:2",
+            "by VirtualService market/customers at lab-canary.yaml:13",
+            "10 % to",
+            "10.1.0.4:8080, pod customers-v2-1",
+            "by Namespace market at 10-namespace.yaml:2",
+            "at the node",
+        ],
+        "admitted",
+    ),
+    (
+        "headers",
+        "customers",
+        "/",
+        &[("user", "debug")],
+        &["spec.http[0].match[0] \"headers-debug\" takes it: header user \"debug\"", "subset v2"],
+        "admitted",
+    ),
+    (
+        "headers",
+        "customers",
+        "/",
+        &[("user", "me")],
+        &["does not take it: header user is not \"debug\"", "\"headers-others\" takes it"],
+        "admitted",
+    ),
+    (
+        "user-agent",
+        "customers",
+        "/",
+        &[("user-agent", "Firefox/1")],
+        &["regex \".*Firefox/[0-9]+.*\"", "subset v2"],
+        "admitted",
+    ),
+    (
+        "rewrite",
+        "customers.market",
+        "/legacy/x?y",
+        &[],
+        &[
+            "customers.market/legacy/x?y becomes customers.market/api/x?y",
+            "x-envoy-original-path: /legacy/x?y",
+        ],
+        "admitted",
+    ),
+    (
+        "redirect",
+        "customers",
+        "/old-prices",
+        &[],
+        &["spec.http[0].match[0] \"redirect-moved\" takes it"],
+        "answered: 301 to http://customers/prices",
+    ),
+    ("delay", "ratings", "/", &[], &["fault        50 % are delayed by 400ms"], "admitted"),
+    (
+        "abort",
+        "ratings",
+        "/",
+        &[],
+        &["50 % are answered 418"],
+        "depends: 50 % are answered 418: fault filter abort; of all others: admitted",
+    ),
+    (
+        "gateway",
+        "customers",
+        "/",
+        &[],
+        &[
+            "by HTTPRoute market/customers at lab-gateway.yaml:30",
+            "90 % to customers-v1.market.svc.cluster.local:80",
+        ],
+        "depends: 20 % are answered 418",
+    ),
+    ("timeout", "slow", "/", &[], &["timeout      1s"], "admitted"),
+    ("retries", "flaky", "/", &[], &["timeout      none, 2s each try", "up to 3 after 5xx"], "admitted"),
+    ("mirror", "customers", "/", &[], &["100 % are copied to audit.market.svc.cluster.local:80"], "admitted"),
+    ("breaker", "ratings", "/", &[], &["at most 1 connections, 1 waiting requests"], "admitted"),
+    ("sticky", "customers", "/", &[], &["RING_HASH", "of all hashes"], "admitted"),
+    ("", "customers", "/", &[], &["none is stated: to what was called", "50 %"], "admitted"),
+    ("", "fragile", "/", &[], &["none that is ready"], "refused: 503: no healthy upstream"),
+    ("", "customers", "/a//b", &[], &["cannot be read in one way"], "refused: 400"),
+];
+
 #[test]
-fn placeholder() {}
+fn every_lab_is_told_by_file_and_line() {
+    for (routes, host, path, headers, expected, verdict) in CASES {
+        let manifests = lab(routes, "");
+        let (text, _) = told(&manifests, &format!("{host}:80"), &asked(path, headers));
+        for line in *expected {
+            assert!(text.contains(line), "{routes}: {line:?} is missing\n{text}");
+        }
+        assert!(ends(&text).starts_with(verdict), "{routes}: {verdict:?}\n{text}");
+    }
+}
+
+const DENY: &str = "apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no-secrets, namespace: market}
+spec:
+  targetRefs: [{kind: Service, group: '', name: customers}]
+  action: DENY
+  rules:
+    - to: [{operation: {methods: [POST]}}]
+    - to: [{operation: {paths: ['/secret/*']}}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: get-only, namespace: market}
+spec:
+  targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: waypoint}]
+  rules: [{to: [{operation: {methods: [GET]}}]}]
+";
+
+#[test]
+fn each_policy_is_told_with_the_rule_that_matched() {
+    let manifests = lab("canary", DENY);
+    let (text, _) = told(&manifests, "customers:80", &asked("/secret/1", &[]));
+    assert!(text.contains("DENY market/no-secrets: spec.rules[1] matches"), "{text}");
+    assert!(text.contains("by AuthorizationPolicy market/no-secrets at more.yaml:1"), "{text}");
+    assert!(text.contains("ALLOW market/get-only: spec.rules[0] matches"), "{text}");
+    assert_eq!(ends(&text), "refused: 403: denied by ns[market]-policy[no-secrets]-rule[1]", "{text}");
+    let (text, verdict) = told(&manifests, "customers:80", &asked("/", &[]));
+    assert_eq!(verdict, Verdict::Admitted, "{text}");
+    assert!(text.contains("DENY market/no-secrets: no rule matches"), "{text}");
+    let (text, verdict) =
+        told(&manifests, "ratings:80", &Asked { method: "PUT".to_owned(), ..asked("/", &[]) });
+    assert!(matches!(&verdict, Verdict::Refused(why) if why.contains("403: allow policies exist")), "{text}");
+    assert!(!text.contains("no-secrets"), "{text}");
+}
+
+#[test]
+fn a_policy_of_the_pods_that_does_not_let_the_waypoint_in_is_told() {
+    let only = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: only-client, namespace: market}\n\
+                spec: {selector: {matchLabels: {app: customers}}, rules: [{from: [{source: {principals: ['*/sa/client']}}]}]}\n";
+    let (text, verdict) = told(&lab("canary", only), "customers:80", &asked("/", &[]));
+    assert!(matches!(&verdict, Verdict::Refused(why) if why.contains("refuses the waypoint")), "{text}");
+    assert!(text.contains("ALLOW market/only-client: does not match"), "{text}");
+}
+
+#[test]
+fn without_a_waypoint_the_connection_is_told_and_why_there_is_none() {
+    let own = "apiVersion: v1\nkind: Service\nmetadata: {name: bare, namespace: market, labels: {istio.io/use-waypoint: none}}\n\
+               spec: {clusterIP: 10.96.9.9, selector: {app: ratings}, ports: [{name: http, port: 80, targetPort: 8080}]}\n";
+    let (text, verdict) = told(&lab("canary", own), "bare:80", &asked("/", &[]));
+    // Its pods are reached through another service's waypoint too, and so is the port open to all.
+    assert_eq!(verdict, Verdict::Admitted, "{text}");
+    assert!(text.contains("no waypoint: istio.io/use-waypoint is none"), "{text}");
+    assert!(text.contains("by Service market/bare at more.yaml:1"), "{text}");
+    assert!(text.contains("10.1.0.5:8080, pod ratings-1, through a tunnel by mutual TLS"), "{text}");
+    assert!(!text.contains("request "), "{text}");
+}
+
+#[test]
+fn a_connection_by_tls_is_told_by_its_server_name() {
+    let tls = "apiVersion: v1\nkind: Service\nmetadata: {name: vault, namespace: market}\n\
+               spec: {clusterIP: 10.96.9.8, selector: {app: ratings}, ports: [{name: tls, port: 443, targetPort: 8443}]}\n---\n\
+               apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: vault, namespace: market}\n\
+               spec: {hosts: [vault, a.example], tls: [{match: [{sniHosts: [a.example]}], route: [{destination: {host: slow, port: {number: 80}}}]}]}\n";
+    let manifests = lab("", tls);
+    let named = |name: &str| Asked { server_name: Some(name.to_owned()), ..asked("/", &[]) };
+    let (text, verdict) = told(&manifests, "vault:443", &named("a.example"));
+    assert_eq!(verdict, Verdict::Admitted, "{text}");
+    assert!(text.contains("spec.tls[0] takes it") && text.contains("pod slow-1"), "{text}");
+    let (text, _) = told(&manifests, "vault:443", &named("b.example"));
+    assert!(text.contains("none takes it: to what was called") && text.contains("10.1.0.5:8443"), "{text}");
+}
+
+#[test]
+fn keys_that_are_not_fetched_leave_it_open() {
+    let fetched = "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: tokens, namespace: market}\n\
+                   spec: {targetRefs: [{kind: Service, group: '', name: customers}], jwtRules: [{issuer: me, jwksUri: 'https://keys.example/'}]}\n";
+    let manifests = lab("canary", fetched);
+    let claims = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImsifQ.eyJpc3MiOiJtZSIsInN1YiI6InlvdSJ9.c2ln";
+    let (text, verdict) =
+        told(&manifests, "customers:80", &asked("/", &[("authorization", &format!("Bearer {claims}"))]));
+    assert!(matches!(verdict, Verdict::Depends(_)), "{text}");
+    assert!(text.contains("https://keys.example/"), "{text}");
+    assert!(text.contains("by RequestAuthentication market/tokens at more.yaml:1"), "{text}");
+    let (text, verdict) = told(&manifests, "customers:80", &asked("/", &[]));
+    assert_eq!(verdict, Verdict::Admitted, "{text}");
+    assert!(text.contains("the request has none"), "{text}");
+}
+
+#[test]
+fn what_is_not_acted_on_is_named() {
+    let more = "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {name: f, namespace: market}\nspec: {}\n---\n\
+                apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: bad, namespace: market}\nspec: {host: [x]}\n";
+    let (text, _) = told(&lab("canary", more), "customers:80", &asked("/", &[]));
+    assert!(text.contains("more.yaml:9: VirtualService market/bad"), "{text}");
+    assert!(text.contains("networking.istio.io/v1alpha3 EnvoyFilter at more.yaml:1 is of a kind"), "{text}");
+}

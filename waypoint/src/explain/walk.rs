@@ -107,11 +107,8 @@ impl Walk<'_> {
             return verdict;
         }
         let (before, http) = (head.headers.clone(), self.facts(&head, destination));
-        let http = HttpFacts {
-            request: http,
-            has_parameters: head.has_parameters,
-            claims: head.authenticated.claims(),
-        };
+        let http =
+            HttpFacts { request: http, reads_twice: head.reads_twice, claims: head.authenticated.claims() };
         if let Err(verdict) = self.admit(Some(http), None, destination, teller) {
             return verdict;
         }
@@ -223,13 +220,11 @@ impl Walk<'_> {
             }
             Ok(())
         });
-        match told {
-            0 => teller.told.say("policy", "no AuthorizationPolicy is attached for this waypoint", None),
-            MAX_POLICIES.. => {
-                let more = told - MAX_POLICIES;
-                teller.told.say("policy", format!("and {more} more, which are asked as well"), None);
-            }
-            _ => {}
+        if told == 0 {
+            teller.told.say("policy", "no AuthorizationPolicy is attached for this waypoint", None);
+        }
+        if let Some(more @ 1..) = told.checked_sub(MAX_POLICIES) {
+            teller.told.say("policy", format!("and {more} more, which are asked as well"), None);
         }
         let judged = policed.each(&mut |effective, port| effective.judge(&Facts { port, ..facts }));
         judged.map_err(|denial| {

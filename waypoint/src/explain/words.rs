@@ -16,7 +16,7 @@ pub(super) fn string(stated: &StringMatch) -> String {
         StringMatch::ExactIgnoringCase(text) => format!("{text:?} in any case"),
         StringMatch::Prefix(text) => format!("prefix {text:?}"),
         StringMatch::PrefixIgnoringCase(text) => format!("prefix {text:?} in any case"),
-        StringMatch::Segments(text) => format!("path prefix {:?}", if text.is_empty() { "/" } else { text }),
+        StringMatch::Segments(text) => format!("segments {:?}", if text.is_empty() { "/" } else { text }),
         StringMatch::Regex(pattern) => format!("regex {:?}", pattern.source()),
     }
 }

@@ -17,9 +17,9 @@ pub struct Canonical<'a> {
     pub path: Cow<'a, str>,
     /// What follows `?`, if there is one.
     pub query: Option<&'a str>,
-    /// A segment has parameters (`;`), which some servers take off before they look at the path: whoever admits by path
-    /// may want to refuse it.
-    pub has_parameters: bool,
+    /// Some servers read more in it: a segment has parameters (`;`), which they take off before they look at the path, or
+    /// is escaped twice (`%2561`), which they resolve once more. Whoever admits by path may want to refuse it.
+    pub reads_twice: bool,
 }
 
 /// Why a target is refused: with 414 when it is too long, else 400.
@@ -76,14 +76,14 @@ pub fn canonical_path(target: &str) -> Result<Canonical<'_>, Malformed> {
         return Err(Malformed::Character);
     }
     if path == "*" {
-        return Ok(Canonical { path: path.into(), query, has_parameters: false });
+        return Ok(Canonical { path: path.into(), query, reads_twice: false });
     }
     if !path.starts_with('/') {
         return Err(Malformed::NotAPath);
     }
     let path = normalised(path)?;
-    let has_parameters = check_segments(&path)?;
-    Ok(Canonical { path, query, has_parameters })
+    let reads_twice = check_segments(&path)? || is_escaped_twice(&path);
+    Ok(Canonical { path, query, reads_twice })
 }
 
 /// Escapes in one form. For the paths of rules too, which may be parts of one.
@@ -171,6 +171,13 @@ const PLAIN: [bool; 256] = {
     }
     plain
 };
+
+/// Whether an escape stands for a `%` with which another one begins.
+fn is_escaped_twice(path: &str) -> bool {
+    let is_digit = |it: &u8| it.is_ascii_hexdigit();
+    let inner = path.match_indices("%25").filter_map(|(at, escape)| path.as_bytes().get(at + escape.len()..));
+    inner.filter_map(|it| it.first_chunk::<2>()).any(|it| it.iter().all(is_digit))
+}
 
 /// Whether a segment has parameters.
 fn check_segments(path: &str) -> Result<bool, Malformed> {
@@ -269,7 +276,7 @@ mod tests {
     #[test]
     fn parameters_of_a_segment_are_told() {
         for (sent, expected) in [("/a;b=1/c", true), ("/a/b;", true), ("/a%3bb", false), ("/a?b;c", false)] {
-            assert_eq!(canonical_path(sent).unwrap().has_parameters, expected, "{sent}");
+            assert_eq!(canonical_path(sent).unwrap().reads_twice, expected, "{sent}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! How long clients may take, with time that only passes when nothing else happens.
 
+mod frames;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};

@@ -3,7 +3,7 @@
 mod binding;
 mod carrying;
 mod remembering;
-mod signer;
+pub(crate) mod signer;
 mod verifying;
 
 use std::sync::{Arc, Mutex};

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::super::token::Algorithm;
 
 /// Somebody who signs tokens.
-pub(super) struct Signer {
+pub(crate) struct Signer {
     pub(super) algorithm: Algorithm,
     key: Key,
 }
@@ -32,7 +32,7 @@ pub(super) static SIGNERS: LazyLock<Vec<Signer>> =
     LazyLock::new(|| Algorithm::ALL.into_iter().map(Signer::new).collect());
 
 /// The one that tests use when any will do.
-pub(super) fn signer() -> &'static Signer {
+pub(crate) fn signer() -> &'static Signer {
     by(Algorithm::Es256)
 }
 
@@ -84,7 +84,7 @@ impl Signer {
     }
 
     /// A JWKS of its key alone, which has this id.
-    pub(super) fn jwks(&self, id: &str) -> String {
+    pub(crate) fn jwks(&self, id: &str) -> String {
         json!({ "keys": [self.jwk(json!({ "kid": id }))] }).to_string()
     }
 
@@ -95,7 +95,7 @@ impl Signer {
     }
 
     /// A token with its own `alg`.
-    pub(super) fn token(&self, id: &str, claims: &Value) -> String {
+    pub(crate) fn token(&self, id: &str, claims: &Value) -> String {
         self.sign(&json!({ "alg": self.algorithm.name(), "kid": id }), &claims.to_string())
     }
 

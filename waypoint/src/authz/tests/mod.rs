@@ -2,6 +2,7 @@
 
 mod attachment;
 mod fields;
+mod forms;
 mod order;
 mod paths;
 mod random;
@@ -140,8 +141,8 @@ impl Asking {
             source: self.caller.as_deref(),
             claims: None,
         };
-        let has_parameters = canonical.has_parameters;
-        let http = HttpFacts { request, has_parameters, claims: self.claims.as_ref() };
+        let reads_twice = canonical.reads_twice;
+        let http = HttpFacts { request, reads_twice, claims: self.claims.as_ref() };
         Ok(ask(&Facts {
             identity: self.identity.as_ref(),
             caller: self.caller.as_deref(),

@@ -1,5 +1,6 @@
 //! Requests through everything.
 
+mod explained;
 mod rig;
 
 use bytes::Bytes;

@@ -25,7 +25,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -37,9 +37,10 @@ use crate::destination::Destination;
 use crate::exchange;
 use crate::record::Ledger;
 use crate::routes::tests::{Desk, view};
-use crate::serve::Conversation;
 use crate::serve::pulse::Pulse;
+use crate::serve::{Conversation, REQUEST_HEAD_DEADLINE};
 use crate::settings::Settings;
+use crate::strict::StrictIo;
 use crate::upstream::connection::Sender;
 use crate::upstream::pool::{Connections, PoolKey, Pooled};
 use crate::upstream::transport::{Connector, Myself};
@@ -106,7 +107,7 @@ impl Rig {
                 local: "10.0.9.9:15008".parse().unwrap(),
             }),
             proved: true,
-            caller: None,
+            caller: desk.now.workload_at(client.ip()).cloned(),
             client,
             baggage: None,
             destination: Destination::Service { service, port: 80 },
@@ -121,6 +122,18 @@ impl Rig {
     /// A client's connection of HTTP/1.1 to the waypoint.
     pub(super) fn client(&self) -> DuplexStream {
         let (near, far) = duplex(64 * 1024);
+        self.serve(far);
+        near
+    }
+
+    /// The same, past the strict reader.
+    pub(super) fn strict_client(&self) -> DuplexStream {
+        let (near, far) = duplex(64 * 1024);
+        self.serve(StrictIo::new(far, REQUEST_HEAD_DEADLINE, Arc::default()));
+        near
+    }
+
+    fn serve(&self, far: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let (conversation, pulse) =
             (self.conversation.clone(), Arc::new(Pulse::of_connection(self.conversation.worker.stream_idle)));
         let of_requests = pulse.clone();
@@ -136,7 +149,6 @@ impl Rig {
             let mut connection = Box::pin(connection);
             let _ = pulse.bound(connection.as_mut()).await;
         });
-        near
     }
 
     /// Pod `n` listens, and `answer`s the requests of one connection.

@@ -1,0 +1,115 @@
+//! `waypoint explain` as a shell sees it: what it prints where, and how it ends.
+
+use std::fs;
+use std::io;
+use std::process::{Command, Output};
+
+const MESH: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient, istio.io/use-waypoint: gate}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: gate, namespace: shop}
+spec:
+  gatewayClassName: ebb-waypoint
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: gate-1, namespace: shop, uid: g, labels: {gateway.networking.k8s.io/gateway-name: gate}}
+spec: {nodeName: n, serviceAccountName: gate}
+status: {phase: Running, podIPs: [{ip: 10.0.0.9}], conditions: [{type: Ready, status: 'True'}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web-1, namespace: shop, uid: w, labels: {app: web}}
+spec: {nodeName: n, serviceAccountName: web}
+status: {phase: Running, podIPs: [{ip: 10.0.0.1}], conditions: [{type: Ready, status: 'True'}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.96.0.1, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: shop}
+spec: {hosts: [web], http: [{match: [{headers: {x-go: {exact: away}}}], redirect: {uri: /away}}, {route: [{destination: {host: web}}]}]}
+";
+
+fn explain(text: &str, arguments: &[&str]) -> io::Result<Output> {
+    let directory = tempfile::tempdir()?;
+    fs::write(directory.path().join("mesh.yaml"), text)?;
+    Command::new(env!("CARGO_BIN_EXE_waypoint"))
+        .current_dir(directory.path())
+        .args(["explain", "--manifests", ".", "--from"])
+        .args(arguments)
+        .output()
+}
+
+#[test]
+fn a_request_is_told_on_standard_output_and_everything_wrong_on_the_other() -> io::Result<()> {
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["shop/web-1", "--to", "web:80"], 0, "verdict      admitted"),
+        (&["shop/web-1", "--to", "web:80", "-H", "x-go: away"], 0, "answered: 301 to http://web/away"),
+        (
+            &["shop/sa/web", "--to", "web.shop:80", "--method", "POST", "--path", "/x?y"],
+            0,
+            "POST web.shop/x?y",
+        ),
+        (&["10.0.0.1", "--to", "10.96.0.1:80"], 0, "at ./mesh.yaml:33"),
+        (&["shop/web-2", "--to", "web:80"], 65, "no pod shop/web-2 is stated"),
+        (&["shop/web", "--to", "web:80"], 65, "did you mean shop/web-1?"),
+        (&["web-1", "--to", "web:80"], 65, "did you mean shop/web-1?"),
+        (&["shop/sa/nobody", "--to", "web:80"], 65, "no pod of the service account shop/nobody"),
+        (&["shop/web-1", "--to", "web:http"], 65, "\"http\" is no port"),
+        (&["shop/web-1", "--to", "web:0"], 65, "\"0\" is no port"),
+        (&["shop/web-1", "--to", "web"], 65, "no HOST:PORT"),
+        (&["shop/web-1", "--to", "wob:80"], 65, "no service wob is stated"),
+        (&["shop/web-1", "--to", "web:80", "-H", "nonsense"], 64, "name: value"),
+        (&["shop/web-1", "--to", "web:80", "-o", "xml"], 64, "xml"),
+        (&["shop/web-1"], 64, "--to"),
+    ];
+    for (arguments, code, expected) in cases {
+        let output = explain(MESH, arguments)?;
+        assert_eq!(output.status.code(), Some(*code), "{arguments:?}: {output:?}");
+        let (said, silent) =
+            if *code == 0 { (&output.stdout, &output.stderr) } else { (&output.stderr, &output.stdout) };
+        let text = String::from_utf8_lossy(said);
+        assert!(text.contains(expected), "{arguments:?}: {text}");
+        assert!(silent.is_empty(), "{arguments:?}: {output:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn manifests_that_cannot_be_read_are_named() -> io::Result<()> {
+    let output = Command::new(env!("CARGO_BIN_EXE_waypoint"))
+        .args(["explain", "--manifests", "/nowhere/at/all", "--from", "a/b", "--to", "c:80"])
+        .output()?;
+    assert_eq!(output.status.code(), Some(65));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere/at/all"), "{output:?}");
+    let broken = format!("{MESH}---\napiVersion: v1\nkind: Service\nmetadata: [");
+    let output = explain(&broken, &["shop/web-1", "--to", "web:80"])?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("beware") && text.contains("mesh.yaml:"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn json_has_the_steps_with_what_decided_each_and_the_verdict() -> io::Result<()> {
+    let output = explain(MESH, &["shop/web-1", "--to", "web:80", "-o", "json", "-H", "x-go: away"])?;
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(told["verdict"]["outcome"], "answered");
+    let steps = told["steps"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let of = |subject: &str| steps.iter().find(|it| it["subject"] == subject).cloned().unwrap_or_default();
+    let route = steps.iter().rfind(|it| it["subject"] == "route").cloned().unwrap_or_default();
+    assert_eq!(route["object"], "VirtualService shop/web");
+    assert_eq!((&route["file"], &route["line"]), (&"./mesh.yaml".into(), &33.into()));
+    assert_eq!(route["facts"]["field"], "spec.http[0].match[0]");
+    assert_eq!(of("waypoint")["facts"]["gateway"], "shop/gate");
+    assert_eq!(of("redirect")["facts"]["status"], 301);
+    Ok(())
+}
