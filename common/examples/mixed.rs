@@ -23,7 +23,7 @@ fn main() -> Result<()> {
     let (mut written, mut number) = (0, 0);
     while written < objects {
         let namespace = number / PER_NAMESPACE;
-        if number % PER_NAMESPACE == 0 {
+        if number.is_multiple_of(PER_NAMESPACE) {
             written += write(&directory, &format!("{namespace:04}-namespace.yaml"), &shared(namespace))?;
         }
         written +=
@@ -77,7 +77,7 @@ fn service(namespace: usize, number: usize) -> String {
             number % 50
         );
     }
-    if number % 4 == 0 {
+    if number.is_multiple_of(4) {
         text.push_str(&more(&of, &name, number));
     }
     text

@@ -4,7 +4,7 @@
 //! is in the root namespace, a Service or a ServiceEntry. One that cannot be read binds whatever it may have been meant for:
 //! there no request is let through.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use common::config::security::TargetRef;
@@ -93,18 +93,22 @@ impl Tables {
                 (stated.object.clone(), compiled)
             })
             .collect();
-        let rules = |targets: &dyn Fn(&Compiled) -> bool| {
-            let all = compiled.values().filter(|it| targets(it)).flat_map(|it| it.rules.iter().cloned());
+        // In the order of their names, by position: what a target is bound by is put together without asking all of them.
+        let all: Vec<&Compiled> = compiled.values().collect();
+        let rules = |of: &BTreeSet<usize>| {
+            let all = of.iter().filter_map(|at| all.get(*at)).flat_map(|it| it.rules.iter().cloned());
             Arc::new(Rules::new(all.collect()))
         };
-        let is_wide = |it: &Compiled| self.is_wide(&it.stated, mesh);
-        let mut named = HashMap::new();
-        for target in compiled.values().flat_map(|it| targets_of(&it.stated)) {
-            let binds = |it: &Compiled| is_wide(it) || targets_of(&it.stated).any(|it| it == target);
-            let made = rules(&binds);
-            named.insert(target, made);
+        let is_wide = |at: &usize| all.get(*at).is_some_and(|it| self.is_wide(&it.stated, mesh));
+        let wide: BTreeSet<usize> = (0..all.len()).filter(is_wide).collect();
+        let mut bound: HashMap<Target, BTreeSet<usize>> = HashMap::new();
+        for (at, it) in all.iter().enumerate() {
+            for target in targets_of(&it.stated) {
+                bound.entry(target).or_insert_with(|| wide.clone()).insert(at);
+            }
         }
-        let everywhere = rules(&is_wide);
+        let named = bound.into_iter().map(|(target, of)| (target, rules(&of))).collect();
+        let everywhere = rules(&wide);
         Arc::new(Self { gateway: self.gateway.clone(), compiled, everywhere, named, unknown })
     }
 
