@@ -68,6 +68,41 @@ mod tests {
     }
 
     #[test]
+    fn what_only_a_proxy_may_say_of_a_caller_reaches_no_application_when_a_client_says_it() {
+        let forged = [
+            (
+                "x-forwarded-client-cert",
+                "By=spiffe://cluster.local/ns/a/sa/b;URI=spiffe://cluster.local/ns/bank/sa/boss",
+            ),
+            ("X-Forwarded-Client-Cert", "Hash=00"),
+            ("x-envoy-peer-metadata", "ChEKB0NMVVNURVI="),
+            ("x-envoy-peer-metadata-id", "sidecar~10.0.0.1~boss.bank~bank.svc.cluster.local"),
+            ("x-envoy-internal", "true"),
+            ("x-envoy-external-address", "10.0.0.1"),
+        ];
+        // Hearsay, and known to be: applications get it as it came, and nothing here goes by it.
+        let hearsay = [
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-host", "elsewhere"),
+            ("forwarded", "for=10.0.0.1"),
+            ("baggage", "k8s.namespace.name=bank"),
+            ("x-envoy-retry-on", "5xx"),
+        ];
+        let mut request = Request::get("/");
+        for (name, value) in forged.iter().chain(&hearsay) {
+            request = request.header(*name, *value);
+        }
+        let Arrived { request, verdict, .. } = Arrived::of(request.body(()).unwrap(), None);
+        assert_eq!(verdict, Ok(()));
+        for (name, _) in forged {
+            assert!(!request.headers().contains_key(name), "{name}");
+        }
+        for (name, value) in hearsay {
+            assert_eq!(request.headers()[name], value, "{name}");
+        }
+    }
+
+    #[test]
     fn a_request_without_such_wishes_keeps_what_it_brought() {
         let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let request = Request::get("/")

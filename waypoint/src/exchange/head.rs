@@ -25,6 +25,15 @@ const ORIGIN: [HeaderName; 3] = [
     HeaderName::from_static("x-forwarded-host"),
     HeaderName::from_static("x-forwarded-proto"),
 ];
+/// What tells an application who called, as the proxy before it has verified: nobody else is believed, and this one says it
+/// by none of them. `x-forwarded-for` is not among them: it is for the edge of the mesh to say, and known to be hearsay.
+const TESTIMONY: [HeaderName; 5] = [
+    HeaderName::from_static("x-forwarded-client-cert"),
+    HeaderName::from_static("x-envoy-peer-metadata"),
+    HeaderName::from_static("x-envoy-peer-metadata-id"),
+    HeaderName::from_static("x-envoy-internal"),
+    HeaderName::from_static("x-envoy-external-address"),
+];
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Why a request is refused.
@@ -198,6 +207,7 @@ fn is_authority(text: &str) -> bool {
 /// [`Malformed::Hidden`], as in Envoy: without these headers the request would seem to come from elsewhere.
 pub(super) fn strip(headers: &mut HeaderMap) -> Result<(), Malformed> {
     let listed = remove_hop_by_hop(headers);
+    TESTIMONY.iter().for_each(|name| drop(headers.remove(name)));
     if listed.iter().any(|name| ORIGIN.contains(name)) { Err(Malformed::Hidden) } else { Ok(()) }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! What is decided stands in `routes`, `stages` and `upstream`; this carries it out, in the order of the stages, and
 //! gathers what is told of it. One table of routes is asked for the whole request, so that a change while it is under way
-//! is seen whole or not at all.
+//! is seen whole or not at all. What only a proxy may say of a caller (`x-forwarded-client-cert` and its like) is taken out
+//! of what clients send, as Envoy does in Istio's waypoint; `x-envoy-internal` and peer metadata besides.
 
 mod admission;
 pub(crate) mod arrived;

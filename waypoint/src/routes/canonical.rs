@@ -274,8 +274,18 @@ mod tests {
     }
 
     #[test]
-    fn parameters_of_a_segment_are_told() {
-        for (sent, expected) in [("/a;b=1/c", true), ("/a/b;", true), ("/a%3bb", false), ("/a?b;c", false)] {
+    fn what_some_servers_read_more_in_is_told() {
+        for (sent, expected) in [
+            ("/a;b=1/c", true),
+            ("/a/b;", true),
+            ("/a%3bb", false),
+            ("/a?b;c", false),
+            ("/a%2561", true),
+            ("/a%25%36%31", true),
+            ("/a%25zz", false),
+            ("/a%25", false),
+            ("/a?%2561", false),
+        ] {
             assert_eq!(canonical_path(sent).unwrap().reads_twice, expected, "{sent}");
         }
     }
