@@ -99,6 +99,20 @@ fn manifests_that_cannot_be_read_are_named() -> io::Result<()> {
 }
 
 #[test]
+fn the_line_of_the_rule_that_decided_is_told() -> io::Result<()> {
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:\n  name: deny\n  namespace: shop\nspec:\n  \
+                  targetRefs:\n    - {kind: Service, group: '', name: web}\n  action: DENY\n  rules:\n    - to:\n        - operation: \
+                  {methods: [PUT]}\n    - to:\n        - operation: {paths: ['/x']}\n";
+    let text = format!("{MESH}---\n{policy}");
+    let output = explain(&text, &["shop/web-1", "--to", "web:80", "--path", "/x"])?;
+    let told = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().position(|it| it.ends_with("{methods: [PUT]}")).unwrap_or_default() + 2;
+    assert!(told.contains(&format!("AuthorizationPolicy shop/deny at ./mesh.yaml:{line}")), "{told}");
+    assert!(told.contains("refused: 403: denied by ns[shop]-policy[deny]-rule[1]"), "{told}");
+    Ok(())
+}
+
+#[test]
 fn json_has_the_steps_with_what_decided_each_and_the_verdict() -> io::Result<()> {
     let output = explain(MESH, &["shop/web-1", "--to", "web:80", "-o", "json", "-H", "x-go: away"])?;
     let told: serde_json::Value = serde_json::from_slice(&output.stdout)?;

@@ -138,6 +138,17 @@ impl<'m> Sight<'m> {
         By { key, origin }
     }
 
+    /// The same with the line of one of its fields, where that can be told.
+    pub fn by_field(&self, key: Key, field: &str) -> By {
+        let mut by = self.by(key);
+        if let Some(origin) = &mut by.origin
+            && let Some(line) = self.origins.line_of(origin, field)
+        {
+            origin.line = line;
+        }
+        by
+    }
+
     /// The same of one that is known as `namespace/name`.
     pub fn by_named(&self, kind: Kind, name: &str) -> Option<By> {
         let (namespace, name) = name.split_once('/')?;

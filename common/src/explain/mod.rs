@@ -46,6 +46,9 @@ pub struct Step {
 pub trait Origins {
     /// Where this one was.
     fn origin(&self, key: &Key) -> Option<&Origin>;
+
+    /// The line of a field of an object that was stated there, where that can be told.
+    fn line_of(&self, origin: &Origin, field: &str) -> Option<u32>;
 }
 
 /// What becomes of the call in the end.

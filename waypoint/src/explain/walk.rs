@@ -172,7 +172,8 @@ impl Walk<'_> {
         for rule in rules.iter() {
             let stating = self.stand.followed.authentication().stating(rule);
             let (object, at) = stating.map_or((None, 0), |(object, at)| (Some(object.clone()), at));
-            let by = object.map(|object| self.sight.by(Key { kind: Kind::RequestAuthentication, object }));
+            let key = object.map(|object| Key { kind: Kind::RequestAuthentication, object });
+            let by = key.map(|key| self.sight.by_field(key, &format!("spec.jwtRules[{at}]")));
             let keys = match rule.fetched_from() {
                 Some(from) => format!("keys from {}", source(from)),
                 None => "keys as stated".to_owned(),
@@ -252,7 +253,10 @@ impl Walk<'_> {
                 Some(at) => format!("spec.rules[{at}] matches"),
                 None => "no rule matches".to_owned(),
             };
-            let by = self.sight.by_named(Kind::AuthorizationPolicy, policy.key());
+            let mut by = self.sight.by_named(Kind::AuthorizationPolicy, policy.key());
+            if let (Some(at), Some(it)) = (matched, &mut by) {
+                *it = self.sight.by_field(it.key.clone(), &format!("spec.rules[{at}]"));
+            }
             let facts = json!({
                 "action": action,
                 "matches": matched.is_some(),
@@ -313,7 +317,7 @@ impl Walk<'_> {
             places.iter().map(|(key, field)| format!(", delegated to by {key} {field}")).collect();
         let facts = json!({ "rule": rule.name(), "field": field });
         let says = format!("{field}{name}{} {says}", through.concat());
-        teller.told.tell(subject, says, Some(self.sight.by(key)), facts);
+        teller.told.tell(subject, says, Some(self.sight.by_field(key, &field)), facts);
     }
 
     /// A connection of bytes.
@@ -341,7 +345,8 @@ impl Walk<'_> {
             Some(rule) => {
                 let (key, field) = rule.route.stated_at();
                 let facts = json!({ "field": field });
-                teller.told.tell("route", format!("{field} takes it"), Some(self.sight.by(key)), facts);
+                let by = self.sight.by_field(key, &field);
+                teller.told.tell("route", format!("{field} takes it"), Some(by), facts);
             }
         }
         super::onward::connection(self, called, rule.map(|it| &*it.route), teller)

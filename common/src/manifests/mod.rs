@@ -2,6 +2,8 @@
 //!
 //! For commands that look at manifests and serve nothing. What is in force is followed by `source`.
 
+mod lines;
+
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
@@ -135,6 +137,11 @@ impl Manifests {
 }
 
 impl Origins for Manifests {
+    fn line_of(&self, origin: &Origin, field: &str) -> Option<u32> {
+        let bytes = File::open(&*origin.file).and_then(bounded).ok()?;
+        lines::line_of(&String::from_utf8(bytes).ok()?, origin.line, field)
+    }
+
     fn origin(&self, key: &Key) -> Option<&Origin> {
         self.origins.get(key)
     }
