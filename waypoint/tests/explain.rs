@@ -59,7 +59,7 @@ fn a_request_is_told_on_standard_output_and_everything_wrong_on_the_other() -> i
             0,
             "POST web.shop/x?y",
         ),
-        (&["10.0.0.1", "--to", "10.96.0.1:80"], 0, "at ./mesh.yaml:33"),
+        (&["10.0.0.1", "--to", "10.96.0.1:80"], 0, "at ./mesh.yaml:30"),
         (&["shop/web-2", "--to", "web:80"], 65, "no pod shop/web-2 is stated"),
         (&["shop/web", "--to", "web:80"], 65, "did you mean shop/web-1?"),
         (&["web-1", "--to", "web:80"], 65, "did you mean shop/web-1?"),
@@ -121,7 +121,7 @@ fn json_has_the_steps_with_what_decided_each_and_the_verdict() -> io::Result<()>
     let of = |subject: &str| steps.iter().find(|it| it["subject"] == subject).cloned().unwrap_or_default();
     let route = steps.iter().rfind(|it| it["subject"] == "route").cloned().unwrap_or_default();
     assert_eq!(route["object"], "VirtualService shop/web");
-    assert_eq!((&route["file"], &route["line"]), (&"./mesh.yaml".into(), &33.into()));
+    assert_eq!((&route["file"], &route["line"]), (&"./mesh.yaml".into(), &30.into()));
     assert_eq!(route["facts"]["field"], "spec.http[0].match[0]");
     assert_eq!(of("waypoint")["facts"]["gateway"], "shop/gate");
     assert_eq!(of("redirect")["facts"]["status"], 301);
