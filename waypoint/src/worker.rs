@@ -33,6 +33,7 @@ use crate::authz::live::Registry;
 use crate::farewell::callers_know;
 use crate::record::Ledger;
 use crate::routes::{Tables, View};
+use crate::telemetry;
 use crate::upstream::pool::{Connections, SWEEP_INTERVAL};
 use crate::upstream::transport::Connector;
 use crate::upstream::{Clusters, Destinations, Pickers};
@@ -52,6 +53,8 @@ pub struct Shared {
     pub live: Arc<Registry>,
     /// Keys of the issuers whose tokens are taken.
     pub keys: authn::remote::Keys,
+    /// Where requests are told of, as operators state it.
+    pub outputs: telemetry::Outputs,
 }
 
 /// Routes, the destinations they name, and the snapshot that both are of: what a request goes by from its beginning to
@@ -62,6 +65,7 @@ pub struct Followed {
     destinations: Destinations,
     policies: Arc<Policies>,
     authentication: Arc<authn::tables::Tables>,
+    telemetry: Arc<telemetry::tables::Tables>,
 }
 
 impl Followed {
@@ -70,8 +74,9 @@ impl Followed {
         let mesh = Arc::<Snapshot>::default();
         let policies = Arc::new(Policies::none(view.waypoint.clone()));
         let authentication = Arc::new(authn::tables::Tables::new(view.waypoint.clone()));
+        let telemetry = Arc::new(telemetry::tables::Tables::new(view.waypoint.clone()));
         let tables = Arc::new(Tables::new(view, &mesh));
-        Self { tables, destinations: clusters.now(), mesh, policies, authentication }
+        Self { tables, destinations: clusters.now(), mesh, policies, authentication, telemetry }
     }
 
     /// The routes.
@@ -94,6 +99,11 @@ impl Followed {
         &self.destinations
     }
 
+    /// What is told of requests.
+    pub fn telemetry(&self) -> &Arc<telemetry::tables::Tables> {
+        &self.telemetry
+    }
+
     /// Whose tokens are taken.
     pub fn authentication(&self) -> &Arc<authn::tables::Tables> {
         &self.authentication
@@ -111,8 +121,10 @@ impl Shared {
         let have_changed = policies.update(&before.mesh, mesh);
         let policies = if have_changed { Arc::new(policies) } else { before.policies.clone() };
         let authentication = before.authentication.update(mesh, &self.keys);
+        let telemetry = before.telemetry.update(mesh, &self.outputs);
         let mesh = mesh.clone();
-        self.routes.store(Arc::new(Followed { mesh, tables, destinations, policies, authentication }));
+        let now = Followed { mesh, tables, destinations, policies, authentication, telemetry };
+        self.routes.store(Arc::new(now));
         if have_changed {
             self.live.changed();
         }

@@ -1,6 +1,7 @@
 //! Requests through everything.
 
-mod rig;
+pub(crate) mod rig;
+mod told;
 
 use bytes::Bytes;
 use http::Response;
