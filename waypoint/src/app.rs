@@ -35,6 +35,11 @@ use crate::exchange::MAX_MIRRORS_IN_FLIGHT;
 use crate::record::Ledger;
 use crate::routes::{ServiceRoutes, View};
 use crate::settings::Settings;
+use crate::spans::Me;
+use crate::spans::export::Exporters;
+use crate::spans::reach::Reach;
+use crate::telemetry::Outputs;
+use crate::telemetry::logs::Files;
 use crate::upstream::origins::Origins;
 use crate::upstream::transport::{Connector, Myself};
 use crate::upstream::{Clusters, Vantage};
@@ -42,6 +47,9 @@ use crate::worker::{Followed, Shared, Worker, listen};
 
 /// The version in logs, metrics and dumps.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Bytes that slow readers may hold of the tunnels that spans go through.
+const CONTROL_HELD_BYTES: usize = 4 * 1024 * 1024;
 
 /// How long tunnels without streams are kept.
 const TUNNEL_RELEASE: Duration = limits::IDLE_RELEASE;
@@ -75,23 +83,24 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     let identity = identity(&settings);
     want(&certs, &identity, &readiness)?;
     let (running, mesh) = source::start(&settings.node, None, &readiness)?;
-    let shared = shared(&settings, &mesh, &readiness);
+    let uid = format!("{}//Pod/{}/{}", settings.node.cluster_id, given.pod_namespace, given.pod_name);
+    let (myself, origins) = (Arc::new(Myself { identity, uid: uid.into() }), Arc::new(Origins::default()));
+    let connector = |budget: Arc<Budget>| Connector {
+        myself: myself.clone(),
+        certs: certs.clone(),
+        tunnels: Pool::new(TUNNEL_RELEASE, budget),
+        origins: origins.clone(),
+    };
+    let shared = shared(&settings, &mesh, &readiness, (&logging, connector(Budget::new(CONTROL_HELD_BYTES))));
     let metrics = metrics(&shared, &logging)?;
+    metrics.expire_after(settings.servers.metrics_idle_expiry);
     tokio::spawn(metrics.upkeep());
 
     let ((trigger, watch), end) = (drain::channel(), CancellationToken::new());
-    let uid = format!("{}//Pod/{}/{}", settings.node.cluster_id, given.pod_namespace, given.pod_name);
-    let (myself, origins) = (Arc::new(Myself { identity, uid: uid.into() }), Arc::new(Origins::default()));
     let mut threads = Vec::new();
     for index in 0..settings.runtime.worker_threads() {
         let listener = listen(given.listen)?;
         let budget = Budget::new(limits::HELD_BYTES_PER_WORKER);
-        let connector = Connector {
-            myself: myself.clone(),
-            certs: certs.clone(),
-            tunnels: Pool::new(TUNNEL_RELEASE, budget.clone()),
-            origins: origins.clone(),
-        };
         let worker = Arc::new(Worker {
             shared: shared.clone(),
             turns: Default::default(),
@@ -100,7 +109,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
             gateway: given.gateway.clone(),
             stream_idle: given.stream_idle(),
             certs: certs.clone(),
-            connector,
+            connector: connector(budget.clone()),
             connections: Default::default(),
             budget,
             handshakes: Default::default(),
@@ -145,11 +154,18 @@ fn metrics(shared: &Arc<Shared>, logging: &Logging) -> anyhow::Result<Arc<Metric
     metrics.collect_log(logging.sink.clone());
     let clusters = shared.clusters.clone();
     metrics.collect(Box::new(move || clusters.families()));
+    let told = shared.clone();
+    metrics.collect(Box::new(move || told.outputs.exporters.families()));
     Ok(Arc::new(metrics))
 }
 
 /// What all workers share, kept in step with the mesh. Readiness waits for the first routes.
-fn shared(settings: &Settings, mesh: &Reader, readiness: &Readiness) -> Arc<Shared> {
+fn shared(
+    settings: &Settings,
+    mesh: &Reader,
+    readiness: &Readiness,
+    (logging, connector): (&Logging, Connector),
+) -> Arc<Shared> {
     let given = &settings.waypoint;
     let pod = ObjectName::new(given.pod_namespace.as_str(), given.pod_name.as_str());
     let vantage = Vantage::new(&settings.node.mesh(), pod);
@@ -157,12 +173,15 @@ fn shared(settings: &Settings, mesh: &Reader, readiness: &Readiness) -> Arc<Shar
     let cluster_domain = settings.node.cluster_domain.as_str().into();
     let view = View { waypoint: given.gateway.clone(), cluster_domain };
     let routes = Followed::nothing(view, &clusters);
+    let outputs =
+        outputs(settings, logging, Reach::new(mesh.clone(), clusters.clone(), connector, home(settings)));
     let shared = Arc::new(Shared {
         clusters,
         routes: ArcSwap::from_pointee(routes),
         limited: Default::default(),
         live: Default::default(),
         keys: Keys::new(Fetcher::default(), Handle::current()),
+        outputs,
     });
     let (following, mut mesh) = (shared.clone(), mesh.clone());
     let first = readiness.await_task("routes of the first manifests");
@@ -178,6 +197,28 @@ fn shared(settings: &Settings, mesh: &Reader, readiness: &Readiness) -> Arc<Shar
         }
     });
     shared
+}
+
+/// The namespace it looks at services from, and the domain they are named below.
+fn home(settings: &Settings) -> (String, String) {
+    (settings.waypoint.pod_namespace.clone(), settings.node.cluster_domain.clone())
+}
+
+/// Where requests are told of.
+fn outputs(settings: &Settings, logging: &Logging, reach: Reach) -> Outputs {
+    let (given, node) = (&settings.waypoint, &settings.node);
+    let (namespace, domain) = (&given.pod_namespace, &node.cluster_domain);
+    let address = given.listen.ip();
+    let me = Me {
+        service: format!("{}.{}", given.gateway.name, given.gateway.namespace),
+        node: format!("waypoint~{address}~{}.{namespace}~{namespace}.svc.{domain}", given.pod_name),
+        mesh: node.trust_domain.clone(),
+        canonical_service: given.gateway.name.to_string(),
+        namespace: namespace.clone(),
+        cluster: node.cluster_id.clone(),
+    };
+    let exporters = Exporters::new(Arc::new(me), Arc::new(reach), Handle::current());
+    Outputs { own: logging.access.clone(), files: Files::default(), exporters }
 }
 
 /// Asks for its own certificate; readiness waits until it is there.
@@ -216,7 +257,7 @@ fn servers(
 /// The sections of `/config_dump`.
 fn sections(mesh: &Reader, certs: &CertStore, shared: &Arc<Shared>) -> Vec<DumpSection> {
     let (certs, clusters, routes) = (certs.clone(), shared.clusters.clone(), shared.clone());
-    let (reader, authentication) = (mesh.clone(), shared.clone());
+    let (reader, authentication, telemetry) = (mesh.clone(), shared.clone(), shared.clone());
     vec![
         DumpSection::list("clusters", move || clusters.dump()),
         DumpSection::value("routes", move || {
@@ -234,6 +275,7 @@ fn sections(mesh: &Reader, certs: &CertStore, shared: &Arc<Shared>) -> Vec<DumpS
             json!(followed.tables().iter().map(shown).collect::<Vec<_>>())
         }),
         DumpSection::value("authentication", move || authentication.followed().authentication().dump()),
+        DumpSection::value("telemetry", move || telemetry.followed().telemetry().dump()),
         DumpSection::value("certificates", move || json!(certs.dump())),
         DumpSection::value("rejected", move || {
             let mesh = reader.current();

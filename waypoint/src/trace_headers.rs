@@ -1,8 +1,9 @@
 //! The headers by which a request is found again elsewhere: its id, its trace, and how it came to the mesh.
 //!
 //! Pure. What a client sends is passed on unchanged when it is well-formed, and replaced when it is not; what is missing
-//! is made. W3C (`traceparent`, `tracestate`) and B3 (`b3` and `x-b3-*`) are made to agree. Nothing is exported: a
-//! waypoint is no span of its own yet, so the next hop sees the caller's span as its parent.
+//! is made. W3C (`traceparent`, `tracestate`) and B3 (`b3` and `x-b3-*`) are made to agree. Where nobody asks for spans the
+//! waypoint is none of its own, and the next hop sees the caller's span as its parent; else [`hand_on`] puts its own there,
+//! in every form that was met.
 //!
 //! `x-forwarded-proto` is set to `http` only when it is missing, and `x-forwarded-for` is never touched: an Istio
 //! waypoint runs Envoy with `use_remote_address: false`, because behind it the connection still comes from the client's
@@ -60,6 +61,8 @@ pub struct Ids {
     pub request_id: HeaderValue,
     /// The trace it belongs to.
     pub trace: Option<Trace>,
+    /// The trace begins here: nobody has sent the span that it names.
+    pub is_begun: bool,
 }
 
 /// Puts the headers in order, and says what is in them.
@@ -67,7 +70,35 @@ pub fn prepare(headers: &mut HeaderMap, sampling: Sampling, rng: &mut impl Rng) 
     if let Entry::Vacant(proto) = headers.entry(X_FORWARDED_PROTO) {
         proto.insert(HeaderValue::from_static("http"));
     }
-    Ids { request_id: request_id(headers, rng), trace: trace(headers, sampling, rng) }
+    let request_id = request_id(headers, rng);
+    let (trace, is_begun) =
+        trace(headers, sampling, rng).map_or((None, false), |(it, begun)| (Some(it), begun));
+    Ids { request_id, trace, is_begun }
+}
+
+/// Puts a span of the waypoint's own, within `parent`, into the headers of a request that goes on: in the forms in which
+/// its trace is there.
+pub fn hand_on(headers: &mut HeaderMap, trace: &Trace, parent: u64) {
+    let is_sampled = trace.is_sampled == Some(true);
+    headers.insert(TRACEPARENT, visible(&written(trace, is_sampled)));
+    let decision = if is_sampled { "1" } else { "0" };
+    if let Some(stated) = only(headers, &B3).and_then(|value| b3(value.as_bytes())) {
+        let id = match stated.ids {
+            // A trace id of 64 bits stays one.
+            Some((id, _)) if id >> 64 == 0 => format!("{id:016x}"),
+            _ => format!("{:032x}", trace.id),
+        };
+        let whole = format!("{id}-{:016x}-{decision}-{parent:016x}", trace.span);
+        headers.insert(B3, visible(whole.as_bytes()));
+    }
+    if headers.contains_key(X_B3_TRACEID) {
+        headers.insert(X_B3_SPANID, visible(&hex::<16>(trace.span.into())));
+        headers.insert(X_B3_PARENTSPANID, visible(&hex::<16>(parent.into())));
+        // The wish to debug says more than a decision, and stands for one.
+        if headers.get(X_B3_FLAGS).is_none_or(|flags| flags.as_bytes() != b"1") {
+            headers.insert(X_B3_SAMPLED, HeaderValue::from_static(decision));
+        }
+    }
 }
 
 fn request_id(headers: &mut HeaderMap, rng: &mut impl Rng) -> HeaderValue {
@@ -95,7 +126,8 @@ fn uuid(random: u128) -> HeaderValue {
     visible(&text)
 }
 
-fn trace(headers: &mut HeaderMap, sampling: Sampling, rng: &mut impl Rng) -> Option<Trace> {
+/// The trace, and whether it begins here.
+fn trace(headers: &mut HeaderMap, sampling: Sampling, rng: &mut impl Rng) -> Option<(Trace, bool)> {
     let w3c = only(headers, &TRACEPARENT).and_then(|value| traceparent(value.as_bytes()));
     if w3c.is_none() {
         headers.remove(TRACEPARENT);
@@ -135,12 +167,12 @@ fn trace(headers: &mut HeaderMap, sampling: Sampling, rng: &mut impl Rng) -> Opt
             headers.insert(X_B3_SAMPLED, HeaderValue::from_static(if is_sampled { "1" } else { "0" }));
         }
     }
-    Some(trace)
+    Some((trace, theirs.is_none()))
 }
 
 impl Sampling {
     /// Decided by the trace's id, so that every waypoint decides alike.
-    fn takes(self, trace_id: u128) -> bool {
+    pub fn takes(self, trace_id: u128) -> bool {
         match self {
             Self::Off => false,
             Self::TenThousandths(share) => trace_id % 10_000 < u128::from(share),

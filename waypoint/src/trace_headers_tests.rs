@@ -278,3 +278,45 @@ fn cost_of_preparing_headers() {
         println!("{what}: {:?} a request", started.elapsed() / rounds);
     }
 }
+
+#[test]
+fn a_span_of_our_own_stands_in_every_form_that_was_met() {
+    let own = Trace { id: 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, span: 0xaa, is_sampled: Some(true) };
+    let traceparent = ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00000000000000aa-01");
+    let handed = |sent: &[(&str, &str)], trace: &Trace| {
+        let (mut headers, _) = prepared(sent, ALWAYS);
+        hand_on(&mut headers, trace, 0xbb);
+        traced(&headers)
+    };
+    let multi = [
+        ("x-b3-parentspanid", "00000000000000bb"),
+        ("x-b3-sampled", "1"),
+        ("x-b3-spanid", "00000000000000aa"),
+        ("x-b3-traceid", ID),
+    ];
+    assert_eq!(handed(&[("traceparent", PARENT)], &own), owned(&[&[traceparent], &multi[..]].concat()));
+    let single = format!("{ID}-{SPAN}-1");
+    let expected = format!("{ID}-00000000000000aa-1-00000000000000bb");
+    assert_eq!(handed(&[("b3", &single)], &own), owned(&[traceparent, ("b3", &expected)]));
+    let short = Trace { id: 0xa3ce_929d_0e0e_4736, ..own };
+    let all = handed(&[("b3", &format!("a3ce929d0e0e4736-{SPAN}"))], &short);
+    assert!(
+        all.contains(&("b3".to_owned(), "a3ce929d0e0e4736-00000000000000aa-1-00000000000000bb".to_owned()))
+    );
+    let unsampled = Trace { is_sampled: Some(false), ..own };
+    let sent = [("x-b3-traceid", ID), ("x-b3-spanid", SPAN), ("x-b3-sampled", "0")];
+    let all = handed(&sent, &unsampled);
+    assert!(all.iter().any(|(name, value)| name == "traceparent" && value.ends_with("-00")), "{all:?}");
+    assert!(all.contains(&("x-b3-sampled".to_owned(), "0".to_owned())), "{all:?}");
+    let sent = [("x-b3-traceid", ID), ("x-b3-spanid", SPAN), ("x-b3-flags", "1")];
+    let all = handed(&sent, &own);
+    assert!(!all.iter().any(|(name, _)| name == "x-b3-sampled"), "{all:?}");
+}
+
+#[test]
+fn it_is_known_where_a_trace_begins() {
+    assert!(prepared(&[], ALWAYS).1.is_begun);
+    assert!(prepared(&[("x-b3-sampled", "1")], NEVER).1.is_begun);
+    assert!(!prepared(&[("traceparent", PARENT)], ALWAYS).1.is_begun);
+    assert!(!prepared(&[], Sampling::Off).1.is_begun);
+}

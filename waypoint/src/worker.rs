@@ -34,6 +34,7 @@ use crate::authz::live::Registry;
 use crate::farewell::callers_know;
 use crate::record::Ledger;
 use crate::routes::{Tables, View};
+use crate::telemetry;
 use crate::upstream::pool::{Connections, SWEEP_INTERVAL};
 use crate::upstream::transport::Connector;
 use crate::upstream::{Clusters, Destinations, Pickers};
@@ -53,6 +54,8 @@ pub struct Shared {
     pub live: Arc<Registry>,
     /// Keys of the issuers whose tokens are taken.
     pub keys: authn::remote::Keys,
+    /// Where requests are told of, as operators state it.
+    pub outputs: telemetry::Outputs,
 }
 
 /// Routes, the destinations they name, and the snapshot that both are of: what a request goes by from its beginning to
@@ -63,6 +66,7 @@ pub struct Followed {
     destinations: Destinations,
     policies: Arc<Policies>,
     authentication: Arc<authn::tables::Tables>,
+    telemetry: Arc<telemetry::tables::Tables>,
 }
 
 impl Followed {
@@ -71,11 +75,12 @@ impl Followed {
         let mesh = Arc::<Snapshot>::default();
         let policies = Arc::new(Policies::none(view.waypoint.clone()));
         let authentication = Arc::new(authn::tables::Tables::new(view.waypoint.clone()));
+        let telemetry = Arc::new(telemetry::tables::Tables::new(view.waypoint.clone()));
         let tables = Arc::new(Tables::new(view, &mesh));
-        Self { tables, destinations: clusters.now(), mesh, policies, authentication }
+        Self { tables, destinations: clusters.now(), mesh, policies, authentication, telemetry }
     }
 
-    /// The same of a later snapshot, which `clusters` have taken over.
+    /// The same of a later snapshot, which `clusters` have taken over; what is told of requests stays.
     #[must_use]
     pub fn next(&self, mesh: &Arc<Snapshot>, clusters: &Clusters, keys: &dyn Keyring) -> Self {
         let mut policies = Policies::clone(&self.policies);
@@ -85,6 +90,7 @@ impl Followed {
             destinations: clusters.now(),
             policies: if have_changed { Arc::new(policies) } else { self.policies.clone() },
             authentication: self.authentication.update(mesh, keys),
+            telemetry: self.telemetry.clone(),
             mesh: mesh.clone(),
         }
     }
@@ -109,6 +115,11 @@ impl Followed {
         &self.destinations
     }
 
+    /// What is told of requests.
+    pub fn telemetry(&self) -> &Arc<telemetry::tables::Tables> {
+        &self.telemetry
+    }
+
     /// Whose tokens are taken.
     pub fn authentication(&self) -> &Arc<authn::tables::Tables> {
         &self.authentication
@@ -120,7 +131,10 @@ impl Shared {
     pub fn follow(&self, mesh: &Arc<Snapshot>) {
         self.clusters.update(mesh, Instant::now());
         let before = self.routes.load();
-        let now = before.next(mesh, &self.clusters, &self.keys);
+        let now = Followed {
+            telemetry: before.telemetry.update(mesh, &self.outputs),
+            ..before.next(mesh, &self.clusters, &self.keys)
+        };
         let have_changed = !Arc::ptr_eq(&before.policies, &now.policies);
         self.routes.store(Arc::new(now));
         if have_changed {

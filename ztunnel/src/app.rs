@@ -79,6 +79,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     let status = Arc::new(Status::default());
     let mut metrics = Metrics::install("ztunnel", VERSION)?;
     view::collect(&mut metrics, &status, &certs, &logging);
+    metrics.expire_after(settings.servers.metrics_idle_expiry);
     let metrics = Arc::new(metrics);
     tokio::spawn(metrics.upkeep());
 

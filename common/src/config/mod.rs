@@ -7,11 +7,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub mod access_format;
 pub mod authentication;
 pub mod core;
 pub mod decode;
 pub mod destination;
 pub mod entry;
+pub mod expression;
 pub mod gateway;
 pub mod mesh;
 pub mod names;
@@ -19,6 +21,7 @@ pub mod note;
 pub mod path_template;
 pub mod routing;
 pub mod security;
+pub mod telemetry;
 pub mod waypoint;
 
 pub use self::authentication::RequestAuthentication;
@@ -32,6 +35,7 @@ pub use self::mesh::{MeshConfig, StatedMeshConfig};
 use self::note::Note;
 pub use self::routing::VirtualService;
 pub use self::security::{AuthorizationPolicy, PeerAuthentication};
+pub use self::telemetry::Telemetry;
 pub use self::waypoint::Gateway;
 
 /// The kinds of resource Ebb acts on. Any other kind is skipped by name.
@@ -79,6 +83,8 @@ pub enum Kind {
     FaultFilter,
     /// The `v1` ConfigMap that holds Istio's MeshConfig; any other is skipped.
     MeshConfig,
+    /// `telemetry.istio.io` Telemetry.
+    Telemetry,
 }
 
 impl Kind {
@@ -106,6 +112,7 @@ impl Kind {
             Self::ReferenceGrant => "ReferenceGrant",
             Self::FaultFilter => "HTTPFaultFilter",
             Self::MeshConfig => "ConfigMap",
+            Self::Telemetry => "Telemetry",
         }
     }
 
@@ -215,6 +222,7 @@ pub enum Resource {
     ReferenceGrant(Arc<ReferenceGrant>),
     FaultFilter(Arc<FaultFilter>),
     MeshConfig(Arc<StatedMeshConfig>),
+    Telemetry(Arc<Telemetry>),
 }
 
 impl Resource {
@@ -239,6 +247,7 @@ impl Resource {
             Self::ReferenceGrant(it) => (Kind::ReferenceGrant, it.object.clone()),
             Self::FaultFilter(it) => (Kind::FaultFilter, it.object.clone()),
             Self::MeshConfig(it) => (Kind::MeshConfig, it.object.clone()),
+            Self::Telemetry(it) => (Kind::Telemetry, it.object.clone()),
         };
         Key { kind, object }
     }
@@ -253,6 +262,7 @@ impl Resource {
             Self::WorkloadEntry(it) => &it.notes,
             Self::Route(it) => &it.notes,
             Self::MeshConfig(it) => &it.config.notes,
+            Self::Telemetry(it) => &it.notes,
             _ => &[],
         }
     }

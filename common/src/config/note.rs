@@ -60,6 +60,11 @@ pub enum Caveat {
     NotImplemented,
     ProviderMissing,
     ProviderNotImplemented,
+    ClientModeIgnored,
+    FirstProviderOnly,
+    SampledByTrace,
+    ReportingIntervalIgnored,
+    MetricUnknown,
 }
 
 impl Caveat {
@@ -101,6 +106,11 @@ impl Caveat {
             Self::NotImplemented => "not-implemented",
             Self::ProviderMissing => "provider-missing",
             Self::ProviderNotImplemented => "provider-not-implemented",
+            Self::ClientModeIgnored => "client-mode-ignored",
+            Self::FirstProviderOnly => "first-provider-only",
+            Self::SampledByTrace => "sampled-by-trace",
+            Self::ReportingIntervalIgnored => "reporting-interval-ignored",
+            Self::MetricUnknown => "metric-unknown",
         }
     }
 
@@ -168,6 +178,11 @@ impl Caveat {
             Self::ProviderNotImplemented => {
                 "a kind of provider that is not implemented; who names it does as if it were not there"
             }
+            Self::ClientModeIgnored => "of no effect: a waypoint stands on the server's side, as in Istio",
+            Self::FirstProviderOnly => "only the first provider gets spans, as in Istio",
+            Self::SampledByTrace => "sampling is decided by the trace's id, not by that of the request",
+            Self::ReportingIntervalIgnored => "not implemented: counters are as they are at each scrape",
+            Self::MetricUnknown => "no metric of this name",
         }
     }
 }

@@ -241,6 +241,10 @@ pub struct ServerSettings {
     #[arg(long = "readiness-addr", env = "EBB_READINESS_ADDR", value_name = "ADDRESS", default_value = "[::]:15021",
         value_parser = listen_address)]
     pub readiness: SocketAddr,
+    /// How long series of who talked to whom are kept when nobody does any more, with unit; 0s is for ever.
+    #[arg(long, env = "EBB_METRICS_IDLE_EXPIRY", value_name = "DURATION", default_value = "15m",
+        value_parser = duration::parse)]
+    pub metrics_idle_expiry: Duration,
 }
 
 impl ServerSettings {

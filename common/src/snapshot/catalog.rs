@@ -12,7 +12,7 @@ use crate::config::{
     AuthorizationPolicy, Batch, DestinationRule, EndpointSlice, FaultFilter, Gateway, GatewayRoute, Key,
     Kind, Namespace, Node, ObjectName, Origin, PeerAuthentication, Pod, ReferenceGrant, Rejected, Removal,
     RequestAuthentication, Resource, Service, ServiceAccount, ServiceEntry, Stated, StatedMeshConfig,
-    VirtualService, WorkloadEntry,
+    Telemetry, VirtualService, WorkloadEntry,
 };
 
 /// One object stated by more than one file.
@@ -160,6 +160,7 @@ pub(crate) struct Changes {
     pub(crate) grants: Changed<ReferenceGrant>,
     pub(crate) fault_filters: Changed<FaultFilter>,
     pub(crate) mesh_configs: Changed<StatedMeshConfig>,
+    pub(crate) telemetries: Changed<Telemetry>,
     /// Names whose addresses are others now.
     pub(crate) resolved: Vec<Arc<str>>,
     /// Rejections came or went.
@@ -190,6 +191,7 @@ pub struct Catalog {
     pub(crate) grants: Store<ReferenceGrant>,
     pub(crate) fault_filters: Store<FaultFilter>,
     pub(crate) mesh_configs: Store<StatedMeshConfig>,
+    pub(crate) telemetries: Store<Telemetry>,
     /// What was found for the names of endpoints, by name.
     pub(crate) resolved: BTreeMap<Arc<str>, Box<[IpAddr]>>,
     rejected: BTreeMap<Arc<str>, Vec<Arc<Rejected>>>,
@@ -265,6 +267,9 @@ impl Catalog {
             Resource::MeshConfig(it) => {
                 self.mesh_configs.upsert(object, (origin, it), &mut changes.mesh_configs)
             }
+            Resource::Telemetry(it) => {
+                self.telemetries.upsert(object, (origin, it), &mut changes.telemetries)
+            }
         };
         self.contested(key, contested, changes);
     }
@@ -304,6 +309,7 @@ impl Catalog {
             Kind::ReferenceGrant => self.grants.withdraw(object, file, &mut changes.grants),
             Kind::FaultFilter => self.fault_filters.withdraw(object, file, &mut changes.fault_filters),
             Kind::MeshConfig => self.mesh_configs.withdraw(object, file, &mut changes.mesh_configs),
+            Kind::Telemetry => self.telemetries.withdraw(object, file, &mut changes.telemetries),
         };
         self.contested(removal.key, contested, changes);
     }
@@ -373,6 +379,7 @@ impl Catalog {
             Kind::ReferenceGrant => self.grants.origins(&key.object),
             Kind::FaultFilter => self.fault_filters.origins(&key.object),
             Kind::MeshConfig => self.mesh_configs.origins(&key.object),
+            Kind::Telemetry => self.telemetries.origins(&key.object),
         }
     }
 

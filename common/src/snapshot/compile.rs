@@ -75,6 +75,7 @@ impl Mesh {
             &changes.destination_rules,
         );
         follow(&mut self.draft.grants, &self.catalog.grants, &changes.grants);
+        follow(&mut self.draft.telemetries, &self.catalog.telemetries, &changes.telemetries);
         follow(&mut self.draft.fault_filters, &self.catalog.fault_filters, &changes.fault_filters);
         if !changes.mesh_configs.is_empty() {
             let stated = self.catalog.mesh_configs.get(&mesh_config_object(&self.settings.root_namespace));

@@ -32,7 +32,7 @@ use self::waypoints::Waypoints;
 use crate::config::gateway::RouteKind;
 use crate::config::{
     DestinationRule, FaultFilter, GatewayRoute, Key, MeshConfig, ObjectName, PeerAuthentication,
-    ReferenceGrant, Rejected, RequestAuthentication, VirtualService,
+    ReferenceGrant, Rejected, RequestAuthentication, Telemetry, VirtualService,
 };
 
 /// What the meaning of resources depends on besides them; fixed at start.
@@ -106,6 +106,7 @@ pub struct Snapshot {
     grants: OrdMap<ObjectName, Arc<ReferenceGrant>>,
     fault_filters: OrdMap<ObjectName, Arc<FaultFilter>>,
     mesh_config: Arc<MeshConfig>,
+    telemetries: OrdMap<ObjectName, Arc<Telemetry>>,
     /// Services of ServiceEntries by host and namespace.
     external: OrdMap<(Arc<str>, Arc<str>), Arc<Service>>,
     /// Names of endpoints that have to be looked up.
@@ -279,6 +280,11 @@ impl Snapshot {
     /// The MeshConfig of the root namespace; that of nobody is empty. It stays the same value until it is stated otherwise.
     pub fn mesh_config(&self) -> &Arc<MeshConfig> {
         &self.mesh_config
+    }
+
+    /// Every Telemetry as stated, by namespace and name.
+    pub fn telemetries(&self) -> impl Iterator<Item = &Arc<Telemetry>> {
+        self.telemetries.values()
     }
 
     /// Whether routes of a kind and namespace may lead to a service: in their own namespace, or by a ReferenceGrant in the

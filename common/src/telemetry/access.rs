@@ -63,10 +63,27 @@ pub struct AccessLog {
     pub(super) format: LogFormat,
 }
 
+impl fmt::Debug for AccessLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessLog").field("format", &self.format).finish_non_exhaustive()
+    }
+}
+
 impl AccessLog {
     /// Writes to `sink` in `format`.
     pub fn new(sink: LogSink, format: LogFormat) -> Self {
         Self { sink, format }
+    }
+
+    /// How lines are written.
+    pub fn format(&self) -> LogFormat {
+        self.format
+    }
+
+    /// The same log, with lines in another format.
+    #[must_use]
+    pub fn in_format(&self, format: LogFormat) -> Self {
+        Self { sink: self.sink.clone(), format }
     }
 
     /// Tells that a connection was accepted and routed (level debug).

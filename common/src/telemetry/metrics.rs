@@ -74,6 +74,13 @@ impl Metrics {
         self.requests.clone()
     }
 
+    /// Keeps the series of what is idle for so long; zero is for ever.
+    pub fn expire_after(&self, expiry: Duration) {
+        let expiry = Some(expiry).filter(|it| !it.is_zero());
+        self.tcp.expire_after(expiry);
+        self.requests.expire_after(expiry);
+    }
+
     /// Adds a collector, asked at each scrape. No two may return the same metric.
     pub fn collect(&mut self, collector: Collector) {
         self.collectors.push(collector);

@@ -5,9 +5,11 @@
 //! Log lines go to a bounded buffer that a thread of its own empties, and a connection resolves its counters once.
 
 pub mod access;
-mod edges;
+pub mod attributes;
+pub mod edges;
 pub mod exposition;
 pub mod flags;
+pub mod formatted;
 mod histogram;
 pub mod labels;
 pub mod line;

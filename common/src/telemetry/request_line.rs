@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use tracing::Level;
 
 use super::access::{AccessLog, Address, TARGET};
+use super::attributes::More;
 use super::flags::Flags;
 use super::line::LogFormat;
 use super::logging::with_line;
@@ -58,6 +59,8 @@ pub struct RequestLine<'a> {
     pub server_name: Option<&'a str>,
     /// `%ROUTE_NAME%`.
     pub route: Option<&'a str>,
+    /// What the default format does not tell.
+    pub more: Option<&'a dyn More>,
 }
 
 /// What only a request has. Values are as they came, of whatever bytes.
@@ -67,6 +70,8 @@ pub struct HttpLine<'a> {
     pub method: &'a str,
     /// `%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%`.
     pub path: &'a [u8],
+    /// `%REQ(:PATH)%`.
+    pub asked_path: &'a [u8],
     /// `%PROTOCOL%`: `HTTP/1.1` or `HTTP/2`.
     pub protocol: &'a str,
     /// `%REQ(X-FORWARDED-FOR)%`.
@@ -295,7 +300,7 @@ impl fmt::Write for Words<'_> {
 
 /// What becomes of blanks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Blanks {
+pub(super) enum Blanks {
     /// They stay.
     Kept,
     /// They become `%20`.
@@ -304,7 +309,7 @@ enum Blanks {
 
 /// Writes the inside of a JSON string in printable ASCII, cut at [`MAX_REQUEST_VALUE_BYTES`]. Bytes that are not UTF-8
 /// become the replacement character.
-fn escape(out: &mut Vec<u8>, value: &[u8], blanks: Blanks) {
+pub(super) fn escape(out: &mut Vec<u8>, value: &[u8], blanks: Blanks) {
     let fits = value.len() <= MAX_REQUEST_VALUE_BYTES;
     let value = if fits { value } else { &value[..MAX_REQUEST_VALUE_BYTES] };
     let plain = |byte: &u8| match byte {

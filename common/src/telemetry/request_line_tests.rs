@@ -9,6 +9,7 @@ use crate::telemetry::logging;
 const HTTP: HttpLine<'static> = HttpLine {
     method: "GET",
     path: b"/status/418?x=1",
+    asked_path: b"/status/418?x=1",
     protocol: "HTTP/1.1",
     forwarded_for: Some(b"203.0.113.9"),
     user_agent: Some(b"curl/8.5.0"),

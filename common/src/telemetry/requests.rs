@@ -20,8 +20,12 @@ use crate::snapshot::model::{Service, TunnelProtocol, Workload};
 use crate::spiffe::Identity;
 
 mod scrape;
+mod variant;
 
 pub use scrape::RequestScrape;
+pub use variant::{Family, MAX_TAG_VALUE_BYTES, MAX_VARIANT_EDGES, Variant};
+
+use variant::{Hidden, Variants};
 
 /// How many edges are kept; requests of further ones are counted under the label value `overflow`.
 pub const MAX_REQUEST_EDGES: usize = 5_000;
@@ -131,6 +135,9 @@ pub struct RequestEdge {
     response_messages: AtomicU64,
     /// How many series all edges may still add.
     room: Arc<AtomicUsize>,
+    /// Which of the metrics it is in, and labels of its endings that it has not.
+    families: u8,
+    hidden: Hidden,
 }
 
 impl RequestEdge {
@@ -142,12 +149,14 @@ impl RequestEdge {
             request_messages: AtomicU64::new(0),
             response_messages: AtomicU64::new(0),
             room,
+            families: Family::ALL,
+            hidden: Hidden::default(),
         }
     }
 
     /// A request is over.
     pub fn ended(&self, ending: Ending, took: &Took) {
-        self.series(ending).add(took);
+        self.series(self.hidden.without(ending)).add(took);
         if took.request_messages > 0 {
             self.request_messages.fetch_add(took.request_messages, Ordering::Relaxed);
         }
@@ -211,6 +220,7 @@ impl Drop for RequestEdge {
 pub struct RequestMetrics {
     table: Mutex<EdgeTable<RequestEdge>>,
     overflow: Arc<RequestEdge>,
+    variants: Variants,
     room: Arc<AtomicUsize>,
 }
 
@@ -221,12 +231,19 @@ impl Default for RequestMetrics {
         Self {
             table: Mutex::new(EdgeTable::new(MAX_REQUEST_EDGES)),
             overflow: Arc::new(RequestEdge::new(labels, room.clone())),
+            variants: Variants::default(),
             room,
         }
     }
 }
 
 impl RequestMetrics {
+    /// Keeps the series of idle edges for so long; `None` is for ever.
+    pub fn expire_after(&self, expiry: Option<Duration>) {
+        self.lock().expire_after(expiry);
+        self.variants.expire_after(expiry);
+    }
+
     /// How many edges have series now.
     pub fn edges(&self) -> usize {
         self.lock().len()
@@ -235,9 +252,11 @@ impl RequestMetrics {
     /// Begins a scrape: expires what is idle and returns the series as chunks of text.
     pub fn scrape(&self, format: Format) -> RequestScrape {
         let mut table = self.lock();
-        table.sweep(Instant::now());
+        table.scraped(Instant::now());
         let overflow = Some(&self.overflow).filter(|edge| edge.all().next().is_some());
-        RequestScrape::new(table.edges().chain(overflow).cloned().collect(), format)
+        let mut edges: Vec<_> = table.edges().chain(overflow).cloned().collect();
+        self.variants.scraped(&mut edges);
+        RequestScrape::new(edges, format)
     }
 
     /// `None` when the edge is new and there is no room for it.
@@ -289,6 +308,8 @@ pub struct RequestEdgeCache {
     metrics: Arc<RequestMetrics>,
     known: Mutex<HashMap<Key, Known>>,
     hash: RandomState,
+    /// Those whose labels are not Istio's own, by a hash of their labels.
+    variants: Mutex<HashMap<u64, Weak<RequestEdge>>>,
 }
 
 /// Addresses of source, destination and service, and a hash of the identity where it is not the source's own.
@@ -306,7 +327,7 @@ struct Known {
 impl RequestEdgeCache {
     /// An empty cache in front of `metrics`.
     pub fn new(metrics: Arc<RequestMetrics>) -> Self {
-        Self { metrics, known: Mutex::default(), hash: RandomState::new() }
+        Self { metrics, known: Mutex::default(), hash: RandomState::new(), variants: Mutex::default() }
     }
 
     /// Finds or makes the edge of a request that is over.

@@ -199,15 +199,17 @@ fn room_for_series_comes_back_with_an_edge_that_expires() {
     }
     assert_eq!(metrics.room.load(Ordering::Relaxed), MAX_REQUEST_SERIES - 5);
     let start = Instant::now();
-    metrics.lock().sweep(start);
-    metrics.lock().sweep(start + EDGE_IDLE_EXPIRY);
+    metrics.lock().scraped(start);
+    metrics.lock().scraped(start + EDGE_IDLE_EXPIRY);
     assert_eq!(metrics.edges(), 1, "one that is held expired");
     drop(edge);
-    metrics.lock().sweep(start);
+    metrics.lock().scraped(start);
     cache.edge(&mesh.ends()).ended(OK, &Took::default());
-    metrics.lock().sweep(start + EDGE_IDLE_EXPIRY);
+    metrics.lock().scraped(start + EDGE_IDLE_EXPIRY);
     assert_eq!(metrics.edges(), 1, "one that was used in between expired");
-    metrics.lock().sweep(start + EDGE_IDLE_EXPIRY * 2);
+    metrics.lock().scraped(start + EDGE_IDLE_EXPIRY * 2);
+    assert_eq!(metrics.edges(), 1, "one whose last count was scraped once expired");
+    metrics.lock().scraped(start + EDGE_IDLE_EXPIRY * 2);
     assert_eq!(metrics.edges(), 0);
     assert_eq!(metrics.room.load(Ordering::Relaxed), MAX_REQUEST_SERIES);
     cache.edge(&mesh.ends()).ended(OK, &Took::default());
@@ -282,4 +284,37 @@ fn cost_of_counting_a_request() {
         std::hint::black_box(cache.edge(&mesh.ends())).ended(OK, &took);
     }
     println!("{:?} to count a request", started.elapsed() / rounds);
+}
+
+#[test]
+fn metrics_that_differ_are_told_apart_and_bounded() {
+    let (metrics, cache) = cache();
+    let mesh = mesh();
+    let count = Variant::new(
+        Family::Requests.bit(),
+        vec!["response_code".into(), "source_app".into()],
+        vec!["host".into()],
+    );
+    let rest = Variant::new(Family::Duration.bit(), Vec::new(), Vec::new());
+    for status in [200, 404] {
+        let ending = Ending { status, ..OK };
+        cache.variant(&mesh.ends(), &count, &["shop".into()]).ended(ending, &Took::default());
+        cache.variant(&mesh.ends(), &rest, &[]).ended(ending, &Took::default());
+    }
+    let text = scraped(&metrics);
+    let requests: Vec<_> = text.lines().filter(|it| it.starts_with("istio_requests_total{")).collect();
+    let [one] = &requests[..] else { panic!("{requests:#?}") };
+    assert!(one.ends_with(" 2") && one.contains("host=\"shop\""), "{one}");
+    assert!(!one.contains("response_code=") && !one.contains("source_app="), "{one}");
+    assert_eq!(text.matches("istio_request_duration_milliseconds_count{").count(), 2);
+    assert!(!text.contains("istio_request_bytes"), "{text}");
+    for host in 0..MAX_VARIANT_EDGES + 5 {
+        cache.variant(&mesh.ends(), &count, &[host.to_string().into()]).ended(OK, &Took::default());
+    }
+    let text = scraped(&metrics);
+    let of = |needle: &str| {
+        text.lines().filter(|it| it.starts_with("istio_requests_total{") && it.contains(needle)).count()
+    };
+    assert_eq!(of("source_workload=\"overflow\""), 1);
+    assert!(of("host=") <= MAX_VARIANT_EDGES, "{}", of("host="));
 }

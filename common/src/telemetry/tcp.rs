@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::hash::RandomState;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -156,6 +156,11 @@ impl TcpMetrics {
         self.find(labels, Instant::now()).unwrap_or_else(|| self.overflow(labels.reporter))
     }
 
+    /// Keeps the series of idle edges for so long; `None` is for ever.
+    pub fn expire_after(&self, expiry: Option<Duration>) {
+        self.lock().expire_after(expiry);
+    }
+
     /// How many edges have series now.
     pub fn edges(&self) -> usize {
         self.lock().len()
@@ -174,7 +179,7 @@ impl TcpMetrics {
     /// Begins a scrape: expires what is idle and returns the series as chunks of text.
     pub fn scrape(&self, format: Format) -> TcpScrape {
         let mut table = self.lock();
-        table.sweep(Instant::now());
+        table.scraped(Instant::now());
         let overflow = self.overflow.iter().map(|(_, edge)| edge).filter(|edge| edge.is_used());
         let edges: Vec<_> = table.edges().chain(overflow).cloned().collect();
         let sockets = Some(open_sockets(&edges, format));

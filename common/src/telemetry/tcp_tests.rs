@@ -272,7 +272,7 @@ fn an_edge_expires_only_when_no_connection_holds_it() {
     open.opened();
 
     let start = Instant::now();
-    let sweep = |at| metrics.lock().sweep(at);
+    let sweep = |at| metrics.lock().scraped(at);
     sweep(start);
     sweep(start + EDGE_IDLE_EXPIRY - Duration::from_secs(1));
     assert_eq!(metrics.edges(), 2, "expired too early");
@@ -298,7 +298,7 @@ fn an_edge_that_is_met_again_stays() {
     let start = Instant::now();
     for hour in 0..4 {
         cache.edge(&labels(&web, &cart)).opened();
-        metrics.lock().sweep(start + EDGE_IDLE_EXPIRY * hour);
+        metrics.lock().scraped(start + EDGE_IDLE_EXPIRY * hour);
     }
     let text = scraped(&metrics);
     assert_eq!(samples(&text, "istio_tcp_connections_opened_total"), [("-".to_owned(), 4)]);

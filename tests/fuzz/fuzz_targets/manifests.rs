@@ -136,12 +136,13 @@ fn gist(now: &Snapshot) -> String {
     let services: Vec<_> =
         now.services().map(|it| (it, now.endpoints(it).iter().collect::<Vec<_>>())).collect();
     format!(
-        "{workloads:?} {services:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        "{workloads:?} {services:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         now.policies().collect::<Vec<_>>(),
         now.unknown_policies(),
         now.virtual_services().collect::<Vec<_>>(),
         now.destination_rules().collect::<Vec<_>>(),
         now.request_authentications().collect::<Vec<_>>(),
+        now.telemetries().collect::<Vec<_>>(),
         now.rejected(),
         now.conflicts()
     )

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 
 use super::head::{self, Malformed};
 use super::upgrade::Asked;
-use crate::trace_headers::{self, Sampling};
+use crate::trace_headers::{self, Ids, Sampling};
 
 /// A request, without what was meant for this hop alone, and with its ids in order.
 pub(crate) struct Arrived<B> {
@@ -16,29 +16,31 @@ pub(crate) struct Arrived<B> {
     pub(crate) request: Request<B>,
     /// Its wish for another protocol.
     pub(super) asked: Option<Asked>,
+    /// What it can be found by.
+    pub(super) ids: Ids,
     /// Whether it may go on.
     pub(crate) verdict: Result<(), Malformed>,
 }
 
 impl Arrived<Incoming> {
     /// Takes it from its client.
-    pub(super) fn new(mut request: Request<Incoming>) -> Self {
+    pub(super) fn new(mut request: Request<Incoming>, sampling: Sampling) -> Self {
         let asked = Asked::take(&mut request);
-        Self::of(request, asked)
+        Self::of(request, asked, sampling)
     }
 }
 
 impl<B> Arrived<B> {
     /// The same of one whose wish for another protocol was looked at.
-    pub(crate) fn of(mut request: Request<B>, asked: Option<Asked>) -> Self {
+    pub(crate) fn of(mut request: Request<B>, asked: Option<Asked>, sampling: Sampling) -> Self {
         let headers = request.headers_mut();
         let verdict = head::strip(headers);
-        trace_headers::prepare(headers, Sampling::Off, &mut rand::rng());
+        let ids = trace_headers::prepare(headers, sampling, &mut rand::rng());
         // Rules see it, as in Envoy.
         if let Some(asked) = &asked {
             asked.restate(headers);
         }
-        Self { request, asked, verdict }
+        Self { request, asked, ids, verdict }
     }
 }
 
@@ -56,7 +58,7 @@ mod tests {
             .header("x-mine", "1")
             .body(())
             .unwrap();
-        let Arrived { request, verdict, .. } = Arrived::of(request, None);
+        let Arrived { request, verdict, .. } = Arrived::of(request, None, Sampling::Off);
         assert_eq!(verdict, Ok(()));
         let headers = request.headers();
         assert!(headers["x-request-id"].len() == 36, "{headers:?}");
@@ -92,7 +94,7 @@ mod tests {
         for (name, value) in forged.iter().chain(&hearsay) {
             request = request.header(*name, *value);
         }
-        let Arrived { request, verdict, .. } = Arrived::of(request.body(()).unwrap(), None);
+        let Arrived { request, verdict, .. } = Arrived::of(request.body(()).unwrap(), None, Sampling::Off);
         assert_eq!(verdict, Ok(()));
         for (name, _) in forged {
             assert!(!request.headers().contains_key(name), "{name}");
@@ -111,7 +113,7 @@ mod tests {
             .header("x-forwarded-for", "10.0.0.1")
             .body(())
             .unwrap();
-        let Arrived { request, .. } = Arrived::of(request, None);
+        let Arrived { request, .. } = Arrived::of(request, None, Sampling::Off);
         let headers = request.headers();
         assert_eq!(
             (&headers["x-request-id"], &headers["traceparent"]),

@@ -148,9 +148,11 @@ impl Attempts<'_> {
             let policy = self.cluster.policy();
             let picked = self.pick(&policy, &tried).map_err(|why| none(why, record))?;
             tried.push(picked.address);
+            record.tries(&mut self.outgoing.headers);
             let mut one = self.one(&policy, picked, (retries + 1, payload), deadline).await;
             record.upstream(self.cluster.name(), one.picked.address, one.picked.workload.as_ref());
             record.service(&self.cluster.service());
+            record.tried(one.result.as_ref().ok().map(|taken| taken.response.status()));
             self.note(&one);
             match self.verdict(&one.result, retries) {
                 Verdict::Final => return self.finish(one, permit, deadline, record),

@@ -37,7 +37,7 @@ pub(super) async fn admit(
     arrived: Arrived<Incoming>,
     record: &mut Record,
 ) -> Result<Admitted, Made> {
-    let Arrived { request, asked, verdict } = arrived;
+    let Arrived { request, asked, verdict, .. } = arrived;
     let (parts, body) = request.into_parts();
     let version = parts.version;
     let mut head = verdict.and_then(|()| Head::read(parts)).map_err(|why| {

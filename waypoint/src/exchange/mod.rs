@@ -38,7 +38,7 @@ use self::outgoing::Path;
 use crate::authz::standing::Standing;
 use crate::flags::Flag;
 use crate::payload::Answer;
-use crate::record::{Details, Record};
+use crate::record::{Details, Parties, Record};
 use crate::routes::{Found, RequestFacts, Rule};
 use crate::serve::Conversation;
 use crate::serve::pulse::Pulse;
@@ -53,8 +53,9 @@ pub type Reply = Response<Answer<Observed>>;
 /// Serves one request. The task that does is bound to `pulse`.
 pub async fn serve(conversation: Arc<Conversation>, pulse: Arc<Pulse>, request: Request<Incoming>) -> Reply {
     pulse.begin(request.body().is_end_stream());
-    let arrived = Arrived::new(request);
-    let mut record = Record::begin(&conversation, &arrived.request);
+    let parties = Parties::of(&conversation);
+    let arrived = Arrived::new(request, parties.telemetry.sampling());
+    let mut record = Record::begin(parties, &arrived.request, &arrived.ids);
     let walked = {
         // In its place from the beginning: it is large, and would be moved there with every request.
         let mut walk = pin!(admitted_walk(&conversation, &pulse, arrived, &mut record));

@@ -8,6 +8,7 @@ use crate::exchange::arrived::Arrived;
 use crate::exchange::head::{self, Head};
 use crate::exchange::upgrade;
 use crate::strict::Strict;
+use crate::trace_headers::Sampling;
 
 /// A request in the operator's words.
 #[derive(Debug, Clone)]
@@ -54,7 +55,8 @@ impl Asked {
         }
         let mut request = request.body(()).map_err(Unread::bad)?;
         let wish = head::upgrade(request.version(), request.headers());
-        let Arrived { request: stripped, verdict, .. } = Arrived::of(std::mem::take(&mut request), None);
+        let Arrived { request: stripped, verdict, .. } =
+            Arrived::of(std::mem::take(&mut request), None, Sampling::Off);
         let malformed = |why: head::Malformed| Unread { status: why.status().as_u16(), why: why.to_string() };
         verdict.map_err(malformed)?;
         let mut parts = stripped.into_parts().0;

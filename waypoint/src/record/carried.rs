@@ -24,9 +24,9 @@ const BYTES_TOLD_AT_ONCE: u64 = 256 * 1024;
 
 /// One connection through the waypoint. Told of when it is dropped.
 pub struct Carried {
-    parties: Parties,
+    pub(super) parties: Parties,
     began: Instant,
-    sent_to: SentTo,
+    pub(super) sent_to: SentTo,
     edge: Option<Arc<Edge>>,
     refusal: Option<Refusal>,
     request: Bytes,
@@ -145,6 +145,7 @@ impl Drop for Carried {
             upstream_cluster: self.sent_to.cluster.as_deref(),
             downstream_local: Some(self.parties.called),
             downstream_remote: Some(self.parties.client),
+            more: Some(self),
             ..RequestLine::default()
         };
         if denied.is_some() {
@@ -152,7 +153,7 @@ impl Drop for Carried {
         } else {
             line.transport_failure = why.as_deref();
         }
-        self.parties.ledger.access.request(&line, self.refusal.is_some());
+        self.parties.telemetry.log(&self.parties.ledger.access, &line, self.refusal.is_some());
     }
 }
 

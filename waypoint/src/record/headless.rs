@@ -33,7 +33,7 @@ fn tell(parties: &Parties, status: StatusCode, details: &Details, took: Duration
         downstream_remote: Some(parties.client),
         ..RequestLine::default()
     };
-    parties.ledger.access.request(&line, false);
+    parties.telemetry.log(&parties.ledger.access, &line, false);
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ impl Facts {
             downstream_remote: Some(self.parties.client),
             server_name: None,
             route: self.route.as_deref(),
+            more: Some(self),
         }
     }
 }
@@ -39,6 +40,7 @@ impl Asked {
         let authority = self.authority.as_ref().map(|authority| authority.as_str().as_bytes());
         HttpLine {
             method: self.method.as_str(),
+            asked_path: path.as_bytes(),
             path: self.original_path.as_ref().map_or(path.as_bytes(), HeaderValue::as_bytes),
             protocol: protocol(self.version),
             forwarded_for: self.forwarded_for.as_ref().map(HeaderValue::as_bytes),

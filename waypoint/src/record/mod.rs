@@ -15,16 +15,17 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Vers
 
 use crate::flags::{Flag, Flags};
 use crate::payload::{BodyError, Observer};
-use crate::serve::Conversation;
-use crate::trace_headers::X_REQUEST_ID;
+use crate::trace_headers::{Ids, X_REQUEST_ID};
 
 mod carried;
 mod details;
+mod further;
 mod headless;
 mod ledger;
 mod messages;
 mod parties;
 mod received;
+mod traced;
 
 pub use carried::{Carried, Metered};
 pub use details::{Details, Reset};
@@ -33,7 +34,9 @@ pub use ledger::Ledger;
 pub use parties::Parties;
 pub use received::{Counted, Received};
 
+use further::Captured;
 use messages::Messages;
+use traced::Traced;
 
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -67,6 +70,10 @@ struct Facts {
     took: Took,
     /// How far the messages of the answer were read.
     messages: Messages,
+    /// Headers that somebody wants to hear of.
+    captured: Option<Box<Captured>>,
+    /// The span that it is.
+    traced: Option<Box<Traced>>,
     is_told: bool,
 }
 
@@ -94,13 +101,16 @@ struct SentTo {
 
 impl Record {
     /// Begins with what the client sent, after its ids have been put in order.
-    pub fn begin<B>(conversation: &Arc<Conversation>, request: &Request<B>) -> Self {
-        Self::of(Parties::of(conversation), request)
+    pub fn begin<B>(parties: Parties, request: &Request<B>, ids: &Ids) -> Self {
+        let mut record = Self::of(parties, request);
+        record.facts.traced = Traced::begin(&record.facts.parties, ids);
+        record
     }
 
     fn of<B>(parties: Parties, request: &Request<B>) -> Self {
         let asked = Asked::of(request);
         let is_grpc = request.headers().get(header::CONTENT_TYPE).is_some_and(is_grpc);
+        let captured = Captured::of(&parties.telemetry, request.headers());
         let facts = Facts {
             parties,
             began: Instant::now(),
@@ -118,6 +128,8 @@ impl Record {
             received: None,
             took: Took::default(),
             messages: Messages::default(),
+            captured,
+            traced: None,
             is_told: false,
         };
         Self { facts: Box::new(facts) }
@@ -162,6 +174,21 @@ impl Record {
         self.facts.sent_to.service = Some(service.clone());
     }
 
+    /// It is about to be sent to an endpoint: puts the span of this try into its headers.
+    pub fn tries(&mut self, headers: &mut HeaderMap) {
+        if let Some(traced) = &mut self.facts.traced {
+            traced.tries(headers);
+        }
+    }
+
+    /// That try is answered, or over without an answer; where it went is known.
+    pub fn tried(&mut self, status: Option<StatusCode>) {
+        let facts = &mut *self.facts;
+        if let Some(traced) = &mut facts.traced {
+            traced.tried(&facts.sent_to, status);
+        }
+    }
+
     /// How long the endpoint took, from the request's end to the head of the answer (Envoy
     /// `x-envoy-upstream-service-time`).
     pub fn service_time(&mut self, time: Duration) {
@@ -198,6 +225,10 @@ impl Record {
 
     /// The head of the answer, as the client gets it.
     pub fn head(&mut self, status: StatusCode, headers: &HeaderMap) {
+        let facts = &mut *self.facts;
+        if let Some(captured) = &mut facts.captured {
+            captured.answered(&facts.parties.telemetry, headers);
+        }
         self.facts.status = status.as_u16();
         self.facts.grpc_status = headers.get(GRPC_STATUS).map(grpc_status);
     }
@@ -274,8 +305,17 @@ impl Facts {
             destination: self.sent_to.workload.as_ref().or(parties.workload.as_ref()),
             service: self.sent_to.service.as_ref().or(parties.service.as_ref()),
         };
-        parties.ledger.requests.edge(&ends).ended(self.ending(), &self.took);
-        parties.ledger.access.request(&self.line(), self.is_failed());
+        let line = self.line();
+        match &parties.telemetry.counted {
+            None => parties.ledger.requests.edge(&ends).ended(self.ending(), &self.took),
+            Some(counted) => {
+                counted.count(&parties.ledger.requests, &ends, (self.ending(), &self.took), &line)
+            }
+        }
+        parties.telemetry.log(&parties.ledger.access, &line, self.is_failed());
+        if let Some(traced) = &self.traced {
+            traced.tell(self);
+        }
     }
 
     fn ending(&self) -> Ending {

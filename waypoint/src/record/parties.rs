@@ -10,6 +10,7 @@ use super::Ledger;
 use crate::accept::Peer;
 use crate::destination::Destination;
 use crate::serve::Conversation;
+use crate::telemetry::Effective;
 
 /// The same for every request of one conversation.
 #[derive(Clone)]
@@ -30,6 +31,8 @@ pub struct Parties {
     pub service: Option<Arc<Service>>,
     /// The workload that was called by its own address.
     pub workload: Option<Arc<Workload>>,
+    /// What an operator wants to hear.
+    pub telemetry: Arc<Effective>,
 }
 
 impl Parties {
@@ -44,6 +47,8 @@ impl Parties {
             Destination::Service { service, .. } => (Some(service.clone()), None),
             Destination::Workload { workload, .. } => (None, Some(workload.clone())),
         };
+        let telemetry =
+            conversation.worker.shared.routes.load().telemetry().of(&conversation.destination).clone();
         Self {
             ledger: conversation.worker.ledger.clone(),
             peer: conversation.peer.clone(),
@@ -53,6 +58,7 @@ impl Parties {
             called: conversation.original,
             service,
             workload,
+            telemetry,
         }
     }
 }

@@ -95,6 +95,7 @@ pub(super) fn seen() -> Seen {
         called: "10.96.0.1:80".parse().unwrap(),
         service: Some(service("cart")),
         workload: None,
+        telemetry: Arc::default(),
     };
     let guard = tracing::subscriber::set_default(subscriber);
     Seen { parties, metrics, logging, out, _subscriber: guard }

@@ -42,7 +42,7 @@ pub enum SendError {
 ///
 /// # Errors
 /// [`Refusal::Http2Failed`] when the preface cannot be written.
-pub(super) async fn begin<T>(
+pub(crate) async fn begin<T>(
     io: T,
     version: Version,
     keepalive: Option<Http2Keepalive>,

@@ -14,6 +14,7 @@ pub(crate) mod mesh;
 pub(crate) mod peer;
 pub(crate) mod policy;
 pub(crate) mod routing;
+pub(crate) mod telemetry;
 pub(crate) mod text;
 pub mod yaml;
 

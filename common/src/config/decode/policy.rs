@@ -65,7 +65,7 @@ pub(crate) struct Selector<'a> {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, bound(deserialize = "'de: 'a"))]
-struct TargetManifest<'a> {
+pub(crate) struct TargetManifest<'a> {
     group: Option<Text<'a>>,
     kind: Text<'a>,
     name: Text<'a>,
@@ -200,7 +200,7 @@ const TARGETS: [(&str, &str); 5] = [
 ];
 
 /// Anything else a policy names would leave it without effect, which is not what was meant by it.
-fn target(
+pub(crate) fn target(
     stated: &TargetManifest<'_>,
     own: &str,
     field: &str,

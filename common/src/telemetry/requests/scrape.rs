@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
+use super::variant::Hidden;
 use super::{MAX_ENDINGS_PER_EDGE, RequestEdge, Series};
 use crate::telemetry::exposition::{Format, Kind, write_head};
 use crate::telemetry::histogram::Unit;
@@ -97,21 +98,36 @@ impl RequestScrape {
     /// Whether there is anything of the family to write.
     fn is_wanted(&self) -> bool {
         match FAMILIES[self.family].write {
-            Write::Series(_) => true,
-            Write::Edge(count) => self.edges.iter().any(|edge| count(edge).load(Ordering::Relaxed) > 0),
+            Write::Series(_) => self.edges.iter().any(|edge| self.is_in(edge)),
+            Write::Edge(count) => {
+                let mut all = self.edges.iter().filter(|edge| self.is_in(edge));
+                all.any(|edge| count(edge).load(Ordering::Relaxed) > 0)
+            }
         }
+    }
+
+    /// Whether an edge is in the family at all.
+    fn is_in(&self, edge: &RequestEdge) -> bool {
+        edge.families & 1 << self.family != 0
     }
 
     /// Writes one series of the family, and steps to the next.
     fn step(&mut self, family: &Family, out: &mut String) {
         let edge = &self.edges[self.edge];
+        if !self.is_in(edge) {
+            self.edge += 1;
+            return;
+        }
         let write = match family.write {
             Write::Series(write) => write,
             Write::Edge(count) => {
                 let count = count(edge).load(Ordering::Relaxed);
                 if count > 0 {
-                    let _ =
-                        writeln!(out, "{}{{{},request_protocol=\"grpc\"}} {count}", family.name, edge.labels);
+                    let protocol = match edge.hidden.has(Hidden::PROTOCOL) {
+                        true => "",
+                        false => ",request_protocol=\"grpc\"",
+                    };
+                    let _ = writeln!(out, "{}{{{}{protocol}}} {count}", family.name, edge.labels);
                 }
                 self.edge += 1;
                 return;
@@ -136,19 +152,20 @@ impl RequestScrape {
 fn write_labels(edge: &RequestEdge, series: &Series, out: &mut String) {
     out.clear();
     out.push_str(&edge.labels);
-    let Some(ending) = series.ending else {
-        out.push_str(",request_protocol=\"overflow\",response_code=\"overflow\"");
-        out.push_str(",grpc_response_status=\"overflow\",response_flags=\"overflow\"");
-        return;
-    };
-    let protocol = ending.protocol.label();
-    let _ = write!(out, ",request_protocol=\"{protocol}\",response_code=\"{}\"", ending.status);
-    // Empty for what is not gRPC, as Istio has it: alerts look for it with `grpc_response_status=~".+"`.
-    out.push_str(",grpc_response_status=\"");
-    if let Some(status) = ending.grpc_status {
-        let _ = write!(out, "{status}");
+    for (label, name) in Hidden::NAMES.into_iter().filter(|(label, _)| !edge.hidden.has(*label)) {
+        let _ = write!(out, ",{name}=\"");
+        let _ = match (&series.ending, label) {
+            (None, _) => write!(out, "overflow"),
+            (Some(ending), Hidden::PROTOCOL) => write!(out, "{}", ending.protocol.label()),
+            (Some(ending), Hidden::CODE) => write!(out, "{}", ending.status),
+            // Empty for what is not gRPC, as Istio has it: alerts look for it with `grpc_response_status=~".+"`.
+            (Some(ending), Hidden::GRPC) => {
+                ending.grpc_status.map_or(Ok(()), |status| write!(out, "{status}"))
+            }
+            (Some(ending), _) => write!(out, "{}", ending.flags),
+        };
+        out.push('"');
     }
-    let _ = write!(out, "\",response_flags=\"{}\"", ending.flags);
 }
 
 impl Iterator for RequestScrape {

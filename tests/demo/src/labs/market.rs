@@ -248,7 +248,11 @@ impl<'s> Market<'s> {
         Ok(self.pod(deployment)?.node().name().to_owned())
     }
 
-    fn pod(&self, deployment: &'static str) -> Result<&Pod> {
+    /// A pod.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn pod(&self, deployment: &'static str) -> Result<&Pod> {
         self.stage.pod(Name(MARKET, deployment))
     }
 

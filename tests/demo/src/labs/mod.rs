@@ -17,11 +17,12 @@ mod outlier;
 mod paths;
 mod patience;
 mod sticky;
+mod trace;
 
 use crate::scenes::{Scene, nothing};
 
 /// All of them, in any order.
-pub(crate) const LABS: [Scene; 16] = [
+pub(crate) const LABS: [Scene; 17] = [
     lab("canary", "A canary: a tenth of the requests for a new version", canary::play),
     lab("headers", "A header decides, in the middle of a chain", matching::play_headers),
     lab("user-agent", "An expression over the browser's name decides", matching::play_user_agent),
@@ -38,6 +39,7 @@ pub(crate) const LABS: [Scene; 16] = [
     lab("policy-l7", "Who may do what is stated by method and path", guarded::play_policy),
     lab("jwt", "Tokens say whose request it is", guarded::play_jwt),
     lab("sticky", "A cookie leads a session to its pod", sticky::play),
+    lab("trace", "One trace along a chain shows where the time goes", trace::play),
 ];
 
 const fn lab(name: &'static str, title: &'static str, play: crate::scenes::Play) -> Scene {

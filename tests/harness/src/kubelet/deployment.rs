@@ -151,9 +151,10 @@ impl Container {
             "ebb.dev/tcp-echo" => "tcp-echo",
             "ebb.dev/tcp-sink" => "tcp-sink",
             "ebb.dev/tcp-source" => "tcp-source",
+            "ebb.dev/collector" => "collector",
             "ebb.dev/sleep" => "sleep",
             _ => bail!(
-                "image {image} is none of ebb.dev/{{http-echo,tcp-echo,tcp-sink,tcp-source,sleep,waypoint}}"
+                "image {image} is none of ebb.dev/{{collector,http-echo,tcp-echo,tcp-sink,tcp-source,sleep,waypoint}}"
             ),
         };
         let port = self.ports.first().and_then(|port| port.get("containerPort")).map(ToString::to_string);

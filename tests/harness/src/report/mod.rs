@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     ledger::{Fate, Receipt, Sent},
-    protocols::{GrpcReport, WebSocketReport},
+    protocols::{GrpcReport, TracedSpan, WebSocketReport},
 };
 
 /// How one operation ended.

@@ -47,3 +47,26 @@ pub struct WebSocketReport {
     /// From the upgrade to the end, in microseconds.
     pub elapsed_us: u64,
 }
+
+/// One span that the collector of `ebb-app` was sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TracedSpan {
+    /// How it came: `grpc`, `http` or `zipkin`.
+    pub via: String,
+    /// Who told.
+    pub service: String,
+    /// Its trace, in hexadecimal.
+    pub trace: String,
+    /// Its own id.
+    pub id: String,
+    /// The span it is within; empty for none.
+    pub parent: String,
+    /// What was done.
+    pub name: String,
+    /// `SERVER` or `CLIENT`.
+    pub kind: String,
+    /// How long it lasted, in microseconds.
+    pub took_us: u64,
+    /// What is told of it.
+    pub tags: std::collections::BTreeMap<String, String>,
+}

@@ -24,6 +24,11 @@ pub(super) fn check(view: &View<'_>, report: &mut Report) {
                     attached(view, stated, &it.object, target, report);
                 }
             }
+            Resource::Telemetry(it) => {
+                for target in &it.targets {
+                    attached(view, stated, &it.object, target, report);
+                }
+            }
             Resource::PeerAuthentication(it) => selector(view, stated, &it.object, &it.selector, report),
             _ => {}
         }
@@ -73,7 +78,7 @@ fn attached(view: &View<'_>, stated: &Stated, object: &ObjectName, target: &Targ
             report.say(
                 NO_WAYPOINT,
                 stated,
-                format!("the Service {name} has no waypoint, so that nobody enforces this"),
+                format!("the Service {name} has no waypoint, so that nobody does as this says"),
             );
         }
         Some(_) => {}

@@ -1,7 +1,8 @@
 //! Requests through everything.
 
 mod explained;
-mod rig;
+pub(crate) mod rig;
+mod told;
 
 use bytes::Bytes;
 use http::Response;

@@ -40,6 +40,7 @@ use crate::routes::tests::{Desk, view};
 use crate::serve::pulse::Pulse;
 use crate::serve::{Conversation, REQUEST_HEAD_DEADLINE};
 use crate::settings::Settings;
+use crate::spans::tests::Collector;
 use crate::strict::StrictIo;
 use crate::upstream::connection::Sender;
 use crate::upstream::pool::{Connections, PoolKey, Pooled};
@@ -52,6 +53,7 @@ pub(super) struct Rig {
     pub(super) conversation: Arc<Conversation>,
     desk: Desk,
     log: Logging,
+    metrics: Arc<Metrics>,
     out: Log,
     _certificates: tempfile::TempDir,
     _subscriber: tracing::subscriber::DefaultGuard,
@@ -90,11 +92,17 @@ pub(super) fn web(pods: u8, in_mesh: &[u8]) -> String {
 
 impl Rig {
     pub(super) fn new(manifests: &str) -> Self {
+        Self::told_to(manifests, Arc::default())
+    }
+
+    /// Its spans go to `collector`.
+    pub(super) fn told_to(manifests: &str, collector: Arc<Collector>) -> Self {
         let desk = Desk::with(manifests);
         let certificates = tempfile::tempdir().unwrap();
         let out = Log::default();
         let (log, subscriber) = logging::build("info", LogFormat::Plain, Box::new(out.clone())).unwrap();
-        let worker = Arc::new(worker(certificates.path(), &log));
+        let metrics = Arc::new(Metrics::build("waypoint", "0").0);
+        let worker = Arc::new(worker(certificates.path(), (&log, &metrics), collector));
         worker.shared.follow(&desk.now);
         let service = desk.now.service("shop", "web").unwrap().clone();
         let client = "10.9.9.9:40000".parse().unwrap();
@@ -116,7 +124,7 @@ impl Rig {
             live,
         });
         let _subscriber = tracing::subscriber::set_default(subscriber);
-        Self { conversation, desk, log, out, _certificates: certificates, _subscriber }
+        Self { conversation, desk, log, metrics, out, _certificates: certificates, _subscriber }
     }
 
     /// A client's connection of HTTP/1.1 to the waypoint.
@@ -198,6 +206,12 @@ impl Rig {
         }
     }
 
+    /// What a scrape shows.
+    pub(super) fn scraped(&self) -> String {
+        let chunks = self.metrics.scrape(common::telemetry::exposition::Format::Text);
+        chunks.map(|chunk| String::from_utf8(chunk.to_vec()).unwrap()).collect()
+    }
+
     /// The access log so far.
     pub(super) fn log(&self) -> String {
         assert!(self.log.sink.flush(std::time::Duration::from_secs(10)));
@@ -205,7 +219,11 @@ impl Rig {
     }
 }
 
-fn worker(certificates: &std::path::Path, log: &Logging) -> Worker {
+fn worker(
+    certificates: &std::path::Path,
+    (log, metrics): (&Logging, &Metrics),
+    collector: Arc<Collector>,
+) -> Worker {
     let given = ["waypoint", "--manifests", "/m", "--node", "n", "--pod-name", "waypoint-1", "--gateway"];
     let more = ["edge/waypoint", "--pod-namespace", "edge", "--service-account", "waypoint", "--ca-dir"];
     let all = given.iter().chain(&more).map(std::ffi::OsString::from);
@@ -216,7 +234,6 @@ fn worker(certificates: &std::path::Path, log: &Logging) -> Worker {
     let routes = Followed::nothing(view(), &clusters);
     let budget = Budget::new(limits::HELD_BYTES_PER_WORKER);
     let identity = Identity::new("cluster.local", "edge", "waypoint");
-    let (metrics, _) = Metrics::build("waypoint", "0");
     Worker {
         shared: Arc::new(Shared {
             clusters,
@@ -224,6 +241,7 @@ fn worker(certificates: &std::path::Path, log: &Logging) -> Worker {
             limited: Connections::default(),
             live: Default::default(),
             keys: Keys::new(Fetcher::default(), Handle::current()),
+            outputs: crate::telemetry::tests::outputs_to(log, collector),
         }),
         turns: Default::default(),
         tokens: Default::default(),
@@ -242,7 +260,7 @@ fn worker(certificates: &std::path::Path, log: &Logging) -> Worker {
         handshakes: Default::default(),
         tunnels: Default::default(),
         access: log.access.clone(),
-        ledger: Arc::new(Ledger::new(log.access.clone(), &metrics)),
+        ledger: Arc::new(Ledger::new(log.access.clone(), metrics)),
         drain: drain::channel().1,
         end: CancellationToken::new(),
     }

@@ -10,6 +10,8 @@ use crate::config::gateway::{EBB_GROUP, GATEWAY_GROUP};
 use crate::config::waypoint::USE_WAYPOINT;
 use crate::config::{Kind, Subject};
 
+/// Istio's group of Telemetry.
+const TELEMETRY: &str = "telemetry.istio.io";
 /// Istio's group of routing kinds.
 const NETWORKING: &str = "networking.istio.io";
 /// Its kinds that are no business of ours; Gateway is another.
@@ -56,6 +58,7 @@ impl Kind {
             Self::ReferenceGrant,
             Self::FaultFilter,
             Self::MeshConfig,
+            Self::Telemetry,
         ]
         .into_iter()
         .find(|kind| kind.name() == name)
@@ -72,27 +75,13 @@ impl Head {
         let (group, version) = self.api_version.split_once('/').unwrap_or(("", &self.api_version));
         let known = match kind {
             Some(Kind::AuthorizationPolicy | Kind::PeerAuthentication | Kind::RequestAuthentication) => {
-                if group == "security.istio.io" && matches!(version, "v1" | "v1beta1") {
-                    return Ok(kind);
-                }
-                // Other meshes have an AuthorizationPolicy too; a misspelt Istio group must not pass for one.
-                return if !group.is_empty() && !group.contains("istio") {
-                    Ok(None)
-                } else {
-                    Err(format!("{:?}: expected security.istio.io/v1", self.api_version))
-                };
+                return self.of_istio(kind, "security.istio.io", &["v1", "v1beta1"], "v1");
             }
             Some(Kind::VirtualService | Kind::DestinationRule | Kind::ServiceEntry | Kind::WorkloadEntry) => {
-                if group == NETWORKING && matches!(version, "v1" | "v1beta1" | "v1alpha3") {
-                    return Ok(kind);
-                }
-                // As above: what is nearly Istio's group was meant to be it.
-                return if !group.is_empty() && !group.contains("istio") {
-                    Ok(None)
-                } else {
-                    Err(format!("{:?}: expected {NETWORKING}/v1, v1beta1 or v1alpha3", self.api_version))
-                };
+                let versions = ["v1", "v1beta1", "v1alpha3"];
+                return self.of_istio(kind, NETWORKING, &versions, "v1, v1beta1 or v1alpha3");
             }
+            Some(Kind::Telemetry) => return self.of_istio(kind, TELEMETRY, &["v1", "v1alpha1"], "v1"),
             Some(
                 Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::ReferenceGrant,
             ) => {
@@ -121,6 +110,7 @@ impl Head {
             // Istio has a Gateway of its own, which is no business of ours.
             Some(Kind::Gateway) => group == GATEWAY_GROUP && matches!(version, "v1" | "v1beta1" | "v1alpha2"),
             Some(_) => self.api_version == "v1",
+            None if group == TELEMETRY => return Err(format!("{:?} is no kind of {TELEMETRY}", self.kind)),
             None if group == "security.istio.io" => {
                 return Err(format!("{:?} is no kind of security.istio.io", self.kind));
             }
@@ -133,6 +123,25 @@ impl Head {
             return Err("not stated".to_owned());
         }
         Ok(kind.filter(|_| known))
+    }
+
+    /// A kind of Istio's that has to be of this group and of one of these versions.
+    fn of_istio(
+        &self,
+        kind: Option<Kind>,
+        own: &str,
+        versions: &[&str],
+        expected: &str,
+    ) -> Result<Option<Kind>, String> {
+        let (group, version) = self.api_version.split_once('/').unwrap_or(("", &self.api_version));
+        if group == own && versions.contains(&version) {
+            return Ok(kind);
+        }
+        // Other meshes have an AuthorizationPolicy too; a misspelt Istio group must not pass for one.
+        match !group.is_empty() && !group.contains("istio") {
+            true => Ok(None),
+            false => Err(format!("{:?}: expected {own}/{expected}", self.api_version)),
+        }
     }
 }
 

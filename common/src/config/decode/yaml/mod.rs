@@ -33,6 +33,7 @@ use super::mesh::{ConfigMapManifest, is_mesh_config};
 use super::peer::PeerAuthenticationManifest;
 use super::policy::AuthorizationPolicyManifest;
 use super::routing::VirtualServiceManifest;
+use super::telemetry::TelemetryManifest;
 use super::{Decoded, Fault, Skipped};
 use crate::config::mesh::MESH_CONFIG_NAME;
 use crate::config::names::Names;
@@ -300,6 +301,7 @@ fn read_kind(kind: Kind, text: &str, names: &mut Names) -> Read {
         Kind::ReferenceGrant => read::<ReferenceGrantManifest<'_>>(kind, text, names),
         Kind::FaultFilter => read::<FaultFilterManifest<'_>>(kind, text, names),
         Kind::MeshConfig => read::<ConfigMapManifest<'_>>(kind, text, names),
+        Kind::Telemetry => read::<TelemetryManifest<'_>>(kind, text, names),
     }
 }
 
