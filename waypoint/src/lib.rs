@@ -9,6 +9,7 @@ pub mod accept;
 pub mod analyze;
 pub mod app;
 pub mod authn;
+pub mod authorizer;
 pub mod authz;
 pub mod destination;
 pub mod exchange;

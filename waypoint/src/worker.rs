@@ -140,6 +140,8 @@ pub struct Worker {
     pub tokens: Mutex<authn::verified::Cache>,
     /// Places for copies of requests.
     pub mirrors: Arc<Semaphore>,
+    /// Places for checks by authorizers.
+    pub checks: Arc<Semaphore>,
     /// The Gateway this waypoint stands for.
     pub gateway: ObjectName,
     /// How long a request may stand still; `None` is for ever.

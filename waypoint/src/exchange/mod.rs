@@ -9,6 +9,7 @@ mod arrived;
 mod attempts;
 mod authorize;
 pub(crate) mod called;
+mod consult;
 pub(crate) mod head;
 mod mirror;
 mod observed;
@@ -30,13 +31,14 @@ use self::arrived::Arrived;
 use self::attempts::{Attempts, Sent, Source};
 use self::authorize::Admitted;
 use self::called::Called;
+pub use self::consult::MAX_CHECKS_IN_FLIGHT;
 use self::head::Head;
 pub use self::mirror::{MAX_MIRRORS_IN_FLIGHT, MIRROR_DEADLINE};
 use self::observed::Observed;
 use self::outgoing::Path;
 use crate::authz::standing::Standing;
 use crate::flags::Flag;
-use crate::payload::Answer;
+use crate::payload::{Answer, Inbound};
 use crate::record::{Details, Record};
 use crate::routes::{Found, RequestFacts, Rule};
 use crate::serve::Conversation;
@@ -95,14 +97,24 @@ async fn admitted_walk(
     arrived: Arrived<Incoming>,
     record: &mut Record,
 ) -> Result<(Sent, Standing), Made> {
-    let Admitted { standing, head, body, asked } = authorize::admit(conversation, arrived, record).await?;
+    let admitted = authorize::admit(conversation, pulse, arrived, record).await?;
+    let Admitted { standing, head, body, asked, told } = admitted;
     let (version, is_grpc) = (head.version, head.facts(conversation).is_grpc());
     let walked = {
         let walk = pin!(walk(conversation, pulse, (head, body, asked), record));
         standing.unless_revoked(walk).await
     };
     match walked {
-        Ok(sent) => sent.map(|sent| (sent, standing)),
+        Ok(mut sent) => {
+            if !told.is_empty() {
+                let headers = match &mut sent {
+                    Ok(sent) => sent.response.headers_mut(),
+                    Err(made) => &mut *made.headers,
+                };
+                told.iter().for_each(|it| it.apply(headers));
+            }
+            sent.map(|sent| (sent, standing))
+        }
         Err(denial) => Err(authorize::refused(&denial, (version, is_grpc), record)),
     }
 }
@@ -114,7 +126,7 @@ async fn admitted_walk(
 async fn walk(
     conversation: &Arc<Conversation>,
     pulse: &Arc<Pulse>,
-    (head, body, asked): (Head, Incoming, Option<upgrade::Asked>),
+    (head, body, asked): (Head, Inbound, Option<upgrade::Asked>),
     record: &mut Record,
 ) -> Result<Sent, Made> {
     let called = Called::find(conversation);
@@ -169,7 +181,7 @@ struct Facing<'a> {
 async fn forward(
     facing: &Facing<'_>,
     path: &Path<'_>,
-    (head, body, asked): (Head, Incoming, Option<upgrade::Asked>),
+    (head, body, asked): (Head, Inbound, Option<upgrade::Asked>),
     record: &mut Record,
 ) -> Result<Sent, Made> {
     let Facing { conversation, pulse, called, is_grpc } = *facing;
