@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod authorizer;
 mod bulk;
 mod get;
 mod grpc;
@@ -65,6 +66,8 @@ enum Program {
     Ledger(ledger::Flags),
     /// One end of a connection, by a script
     Peer(peer::Flags),
+    /// External authorizer, over HTTP and gRPC
+    Authorizer(authorizer::Flags),
     /// gRPC server
     Grpc(grpc::server::Flags),
     /// One gRPC call
@@ -115,6 +118,7 @@ async fn dispatch(program: Program) -> Result<ExitCode> {
         Program::Hold(flags) => hold::run(flags).await,
         Program::Ledger(flags) => ledger::send(flags).await,
         Program::Peer(flags) => peer::run(flags).await,
+        Program::Authorizer(flags) => authorizer::serve(flags).await,
         Program::Grpc(flags) => grpc::server::serve(flags).await,
         Program::GrpcCall(flags) => grpc::client::run(flags).await,
         Program::Websocket(flags) => websocket::serve(flags).await,
