@@ -16,6 +16,7 @@ pub mod exchange;
 pub mod farewell;
 pub mod flags;
 pub mod gather;
+pub mod limits;
 pub mod payload;
 pub mod record;
 pub mod routes;

@@ -31,6 +31,7 @@ use crate::authn;
 use crate::authz::Policies;
 use crate::authz::live::Registry;
 use crate::farewell::callers_know;
+use crate::limits::Limits;
 use crate::record::Ledger;
 use crate::routes::{Tables, View};
 use crate::upstream::pool::{Connections, SWEEP_INTERVAL};
@@ -62,6 +63,9 @@ pub struct Followed {
     destinations: Destinations,
     policies: Arc<Policies>,
     authentication: Arc<authn::tables::Tables>,
+    /// `None` where there are none, so that requests see that at once.
+    limits: Option<Arc<Limits>>,
+    gateway: ObjectName,
 }
 
 impl Followed {
@@ -70,8 +74,10 @@ impl Followed {
         let mesh = Arc::<Snapshot>::default();
         let policies = Arc::new(Policies::none(view.waypoint.clone()));
         let authentication = Arc::new(authn::tables::Tables::new(view.waypoint.clone()));
+        let gateway = view.waypoint.clone();
         let tables = Arc::new(Tables::new(view, &mesh));
-        Self { tables, destinations: clusters.now(), mesh, policies, authentication }
+        let destinations = clusters.now();
+        Self { tables, destinations, mesh, policies, authentication, limits: None, gateway }
     }
 
     /// The routes.
@@ -94,6 +100,23 @@ impl Followed {
         &self.destinations
     }
 
+    /// How many requests are let through; `None` where that is not limited.
+    pub fn limits(&self) -> Option<&Arc<Limits>> {
+        self.limits.as_ref()
+    }
+
+    /// The limits of a later snapshot.
+    fn later_limits(&self, mesh: &Snapshot) -> Option<Arc<Limits>> {
+        let mut limits = match &self.limits {
+            Some(limits) => Limits::clone(limits),
+            None => Limits::none(self.gateway.clone()),
+        };
+        match limits.update(&self.mesh, mesh) {
+            true => Some(Arc::new(limits)).filter(|it| !it.is_empty()),
+            false => self.limits.clone(),
+        }
+    }
+
     /// Whose tokens are taken.
     pub fn authentication(&self) -> &Arc<authn::tables::Tables> {
         &self.authentication
@@ -111,8 +134,10 @@ impl Shared {
         let have_changed = policies.update(&before.mesh, mesh);
         let policies = if have_changed { Arc::new(policies) } else { before.policies.clone() };
         let authentication = before.authentication.update(mesh, &self.keys);
+        let (limits, gateway) = (before.later_limits(mesh), before.gateway.clone());
         let mesh = mesh.clone();
-        self.routes.store(Arc::new(Followed { mesh, tables, destinations, policies, authentication }));
+        let now = Followed { mesh, tables, destinations, policies, authentication, limits, gateway };
+        self.routes.store(Arc::new(now));
         if have_changed {
             self.live.changed();
         }

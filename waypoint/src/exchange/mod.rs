@@ -11,6 +11,7 @@ mod authorize;
 pub(crate) mod called;
 mod consult;
 pub(crate) mod head;
+mod limit;
 mod mirror;
 mod observed;
 mod outgoing;
@@ -38,6 +39,7 @@ use self::observed::Observed;
 use self::outgoing::Path;
 use crate::authz::standing::Standing;
 use crate::flags::Flag;
+use crate::limits::Told;
 use crate::payload::{Answer, Inbound};
 use crate::record::{Details, Record};
 use crate::routes::{Found, RequestFacts, Rule};
@@ -137,11 +139,13 @@ async fn walk(
         Found::Rule(rule) => Some(rule),
         Found::Service => None,
         Found::NoRoute => {
+            limit::ask(&called, conversation, (&facts, None), record)?;
             record.flag(Flag::NoRoute);
             record.details(Details::RouteNotFound);
             return Err(respond::answer(StatusCode::NOT_FOUND, Bytes::new(), is_grpc));
         }
     };
+    let left = limit::ask(&called, conversation, (&facts, rule), record)?;
     let chosen = rule.and_then(|rule| {
         let of_session = called.of_session(&rule.route, facts.headers);
         of_session.or_else(|| split::choose(&rule.route, &mut rand::rng()))
@@ -163,7 +167,7 @@ async fn walk(
             (forward(&facing, &path, (head, body, asked), record).await, grant)
         }
     };
-    answered(&path, grant, sent)
+    answered(&path, (grant, left), sent)
 }
 
 /// One request and what it falls into.
@@ -221,7 +225,11 @@ async fn forward(
 
 /// Changes the headers of an answer as the route says, whoever made it: a client relies on them most where nobody
 /// answered.
-fn answered(path: &Path<'_>, grant: Option<Grant<'_>>, mut sent: Result<Sent, Made>) -> Result<Sent, Made> {
+fn answered(
+    path: &Path<'_>,
+    (grant, left): (Option<Grant<'_>>, Option<Told>),
+    mut sent: Result<Sent, Made>,
+) -> Result<Sent, Made> {
     let headers = match &mut sent {
         Ok(sent) => sent.response.headers_mut(),
         Err(made) => &mut *made.headers,
@@ -231,6 +239,9 @@ fn answered(path: &Path<'_>, grant: Option<Grant<'_>>, mut sent: Result<Sent, Ma
     }
     if let Some(grant) = grant {
         grant.tell(headers);
+    }
+    if let Some(left) = left {
+        crate::stages::limit::tell(&left, headers);
     }
     sent
 }

@@ -51,7 +51,7 @@ impl HttpRoutes {
 }
 
 /// Whether everything that a match states holds. Its port and gateways were looked at when it was compiled.
-fn holds(stated: &HttpMatch, facts: &RequestFacts<'_>) -> bool {
+pub(crate) fn holds(stated: &HttpMatch, facts: &RequestFacts<'_>) -> bool {
     let is = |stated: &Option<StringMatch>, value: &str| stated.as_ref().is_none_or(|it| it.matches(value));
     is(&stated.path, facts.path)
         && (!stated.is_grpc || facts.is_grpc())

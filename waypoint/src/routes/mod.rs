@@ -80,6 +80,7 @@ pub use self::canonical::{Canonical, MAX_TARGET_BYTES, Malformed, canonical_path
 pub use self::connection::{ConnectionRoute, ConnectionRoutes, ConnectionRule};
 pub(crate) use self::facts::with_query;
 pub use self::facts::{ConnectionFacts, RequestFacts};
+pub(crate) use self::matching::holds;
 pub use self::matching::{Found, HttpRoutes};
 pub use self::problems::Problem;
 pub use self::route::{Forward, PathPart, Route, Rule, Target};

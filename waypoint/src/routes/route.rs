@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::config::FaultFilter;
+use common::config::gateway::RouteKind;
 use common::config::routing::cors::CorsPolicy;
 use common::config::routing::headers::HeaderChanges;
 use common::config::routing::http::{HttpDestination, Rewrite};
@@ -148,6 +149,16 @@ impl Route {
     /// The VirtualService whose hosts brought the request here, or the route of the Gateway API.
     pub fn stated_by(&self) -> &ObjectName {
         self.root.as_ref().unwrap_or(&self.own).stated_by.object()
+    }
+
+    /// The HTTPRoute that states it and the name of the rule; `None` where something else does.
+    pub fn of_http_route(&self) -> Option<(&ObjectName, &str)> {
+        match &self.own.stated_by {
+            Statement::Route(route) if route.kind == RouteKind::Http => {
+                Some((&route.object, &self.own.route().name))
+            }
+            Statement::Route(_) | Statement::VirtualService(_) => None,
+        }
     }
 
     /// The filter that it names and that is not there: its requests must not be sent on.

@@ -77,8 +77,10 @@ fn only_200_agrees_and_a_failing_server_says_nothing() {
     }
 }
 
+type Pairs = Vec<(String, String)>;
+
 /// What of an answer with these headers reaches the endpoint and the client.
-fn told(more: &str, status: u16) -> (Vec<(String, String)>, Vec<(String, String)>) {
+fn told(more: &str, status: u16) -> (Pairs, Pairs) {
     let answer = headers(&[
         ("x-user", "alice"),
         ("set-cookie", "a=1"),
@@ -112,7 +114,7 @@ fn told(more: &str, status: u16) -> (Vec<(String, String)>, Vec<(String, String)
     (owned(&request), owned(&client))
 }
 
-fn list(all: &[(&str, &str)]) -> Vec<(String, String)> {
+fn list(all: &[(&str, &str)]) -> Pairs {
     all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 

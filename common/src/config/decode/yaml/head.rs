@@ -55,6 +55,7 @@ impl Kind {
             Self::TcpRoute,
             Self::ReferenceGrant,
             Self::FaultFilter,
+            Self::RateLimit,
             Self::MeshConfig,
         ]
         .into_iter()
@@ -107,7 +108,7 @@ impl Head {
                     Err(format!("{:?}: expected {GATEWAY_GROUP}/v1", self.api_version))
                 };
             }
-            Some(Kind::FaultFilter) => {
+            Some(Kind::FaultFilter | Kind::RateLimit) => {
                 return match (group, version) {
                     (EBB_GROUP, "v1alpha1") => Ok(kind),
                     (group, _) if !group.is_empty() && !group.contains("ebb") => Ok(None),
