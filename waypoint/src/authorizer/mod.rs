@@ -11,6 +11,8 @@
 //! - `custom-route`: the route is looked for when the authorizer has spoken, as if `clearRouteCache` were always stated.
 //! - `custom-changes`: an answer of a gRPC authorizer that changes pseudo-headers, headers that frame a message, or the
 //!   query is no answer. Envoy changes some of these. Dynamic metadata is passed over.
+//! - `custom-under-way`: a request that is under way when policies change is judged by them again, and cut off where one
+//!   has a provider asked that has not agreed to it. Envoy asks at the beginning and never again.
 //! - `custom-append`: a header that is to be appended is added where it is not there; Envoy leaves it out.
 //! - `custom-limits`: our own limits (`MAX_CHECKS_IN_FLIGHT`, `SHOWN_BODIES_BYTES`) refuse with 503, `failOpen` or not.
 
