@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::authn::fetch::Fetcher;
 use crate::authn::remote::Keys;
-use crate::exchange::MAX_MIRRORS_IN_FLIGHT;
+use crate::exchange::{MAX_CHECKS_IN_FLIGHT, MAX_MIRRORS_IN_FLIGHT};
 use crate::record::Ledger;
 use crate::routes::{ServiceRoutes, View};
 use crate::settings::Settings;
@@ -106,6 +106,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
             turns: Default::default(),
             tokens: Default::default(),
             mirrors: Arc::new(Semaphore::new(MAX_MIRRORS_IN_FLIGHT)),
+            checks: Arc::new(Semaphore::new(MAX_CHECKS_IN_FLIGHT)),
             gateway: given.gateway.clone(),
             stream_idle: given.stream_idle(),
             certs: certs.clone(),

@@ -10,14 +10,16 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
 mod answer;
+mod inbound;
 mod moving;
 mod recording;
 
 pub use self::answer::{Answer, Observer};
+pub use self::inbound::{Hidden, Inbound, SHOWN_BODIES_BYTES};
 pub use self::moving::{Moving, Upload};
 pub use self::recording::{
     Attempt, MIRROR_BACKLOG_CHUNKS, RETRY_BUFFER_BYTES, RETRY_BUFFERS_BYTES, Recording,
@@ -56,7 +58,7 @@ pub enum Payload {
     /// Known whole.
     Whole(Option<Bytes>),
     /// Read from the client once.
-    Once(Moving<Incoming>),
+    Once(Moving<Inbound>),
     /// Read from the client, and remembered for another attempt.
     Attempt(Attempt),
     /// A copy for a mirror.

@@ -36,7 +36,8 @@ pub async fn carry(conversation: &Arc<Conversation>, client: TunnelIo, server_na
             .pickers()
             .pick(&cluster, &facts, Instant::now(), &mut rand::rng())
             .map_err(|_| no_endpoint(conversation))?;
-        let upstream = Upstream { conversation, cluster: &cluster, policy: &policy, picked: &picked };
+        let upstream =
+            Upstream { conversation, cluster: &cluster, policy: &policy, picked: &picked, is_own: false };
         record.upstream(cluster.name(), picked.address, picked.workload.as_ref(), &cluster.service());
         let (far, _held) = upstream.open().await.map_err(refusal)?;
         let mut client = record.metered(client);

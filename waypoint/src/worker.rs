@@ -32,6 +32,7 @@ use crate::authn::remote::Keyring;
 use crate::authz::Policies;
 use crate::authz::live::Registry;
 use crate::farewell::callers_know;
+use crate::limits::Limits;
 use crate::record::Ledger;
 use crate::routes::{Tables, View};
 use crate::telemetry;
@@ -67,6 +68,9 @@ pub struct Followed {
     policies: Arc<Policies>,
     authentication: Arc<authn::tables::Tables>,
     telemetry: Arc<telemetry::tables::Tables>,
+    /// `None` where there are none, so that requests see that at once.
+    limits: Option<Arc<Limits>>,
+    gateway: ObjectName,
 }
 
 impl Followed {
@@ -76,8 +80,10 @@ impl Followed {
         let policies = Arc::new(Policies::none(view.waypoint.clone()));
         let authentication = Arc::new(authn::tables::Tables::new(view.waypoint.clone()));
         let telemetry = Arc::new(telemetry::tables::Tables::new(view.waypoint.clone()));
+        let gateway = view.waypoint.clone();
         let tables = Arc::new(Tables::new(view, &mesh));
-        Self { tables, destinations: clusters.now(), mesh, policies, authentication, telemetry }
+        let destinations = clusters.now();
+        Self { tables, destinations, mesh, policies, authentication, telemetry, limits: None, gateway }
     }
 
     /// The same of a later snapshot, which `clusters` have taken over; what is told of requests stays.
@@ -91,6 +97,8 @@ impl Followed {
             policies: if have_changed { Arc::new(policies) } else { self.policies.clone() },
             authentication: self.authentication.update(mesh, keys),
             telemetry: self.telemetry.clone(),
+            limits: self.later_limits(mesh),
+            gateway: self.gateway.clone(),
             mesh: mesh.clone(),
         }
     }
@@ -118,6 +126,23 @@ impl Followed {
     /// What is told of requests.
     pub fn telemetry(&self) -> &Arc<telemetry::tables::Tables> {
         &self.telemetry
+    }
+
+    /// How many requests are let through; `None` where that is not limited.
+    pub fn limits(&self) -> Option<&Arc<Limits>> {
+        self.limits.as_ref()
+    }
+
+    /// The limits of a later snapshot.
+    fn later_limits(&self, mesh: &Snapshot) -> Option<Arc<Limits>> {
+        let mut limits = match &self.limits {
+            Some(limits) => Limits::clone(limits),
+            None => Limits::none(self.gateway.clone()),
+        };
+        match limits.update(&self.mesh, mesh) {
+            true => Some(Arc::new(limits)).filter(|it| !it.is_empty()),
+            false => self.limits.clone(),
+        }
     }
 
     /// Whose tokens are taken.
@@ -164,6 +189,8 @@ pub struct Worker {
     pub tokens: Mutex<authn::verified::Cache>,
     /// Places for copies of requests.
     pub mirrors: Arc<Semaphore>,
+    /// Places for checks by authorizers.
+    pub checks: Arc<Semaphore>,
     /// The Gateway this waypoint stands for.
     pub gateway: ObjectName,
     /// How long a request may stand still; `None` is for ever.

@@ -19,6 +19,7 @@ pub mod mesh;
 pub mod names;
 pub mod note;
 pub mod path_template;
+pub mod rate_limit;
 pub mod routing;
 pub mod security;
 pub mod telemetry;
@@ -33,6 +34,7 @@ pub use self::entry::{ServiceEntry, WorkloadEntry};
 pub use self::gateway::{FaultFilter, GatewayRoute, ReferenceGrant};
 pub use self::mesh::{MeshConfig, StatedMeshConfig};
 use self::note::Note;
+pub use self::rate_limit::RateLimit;
 pub use self::routing::VirtualService;
 pub use self::security::{AuthorizationPolicy, PeerAuthentication};
 pub use self::telemetry::Telemetry;
@@ -81,6 +83,8 @@ pub enum Kind {
     ReferenceGrant,
     /// `gateway.ebb.dev` HTTPFaultFilter.
     FaultFilter,
+    /// `gateway.ebb.dev` RateLimit.
+    RateLimit,
     /// The `v1` ConfigMap that holds Istio's MeshConfig; any other is skipped.
     MeshConfig,
     /// `telemetry.istio.io` Telemetry.
@@ -111,6 +115,7 @@ impl Kind {
             Self::TcpRoute => "TCPRoute",
             Self::ReferenceGrant => "ReferenceGrant",
             Self::FaultFilter => "HTTPFaultFilter",
+            Self::RateLimit => "RateLimit",
             Self::MeshConfig => "ConfigMap",
             Self::Telemetry => "Telemetry",
         }
@@ -221,6 +226,7 @@ pub enum Resource {
     Route(Arc<GatewayRoute>),
     ReferenceGrant(Arc<ReferenceGrant>),
     FaultFilter(Arc<FaultFilter>),
+    RateLimit(Arc<RateLimit>),
     MeshConfig(Arc<StatedMeshConfig>),
     Telemetry(Arc<Telemetry>),
 }
@@ -246,6 +252,7 @@ impl Resource {
             Self::Route(it) => (it.kind.kind(), it.object.clone()),
             Self::ReferenceGrant(it) => (Kind::ReferenceGrant, it.object.clone()),
             Self::FaultFilter(it) => (Kind::FaultFilter, it.object.clone()),
+            Self::RateLimit(it) => (Kind::RateLimit, it.object.clone()),
             Self::MeshConfig(it) => (Kind::MeshConfig, it.object.clone()),
             Self::Telemetry(it) => (Kind::Telemetry, it.object.clone()),
         };

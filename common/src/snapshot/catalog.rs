@@ -10,9 +10,9 @@ use std::sync::Arc;
 use crate::config::gateway::RouteKind;
 use crate::config::{
     AuthorizationPolicy, Batch, DestinationRule, EndpointSlice, FaultFilter, Gateway, GatewayRoute, Key,
-    Kind, Namespace, Node, ObjectName, Origin, PeerAuthentication, Pod, ReferenceGrant, Rejected, Removal,
-    RequestAuthentication, Resource, Service, ServiceAccount, ServiceEntry, Stated, StatedMeshConfig,
-    Telemetry, VirtualService, WorkloadEntry,
+    Kind, Namespace, Node, ObjectName, Origin, PeerAuthentication, Pod, RateLimit, ReferenceGrant, Rejected,
+    Removal, RequestAuthentication, Resource, Service, ServiceAccount, ServiceEntry, Stated,
+    StatedMeshConfig, Telemetry, VirtualService, WorkloadEntry,
 };
 
 /// One object stated by more than one file.
@@ -159,6 +159,7 @@ pub(crate) struct Changes {
     pub(crate) routes: [Changed<GatewayRoute>; RouteKind::ALL.len()],
     pub(crate) grants: Changed<ReferenceGrant>,
     pub(crate) fault_filters: Changed<FaultFilter>,
+    pub(crate) rate_limits: Changed<RateLimit>,
     pub(crate) mesh_configs: Changed<StatedMeshConfig>,
     pub(crate) telemetries: Changed<Telemetry>,
     /// Names whose addresses are others now.
@@ -190,6 +191,7 @@ pub struct Catalog {
     pub(crate) routes: [Store<GatewayRoute>; RouteKind::ALL.len()],
     pub(crate) grants: Store<ReferenceGrant>,
     pub(crate) fault_filters: Store<FaultFilter>,
+    pub(crate) rate_limits: Store<RateLimit>,
     pub(crate) mesh_configs: Store<StatedMeshConfig>,
     pub(crate) telemetries: Store<Telemetry>,
     /// What was found for the names of endpoints, by name.
@@ -264,6 +266,9 @@ impl Catalog {
             Resource::FaultFilter(it) => {
                 self.fault_filters.upsert(object, (origin, it), &mut changes.fault_filters)
             }
+            Resource::RateLimit(it) => {
+                self.rate_limits.upsert(object, (origin, it), &mut changes.rate_limits)
+            }
             Resource::MeshConfig(it) => {
                 self.mesh_configs.upsert(object, (origin, it), &mut changes.mesh_configs)
             }
@@ -308,6 +313,7 @@ impl Catalog {
             Kind::TcpRoute => self.withdraw_route(RouteKind::Tcp, object, file, changes),
             Kind::ReferenceGrant => self.grants.withdraw(object, file, &mut changes.grants),
             Kind::FaultFilter => self.fault_filters.withdraw(object, file, &mut changes.fault_filters),
+            Kind::RateLimit => self.rate_limits.withdraw(object, file, &mut changes.rate_limits),
             Kind::MeshConfig => self.mesh_configs.withdraw(object, file, &mut changes.mesh_configs),
             Kind::Telemetry => self.telemetries.withdraw(object, file, &mut changes.telemetries),
         };
@@ -378,6 +384,7 @@ impl Catalog {
             Kind::TcpRoute => self.routes[RouteKind::Tcp as usize].origins(&key.object),
             Kind::ReferenceGrant => self.grants.origins(&key.object),
             Kind::FaultFilter => self.fault_filters.origins(&key.object),
+            Kind::RateLimit => self.rate_limits.origins(&key.object),
             Kind::MeshConfig => self.mesh_configs.origins(&key.object),
             Kind::Telemetry => self.telemetries.origins(&key.object),
         }

@@ -77,6 +77,7 @@ impl Mesh {
         follow(&mut self.draft.grants, &self.catalog.grants, &changes.grants);
         follow(&mut self.draft.telemetries, &self.catalog.telemetries, &changes.telemetries);
         follow(&mut self.draft.fault_filters, &self.catalog.fault_filters, &changes.fault_filters);
+        follow(&mut self.draft.rate_limits, &self.catalog.rate_limits, &changes.rate_limits);
         if !changes.mesh_configs.is_empty() {
             let stated = self.catalog.mesh_configs.get(&mesh_config_object(&self.settings.root_namespace));
             self.draft.mesh_config = stated.map(|it| it.config.clone()).unwrap_or_default();

@@ -12,7 +12,7 @@ use super::Snapshot;
 use super::model::Service;
 use super::policies::PolicyEntry;
 use crate::config::{
-    DestinationRule, FaultFilter, GatewayRoute, Key, ObjectName, ReferenceGrant, VirtualService,
+    DestinationRule, FaultFilter, GatewayRoute, Key, ObjectName, RateLimit, ReferenceGrant, VirtualService,
 };
 
 /// One object as it was and as it is; at least one of both is there, and they are not equal.
@@ -74,6 +74,11 @@ impl Snapshot {
     /// The ReferenceGrants that differ from those of an earlier snapshot, by name.
     pub fn grants_since<'s>(&'s self, earlier: &'s Self) -> impl Iterator<Item = Change<'s, ReferenceGrant>> {
         changes(&earlier.grants, &self.grants)
+    }
+
+    /// The RateLimits that differ from those of an earlier snapshot, by name.
+    pub fn rate_limits_since<'s>(&'s self, earlier: &'s Self) -> impl Iterator<Item = Change<'s, RateLimit>> {
+        changes(&earlier.rate_limits, &self.rate_limits)
     }
 
     /// The HTTPFaultFilters that differ from those of an earlier snapshot, by name.

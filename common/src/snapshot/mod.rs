@@ -31,7 +31,7 @@ pub use self::services::Endpoints;
 use self::waypoints::Waypoints;
 use crate::config::gateway::RouteKind;
 use crate::config::{
-    DestinationRule, FaultFilter, GatewayRoute, Key, MeshConfig, ObjectName, PeerAuthentication,
+    DestinationRule, FaultFilter, GatewayRoute, Key, MeshConfig, ObjectName, PeerAuthentication, RateLimit,
     ReferenceGrant, Rejected, RequestAuthentication, Telemetry, VirtualService,
 };
 
@@ -105,6 +105,7 @@ pub struct Snapshot {
     routes: OrdMap<Key, Arc<GatewayRoute>>,
     grants: OrdMap<ObjectName, Arc<ReferenceGrant>>,
     fault_filters: OrdMap<ObjectName, Arc<FaultFilter>>,
+    rate_limits: OrdMap<ObjectName, Arc<RateLimit>>,
     mesh_config: Arc<MeshConfig>,
     telemetries: OrdMap<ObjectName, Arc<Telemetry>>,
     /// Services of ServiceEntries by host and namespace.
@@ -275,6 +276,11 @@ impl Snapshot {
     /// The filter of this name, as stated.
     pub fn fault_filter(&self, object: &ObjectName) -> Option<&Arc<FaultFilter>> {
         self.fault_filters.get(object)
+    }
+
+    /// Every RateLimit as stated, by namespace and name.
+    pub fn rate_limits(&self) -> impl Iterator<Item = &Arc<RateLimit>> {
+        self.rate_limits.values()
     }
 
     /// The MeshConfig of the root namespace; that of nobody is empty. It stays the same value until it is stated otherwise.

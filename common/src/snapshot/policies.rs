@@ -62,8 +62,13 @@ pub(crate) fn compile(stated: &Arc<AuthorizationPolicy>, origin: &Origin, root: 
 
 /// What waypoints read otherwise than stated, or never will.
 fn at_waypoints(stated: &AuthorizationPolicy, root: &str, warnings: &mut Vec<Arc<str>>) {
-    if stated.action == PolicyAction::Custom {
-        warnings.push("action CUSTOM: no provider is asked yet; requests its rules match are denied".into());
+    if stated.action == PolicyAction::Custom && stated.dry_run {
+        warnings.push(
+            "a dry run of action CUSTOM is not supported, as in Istio: nobody is asked or denied".into(),
+        );
+    }
+    if stated.action == PolicyAction::Custom && stated.provider.is_none() {
+        warnings.push("action CUSTOM without a provider: requests its rules match are denied".into());
     }
     let is_class = |it: &TargetRef| &*it.kind == "GatewayClass";
     if *stated.object.namespace != *root && stated.targets.iter().any(is_class) {

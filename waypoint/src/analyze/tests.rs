@@ -261,3 +261,37 @@ fn a_route_that_leads_nowhere_or_takes_the_place_of_another_is_told() {
         assert!(!expected.is_empty() || told.is_empty(), "{told:?}");
     }
 }
+
+#[test]
+fn whom_policies_ask_and_what_limits_are_attached_to_has_to_be_there() {
+    let mesh = |namespace: &str, service: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: {namespace}}}\ndata:\n  mesh: |\n    \
+             extensionProviders:\n    - {{name: opa, envoyExtAuthzGrpc: {{service: {service}}}}}\n---\n"
+        )
+    };
+    let there = "web.shop.svc.cluster.local, port: 80";
+    let policy = "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: ask, namespace: shop}, spec: \
+                  {targetRefs: [{kind: Service, group: '', name: web}], action: CUSTOM, provider: {name: opa}, rules: [{}]}}\n---\n";
+    let limit = |target: &str| {
+        format!(
+            "{{apiVersion: gateway.ebb.dev/v1alpha1, kind: RateLimit, metadata: {{name: l, namespace: shop}}, spec: \
+             {{targetRefs: [{target}], limits: [{{requests: 1}}]}}}}\n---\n"
+        )
+    };
+    for (added, expected) in [
+        (mesh("istio-system", there) + policy, &[][..]),
+        (policy.to_owned(), &["IST0101"]),
+        (mesh("istio-system", "gone.shop.svc.cluster.local, port: 80"), &["IST0101"]),
+        (mesh("istio-system", "web.shop.svc.cluster.local, port: 81"), &["IST0101"]),
+        (mesh("shop", there), &["IST0133"]),
+        (limit("{kind: Service, name: web}"), &[]),
+        (limit("{kind: Service, name: wed}"), &["IST0101"]),
+        (limit("{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r}"), &["IST0101"]),
+        (limit("{group: gateway.networking.k8s.io, kind: Gateway, name: gate}"), &[]),
+        (limit("{group: networking.istio.io, kind: ServiceEntry, name: e}"), &["IST0101"]),
+    ] {
+        let told = codes(&format!("{SOUND}{added}"));
+        assert_eq!(told, expected.iter().copied().collect(), "{added}");
+    }
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use common::config::AuthorizationPolicy;
-use common::config::security::{self, HeaderField, PathMatch, PolicyAction};
+use common::config::security::{self, HeaderField, PathMatch};
 use common::snapshot::model::StringMatch;
 
 use super::Policy;
@@ -11,15 +11,11 @@ use super::rule::{Condition, Operation, Path, Principal, Rule, Source};
 use super::strings::Host;
 use crate::routes::canonical_rule;
 
-/// What Istio appends to the name of a CUSTOM rule whose provider it does not know.
-const BAD_CUSTOM: &str = "-deny-due-to-bad-CUSTOM-action";
-
 /// Compiles a policy.
 pub fn policy(stated: &AuthorizationPolicy) -> Policy {
     let object = &stated.object;
-    let suffix = if stated.action == PolicyAction::Custom { BAD_CUSTOM } else { "" };
     let rule = |(at, stated): (usize, &security::Rule)| Rule {
-        name: format!("ns[{}]-policy[{}]-rule[{at}]{suffix}", object.namespace, object.name).into(),
+        name: format!("ns[{}]-policy[{}]-rule[{at}]", object.namespace, object.name).into(),
         needs_http: stated.from.iter().any(security::Source::needs_http)
             || stated.to.iter().any(security::Operation::needs_http)
             || stated.when.iter().any(security::Condition::needs_http),
@@ -31,6 +27,7 @@ pub fn policy(stated: &AuthorizationPolicy) -> Policy {
         key: object.to_string().into(),
         action: stated.action,
         dry_run: stated.dry_run,
+        provider: stated.provider.clone(),
         rules: stated.rules.iter().enumerate().map(rule).collect(),
     }
 }

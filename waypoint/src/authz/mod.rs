@@ -10,8 +10,10 @@
 //!
 //! - `policy-unreadable`: a policy that cannot be read refuses everything it may concern. Istio's API server turns it away,
 //!   and what was applied past it is left out.
-//! - `policy-custom`: no authorizer is asked, so action CUSTOM refuses what its rules match, under Istio's own name for a
-//!   provider that it does not know (`-deny-due-to-bad-CUSTOM-action`).
+//! - `policy-custom-providers`: policies of action CUSTOM may name several providers; each is asked, and each has to agree.
+//!   Istio refuses what several would be asked about. How they are asked: `authorizer`.
+//! - `policy-custom-tcp`: a connection that is not HTTP is refused where a CUSTOM policy matches it, whatever its provider
+//!   speaks; Istio asks those of gRPC.
 //! - `policy-parameters`: where a policy looks at paths, one with `;` is refused with 400: some servers take what follows it
 //!   off before they look.
 //! - `policy-escaped-twice`: the same of a path with an escape within an escape (`%2561`), which some servers resolve twice.
@@ -89,7 +91,7 @@ pub struct HttpFacts<'a> {
 pub enum Denial {
     /// What may be a policy that applies could not be read; its kind, `namespace/name`.
     Unknown(Arc<str>),
-    /// A CUSTOM policy matched and nobody can be asked; Istio's name of the rule.
+    /// A CUSTOM policy matched and nobody was asked who could agree; Istio's name of the rule.
     Custom(Arc<str>),
     /// A DENY policy matched; Istio's name of the rule.
     Denied(Arc<str>),
@@ -113,7 +115,7 @@ impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown(policy) => write!(f, "{policy} may apply and could not be read"),
-            Self::Custom(rule) => write!(f, "{rule}: CUSTOM, and there is nobody to ask"),
+            Self::Custom(rule) => write!(f, "{rule}: CUSTOM, and nobody was asked who could agree"),
             Self::Denied(rule) => write!(f, "denied by {rule}"),
             Self::NoneMatched => f.write_str("allow policies exist, but none matched"),
             Self::Ambiguous(what) => f.write_str(what),
@@ -131,6 +133,9 @@ impl From<Denial> for Refusal {
     }
 }
 
+/// What Istio appends to the name of a CUSTOM rule whose provider cannot be asked.
+const BAD_CUSTOM: &str = "-deny-due-to-bad-CUSTOM-action";
+
 /// The policies that are in force for what was called.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Effective<'p> {
@@ -145,22 +150,59 @@ impl<'p> Effective<'p> {
         self.sets.into_iter().flatten()
     }
 
-    /// Whether a request or connection is let through: nothing unreadable, then CUSTOM, DENY, ALLOW.
+    /// The providers that have to agree before anything else is asked, each once. Nothing is allocated where there is none.
     ///
     /// # Errors
-    /// The [`Denial`] that names the policy.
-    pub fn judge(&self, facts: &Facts<'_>) -> Result<(), Denial> {
+    /// The [`Denial`], where nobody needs to be asked.
+    pub fn providers(&self, facts: &Facts<'_>) -> Result<Vec<Arc<str>>, Denial> {
+        if self.sets().all(|it| it.custom().is_empty()) {
+            return Ok(Vec::new());
+        }
+        self.certain(facts)?;
+        let mut providers: Vec<Arc<str>> = Vec::new();
+        for (policy, rule) in self.custom(facts) {
+            match policy.provider() {
+                Some(provider) if providers.contains(provider) => {}
+                Some(provider) => providers.push(provider.clone()),
+                None => return Err(Denial::Custom(format!("{}{BAD_CUSTOM}", rule.name()).into())),
+            }
+        }
+        Ok(providers)
+    }
+
+    /// That everything about it can be known: nothing unreadable, and nothing that could be read in two ways.
+    fn certain(&self, facts: &Facts<'_>) -> Result<(), Denial> {
         if let Some(unknown) = self.unknown {
             return Err(Denial::Unknown(unknown.clone()));
         }
         if let Some(http) = &facts.http {
             self.sets().try_for_each(|set| set.unambiguous(http))?;
         }
+        Ok(())
+    }
+
+    /// The CUSTOM policies that match. A dry run of them is nothing, as in Istio.
+    fn custom<'f>(
+        &self,
+        facts: &'f Facts<'_>,
+    ) -> impl Iterator<Item = (&'p Arc<Policy>, &'p rule::Rule)> + use<'p, 'f, '_> {
+        let enforced = self.sets().flat_map(PolicySet::custom).filter(|it| !it.dry_run());
+        enforced.filter_map(|it| it.matching(facts).map(|rule| (it, rule)))
+    }
+
+    /// Whether a request or connection is let through: nothing unreadable, then CUSTOM, DENY, ALLOW. Of CUSTOM nobody was
+    /// asked but the providers that `agreed`.
+    ///
+    /// # Errors
+    /// The [`Denial`] that names the policy.
+    pub fn judge(&self, facts: &Facts<'_>, agreed: &[Arc<str>]) -> Result<(), Denial> {
+        self.certain(facts)?;
         let first = |of: fn(&PolicySet) -> &[Arc<Policy>]| {
             self.sets().flat_map(of).filter(|it| !it.dry_run()).find_map(|it| it.matching(facts))
         };
-        if let Some(rule) = first(PolicySet::custom) {
-            return Err(Denial::Custom(rule.name()));
+        let has_agreed = |it: &Arc<Policy>| it.provider().is_some_and(|it| agreed.contains(it));
+        if let Some((_, rule)) = self.custom(facts).find(|(policy, _)| !has_agreed(policy)) {
+            return Err(Denial::Custom(format!("{}{BAD_CUSTOM}", rule.name()).into()));
         }
         if let Some(rule) = first(PolicySet::deny) {
             return Err(Denial::Denied(rule.name()));
@@ -181,7 +223,7 @@ impl<'p> Effective<'p> {
         if !self.sets().any(PolicySet::has_dry_run) {
             return None;
         }
-        let refusing = self.sets().flat_map(|set| set.custom().iter().chain(set.deny()));
+        let refusing = self.sets().flat_map(PolicySet::deny);
         if let Some(rule) = refusing.filter(|it| it.dry_run()).find_map(|it| it.matching(facts)) {
             return Some(rule.name());
         }

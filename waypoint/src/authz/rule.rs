@@ -26,6 +26,7 @@ pub struct Policy {
     pub(super) key: Arc<str>,
     pub(super) action: PolicyAction,
     pub(super) dry_run: bool,
+    pub(super) provider: Option<Arc<str>>,
     pub(super) rules: Box<[Rule]>,
 }
 
@@ -106,6 +107,11 @@ impl Policy {
     /// Annotation `istio.io/dry-run: "true"`.
     pub fn dry_run(&self) -> bool {
         self.dry_run
+    }
+
+    /// Whom action CUSTOM asks.
+    pub fn provider(&self) -> Option<&Arc<str>> {
+        self.provider.as_ref()
     }
 
     /// What it does.

@@ -30,6 +30,8 @@ pub struct Standing {
     head: Option<Head>,
     /// Whose request it is, by its tokens.
     authenticated: Authenticated,
+    /// The providers of CUSTOM policies that let it through.
+    agreed: Vec<Arc<str>>,
     /// The server that the TLS of a connection names.
     server_name: Option<Box<str>>,
 }
@@ -58,8 +60,37 @@ impl Standing {
             turn,
             head: None,
             authenticated: Authenticated::default(),
+            agreed: Vec::new(),
             server_name: None,
         })
+    }
+
+    /// The providers of CUSTOM policies that have to agree to a request before it is admitted, each once.
+    ///
+    /// # Errors
+    /// The [`Denial`], where nobody needs to be asked.
+    pub(crate) fn providers(&self, head: &Head) -> Result<Vec<Arc<str>>, Denial> {
+        let mut all = Vec::new();
+        if !self.conversation.worker.shared.routes.load().policies().has_custom() {
+            return Ok(all);
+        }
+        self.each(Some(head), |effective, facts| {
+            for provider in effective.providers(facts)? {
+                if !all.contains(&provider) {
+                    all.push(provider);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// A provider has agreed to the request, and has perhaps changed its head.
+    pub(crate) fn agreed(&mut self, provider: Arc<str>, head: &Head) {
+        self.agreed.push(provider);
+        if let Some(kept) = &mut self.head {
+            *kept = head.clone();
+        }
     }
 
     /// Judges it as it comes, with the head of its request if it is one, and tells what policies say that is not enforced.
@@ -113,6 +144,19 @@ impl Standing {
     }
 
     fn judge(&self, head: Option<&Head>, tell: impl Fn(&Effective<'_>, &Facts<'_>)) -> Result<(), Denial> {
+        self.each(head, |effective, facts| {
+            effective.judge(facts, &self.agreed)?;
+            tell(effective, facts);
+            Ok(())
+        })
+    }
+
+    /// Asks everything that is in force for what was called, until something refuses.
+    fn each(
+        &self,
+        head: Option<&Head>,
+        mut one: impl FnMut(&Effective<'_>, &Facts<'_>) -> Result<(), Denial>,
+    ) -> Result<(), Denial> {
         let followed = self.conversation.worker.shared.routes.load();
         let (mesh, policies) = (followed.mesh(), followed.policies());
         if is_quiet(mesh, policies) {
@@ -126,12 +170,7 @@ impl Standing {
             destination: &self.conversation.destination,
             original: self.conversation.original,
         };
-        called.each(&mut |effective, port| {
-            let facts = Facts { port, ..facts };
-            effective.judge(&facts)?;
-            tell(effective, &facts);
-            Ok(())
-        })
+        called.each(&mut |effective, port| one(effective, &Facts { port, ..facts }))
     }
 
     fn facts<'a>(&'a self, head: Option<&'a Head>) -> Facts<'a> {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use common::config::ObjectName;
-use common::config::security::TargetRef;
+use common::config::security::{PolicyAction, TargetRef};
 use common::snapshot::Snapshot;
 use common::snapshot::model::Service;
 use common::snapshot::policies::PolicyEntry;
@@ -20,6 +20,8 @@ use super::{Effective, Policy, PolicySet, compile};
 pub struct Policies {
     gateway: ObjectName,
     class: Option<Arc<str>>,
+    /// One of them has somebody asked.
+    has_custom: bool,
     /// Those that are attached to anything, compiled.
     attached: OrdMap<ObjectName, Attached>,
     /// Those attached to the waypoint itself, or to its class.
@@ -61,6 +63,7 @@ impl Policies {
         Self {
             gateway,
             class: None,
+            has_custom: false,
             attached: OrdMap::new(),
             own: Arc::default(),
             services: OrdMap::new(),
@@ -88,6 +91,9 @@ impl Policies {
         for namespace in &touched {
             self.regroup(namespace);
         }
+        if !touched.is_empty() {
+            self.has_custom = self.attached.values().any(|it| it.policy.action() == PolicyAction::Custom);
+        }
         let class = new.waypoint_class(&self.gateway).cloned();
         let root = new.root_namespace();
         let is_ours = |it: &Arc<str>| it == root || *it == self.gateway.namespace;
@@ -102,6 +108,11 @@ impl Policies {
     /// Whether nothing is ever refused.
     pub fn is_empty(&self) -> bool {
         self.own.is_empty() && self.services.is_empty() && self.entries.is_empty()
+    }
+
+    /// Whether anybody has to be asked about any request.
+    pub fn has_custom(&self) -> bool {
+        self.has_custom
     }
 
     /// Those that are in force for calls to a service.

@@ -18,7 +18,7 @@ use super::observed::InFlight;
 use super::outgoing::Outgoing;
 use super::{head, reply, upgrade};
 use crate::flags::Flag;
-use crate::payload::{Moving, Payload, Recording, Upload};
+use crate::payload::{Inbound, Moving, Payload, Recording, Upload};
 use crate::record::{Counted, Details, Record};
 use crate::serve::Conversation;
 use crate::serve::pulse::Pulse;
@@ -36,7 +36,7 @@ pub(super) enum Source {
     /// None.
     Empty,
     /// Sent once; another try has it where the one before sent nothing.
-    Once(Option<Moving<Incoming>>),
+    Once(Option<Moving<Inbound>>),
     /// Kept for another try, or for mirrors.
     Recorded(Recording),
 }
@@ -44,12 +44,7 @@ pub(super) enum Source {
 impl Source {
     /// Of a body that may be needed `again`, as long as it is wanted. What is read of it is counted in `record`, and moves
     /// `pulse`.
-    pub(super) fn new(
-        body: Incoming,
-        again: bool,
-        pulse: &Arc<Pulse>,
-        record: &mut Record,
-    ) -> (Self, Upload) {
+    pub(super) fn new(body: Inbound, again: bool, pulse: &Arc<Pulse>, record: &mut Record) -> (Self, Upload) {
         if body.is_end_stream() {
             return (Self::Empty, Upload::none());
         }
@@ -217,8 +212,13 @@ impl Attempts<'_> {
         if let Some(asked) = &self.asked {
             asked.restate(request.headers_mut());
         }
-        let upstream =
-            Upstream { conversation: self.conversation, cluster: &self.cluster, policy, picked: &picked };
+        let upstream = Upstream {
+            conversation: self.conversation,
+            cluster: &self.cluster,
+            policy,
+            picked: &picked,
+            is_own: false,
+        };
         let left = deadline.map(|deadline| deadline.saturating_duration_since(began));
         let is_last = left.is_some_and(|left| self.timeouts.per_try.is_none_or(|per_try| left <= per_try));
         let most = if is_last { left } else { self.timeouts.per_try };

@@ -8,13 +8,17 @@ use http::{HeaderValue, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::arrived::Arrived;
+use super::consult::{Consulting, consult};
 use super::head::Head;
 use super::{admission, reply, upgrade};
+use crate::authorizer::Change;
 use crate::authz::Denial;
 use crate::authz::standing::Standing;
 use crate::flags::Flag;
+use crate::payload::Inbound;
 use crate::record::{Details, Record};
 use crate::serve::Conversation;
+use crate::serve::pulse::Pulse;
 use crate::stages::respond::{self, Answer as Made};
 
 /// What a client is told, in Envoy's words.
@@ -24,8 +28,10 @@ const DENIED: &str = "RBAC: access denied";
 pub(super) struct Admitted {
     pub(super) standing: Standing,
     pub(super) head: Head,
-    pub(super) body: Incoming,
+    pub(super) body: Inbound,
     pub(super) asked: Option<upgrade::Asked>,
+    /// What authorizers tell its client.
+    pub(super) told: Vec<Change>,
 }
 
 /// Reads a request, sees whose it is, and judges it.
@@ -34,6 +40,7 @@ pub(super) struct Admitted {
 /// The answer, where it is malformed or refused.
 pub(super) async fn admit(
     conversation: &Arc<Conversation>,
+    pulse: &Pulse,
     arrived: Arrived<Incoming>,
     record: &mut Record,
 ) -> Result<Admitted, Made> {
@@ -48,13 +55,17 @@ pub(super) async fn admit(
     })?;
     admission::authenticate(conversation, &mut head, record).await?;
     let is_grpc = head.facts(conversation).is_grpc();
-    let Some(standing) = Standing::request(conversation, &head) else {
+    let Some(mut standing) = Standing::request(conversation, &head) else {
         record.flag(Flag::Overload);
         record.details(Details::Overload);
         return Err(respond::answer(StatusCode::SERVICE_UNAVAILABLE, Bytes::new(), is_grpc));
     };
+    let mut body = Inbound::from(body);
+    let (now, shown) = (&mut head, &mut body);
+    let consulting = Consulting { conversation, pulse, head: now, body: shown, standing: &mut standing };
+    let told = consult(consulting, record).await?;
     standing.admit(Some(&head)).map_err(|denial| refused(&denial, (version, is_grpc), record))?;
-    Ok(Admitted { standing, head, body, asked })
+    Ok(Admitted { standing, head, body, asked, told })
 }
 
 /// The answer to what policy refuses.

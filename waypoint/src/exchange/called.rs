@@ -11,6 +11,7 @@ use http::HeaderMap;
 use crate::authn;
 use crate::authn::tables::Bound;
 use crate::destination::Destination;
+use crate::limits::Limits;
 use crate::routes::{ConnectionRoutes, Forward, HttpRoutes, PortRoutes, Route, ServiceRoutes, Target};
 use crate::serve::Conversation;
 use crate::stages::mirror;
@@ -51,6 +52,7 @@ pub(crate) struct Called<'a> {
     table: Option<Arc<ServiceRoutes>>,
     destinations: Destinations,
     authentication: Arc<authn::tables::Tables>,
+    limits: Option<Arc<Limits>>,
 }
 
 impl<'a> Called<'a> {
@@ -67,7 +69,13 @@ impl<'a> Called<'a> {
         });
         let destinations = followed.destinations().clone();
         let authentication = followed.authentication().clone();
-        Self { scene, table, destinations, authentication }
+        let limits = followed.limits().cloned();
+        Self { scene, table, destinations, authentication, limits }
+    }
+
+    /// The limits of this waypoint; none where nothing is limited.
+    pub(crate) fn limits(&self) -> Option<&Limits> {
+        self.limits.as_deref()
     }
 
     /// The routes of the port that was called; none where it is no service.

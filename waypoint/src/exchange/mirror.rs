@@ -68,7 +68,7 @@ async fn carry(
     };
     let picked =
         conversation.worker.pickers().pick(cluster, &facts, Instant::now(), &mut rand::rng()).ok()?;
-    let upstream = Upstream { conversation, cluster, policy: &policy, picked: &picked };
+    let upstream = Upstream { conversation, cluster, policy: &policy, picked: &picked, is_own: false };
     let version = version(copy.version, policy.version, false);
     let taken = upstream.send(version, copy.request(version, payload)).await.ok()?;
     let mut body = taken.response.into_body();

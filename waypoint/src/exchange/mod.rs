@@ -10,7 +10,9 @@ pub(crate) mod arrived;
 mod attempts;
 mod authorize;
 pub(crate) mod called;
+mod consult;
 pub(crate) mod head;
+pub(crate) mod limit;
 mod mirror;
 mod observed;
 pub(crate) mod outgoing;
@@ -31,13 +33,15 @@ use self::arrived::Arrived;
 use self::attempts::{Attempts, Sent, Source};
 use self::authorize::Admitted;
 use self::called::Called;
+pub use self::consult::MAX_CHECKS_IN_FLIGHT;
 use self::head::Head;
 pub use self::mirror::{MAX_MIRRORS_IN_FLIGHT, MIRROR_DEADLINE};
 use self::observed::Observed;
 use self::outgoing::Path;
 use crate::authz::standing::Standing;
 use crate::flags::Flag;
-use crate::payload::Answer;
+use crate::limits::Told;
+use crate::payload::{Answer, Inbound};
 use crate::record::{Details, Parties, Record};
 use crate::routes::{Found, RequestFacts, Rule};
 use crate::serve::Conversation;
@@ -97,14 +101,24 @@ async fn admitted_walk(
     arrived: Arrived<Incoming>,
     record: &mut Record,
 ) -> Result<(Sent, Standing), Made> {
-    let Admitted { standing, head, body, asked } = authorize::admit(conversation, arrived, record).await?;
+    let admitted = authorize::admit(conversation, pulse, arrived, record).await?;
+    let Admitted { standing, head, body, asked, told } = admitted;
     let (version, is_grpc) = (head.version, head.facts(conversation).is_grpc());
     let walked = {
         let walk = pin!(walk(conversation, pulse, (head, body, asked), record));
         standing.unless_revoked(walk).await
     };
     match walked {
-        Ok(sent) => sent.map(|sent| (sent, standing)),
+        Ok(mut sent) => {
+            if !told.is_empty() {
+                let headers = match &mut sent {
+                    Ok(sent) => sent.response.headers_mut(),
+                    Err(made) => &mut *made.headers,
+                };
+                told.iter().for_each(|it| it.apply(headers));
+            }
+            sent.map(|sent| (sent, standing))
+        }
         Err(denial) => Err(authorize::refused(&denial, (version, is_grpc), record)),
     }
 }
@@ -116,7 +130,7 @@ async fn admitted_walk(
 async fn walk(
     conversation: &Arc<Conversation>,
     pulse: &Arc<Pulse>,
-    (head, body, asked): (Head, Incoming, Option<upgrade::Asked>),
+    (head, body, asked): (Head, Inbound, Option<upgrade::Asked>),
     record: &mut Record,
 ) -> Result<Sent, Made> {
     let called = Called::find(conversation);
@@ -127,11 +141,13 @@ async fn walk(
         Found::Rule(rule) => Some(rule),
         Found::Service => None,
         Found::NoRoute => {
+            limit::ask(&called, conversation, (&facts, None), record)?;
             record.flag(Flag::NoRoute);
             record.details(Details::RouteNotFound);
             return Err(respond::answer(StatusCode::NOT_FOUND, Bytes::new(), is_grpc));
         }
     };
+    let left = limit::ask(&called, conversation, (&facts, rule), record)?;
     let chosen = rule.and_then(|rule| {
         let of_session = called.of_session(&rule.route, facts.headers);
         of_session.or_else(|| split::choose(&rule.route, &mut rand::rng()))
@@ -153,7 +169,7 @@ async fn walk(
             (forward(&facing, &path, (head, body, asked), record).await, grant)
         }
     };
-    answered(&path, grant, sent)
+    answered(&path, (grant, left), sent)
 }
 
 /// One request and what it falls into.
@@ -171,7 +187,7 @@ struct Facing<'a> {
 async fn forward(
     facing: &Facing<'_>,
     path: &Path<'_>,
-    (head, body, asked): (Head, Incoming, Option<upgrade::Asked>),
+    (head, body, asked): (Head, Inbound, Option<upgrade::Asked>),
     record: &mut Record,
 ) -> Result<Sent, Made> {
     let Facing { conversation, pulse, called, is_grpc } = *facing;
@@ -212,7 +228,11 @@ async fn forward(
 
 /// Changes the headers of an answer as the route says, whoever made it: a client relies on them most where nobody
 /// answered.
-fn answered(path: &Path<'_>, grant: Option<Grant<'_>>, mut sent: Result<Sent, Made>) -> Result<Sent, Made> {
+fn answered(
+    path: &Path<'_>,
+    (grant, left): (Option<Grant<'_>>, Option<Told>),
+    mut sent: Result<Sent, Made>,
+) -> Result<Sent, Made> {
     let headers = match &mut sent {
         Ok(sent) => sent.response.headers_mut(),
         Err(made) => &mut *made.headers,
@@ -222,6 +242,9 @@ fn answered(path: &Path<'_>, grant: Option<Grant<'_>>, mut sent: Result<Sent, Ma
     }
     if let Some(grant) = grant {
         grant.tell(headers);
+    }
+    if let Some(left) = left {
+        crate::stages::limit::tell(&left, headers);
     }
     sent
 }

@@ -27,6 +27,7 @@ use crate::authz::{Facts, HttpFacts, PolicySet};
 use crate::destination::{Destination, Protocol};
 use crate::exchange::called::{Called, Scene};
 use crate::exchange::head::Head;
+use crate::exchange::limit;
 use crate::routes::{ConnectionFacts, Found, HttpRoutes, RequestFacts, Rule};
 
 /// Most rules that are told of which do not take the request.
@@ -117,7 +118,35 @@ impl Walk<'_> {
             Ok(rule) => rule,
             Err(verdict) => return verdict,
         };
+        self.limits(called, (&facts, rule, destination), teller);
         Onwards { walk: self, called, head: &head, facts, before: &before, rule }.tell(teller)
+    }
+
+    /// How many such requests are let through. How many there were is known to the replicas of the waypoint alone.
+    fn limits(
+        &self,
+        called: &Called<'_>,
+        (facts, rule, destination): (&RequestFacts<'_>, Option<&Rule>, &Destination),
+        teller: &mut Teller<'_>,
+    ) {
+        let Some(limits) = called.limits() else { return };
+        for (stated, at, limit) in limits.of(&limit::called_for(destination, rule), facts) {
+            let key = Key { kind: Kind::RateLimit, object: stated.object.clone() };
+            let by = self.sight.by_field(key, &format!("spec.limits[{at}]"));
+            let each = if limit.by.is_empty() { "" } else { ", counted apart" };
+            let dry = if stated.dry_run { ", which is not enforced (dry run)" } else { "" };
+            let says = format!(
+                "{} per {:?} and {} at once, in each replica{each}{dry}; beyond, 429",
+                limit.requests, limit.per, limit.burst
+            );
+            let facts = json!({
+                "requests": limit.requests,
+                "perMilliseconds": limit.per.as_millis(),
+                "burst": limit.burst,
+                "dryRun": stated.dry_run,
+            });
+            teller.told.tell("limit", says, Some(by), facts);
+        }
     }
 
     fn facts<'a>(&'a self, head: &'a Head, destination: &Destination) -> RequestFacts<'a> {
@@ -227,7 +256,15 @@ impl Walk<'_> {
         if let Some(more @ 1..) = told.checked_sub(MAX_POLICIES) {
             teller.told.say("policy", format!("and {more} more, which are asked as well"), None);
         }
-        let judged = policed.each(&mut |effective, port| effective.judge(&Facts { port, ..facts }));
+        let judged = policed.each(&mut |effective, port| {
+            let facts = Facts { port, ..facts };
+            let agreed = effective.providers(&facts)?;
+            for provider in &agreed {
+                let said = format!("authorizer {provider} is asked first; what follows is if it agrees");
+                teller.told.say("policy", said, None);
+            }
+            effective.judge(&facts, &agreed)
+        });
         judged.map_err(|denial| {
             let status = match denial {
                 crate::authz::Denial::Ambiguous(_) => 400,

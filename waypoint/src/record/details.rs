@@ -133,7 +133,7 @@ impl fmt::Display for Details {
             Self::TokenRefused(why) => {
                 return write!(f, "jwt_authn_access_denied{{{}}}", why.replace(' ', "_"));
             }
-            Self::RateLimited => "request_rate_limited",
+            Self::RateLimited => "local_rate_limited",
             Self::Cors => "cors_response",
             Self::Overload => "overload",
         };

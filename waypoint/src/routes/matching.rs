@@ -116,6 +116,11 @@ pub(super) fn unmet<'m>(stated: &'m HttpMatch, facts: &RequestFacts<'_>) -> Opti
     Some(Unmet::Parameter(name, value))
 }
 
+/// Whether everything that a match states holds.
+pub(crate) fn holds(stated: &HttpMatch, facts: &RequestFacts<'_>) -> bool {
+    unmet(stated, facts).is_none()
+}
+
 /// Whether a header, or a claim of a verified token, is there and one of its values is what is asked for.
 fn has(key: &HeaderKey, value: &ValueMatch, facts: &RequestFacts<'_>) -> bool {
     let name = match key {

@@ -80,8 +80,8 @@ pub use self::canonical::{Canonical, MAX_TARGET_BYTES, Malformed, canonical_path
 pub use self::connection::{ConnectionRoute, ConnectionRoutes, ConnectionRule};
 pub(crate) use self::facts::with_query;
 pub use self::facts::{ConnectionFacts, RequestFacts};
-pub(crate) use self::matching::Unmet;
 pub use self::matching::{Found, HttpRoutes};
+pub(crate) use self::matching::{Unmet, holds};
 pub use self::problems::Problem;
 pub use self::route::{Forward, PathPart, Route, Rule, Target};
 pub use self::statement::Missing;

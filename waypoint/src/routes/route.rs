@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::config::FaultFilter;
+use common::config::gateway::RouteKind;
 use common::config::routing::cors::CorsPolicy;
 use common::config::routing::headers::HeaderChanges;
 use common::config::routing::http::{HttpDestination, Rewrite};
@@ -156,6 +157,16 @@ impl Route {
     pub(crate) fn stated_at(&self) -> impl Iterator<Item = (Key, String)> {
         let all = self.root.iter().chain([&self.own]);
         all.map(|it| (it.stated_by.key(), format!("spec.{}[{}]", it.stated_by.http_field(), it.at)))
+    }
+
+    /// The HTTPRoute that states it and the name of the rule; `None` where something else does.
+    pub fn of_http_route(&self) -> Option<(&ObjectName, &str)> {
+        match &self.own.stated_by {
+            Statement::Route(route) if route.kind == RouteKind::Http => {
+                Some((&route.object, &self.own.route().name))
+            }
+            Statement::Route(_) | Statement::VirtualService(_) => None,
+        }
     }
 
     /// The filter that it names and that is not there: its requests must not be sent on.

@@ -39,6 +39,11 @@ impl Tables {
         nothing.update(&Snapshot::default(), mesh)
     }
 
+    /// The DNS domain below which services are named.
+    pub fn cluster_domain(&self) -> &str {
+        &self.view.cluster_domain
+    }
+
     /// The routes of a service; `None` when no VirtualService applies to it and no route attaches, or another waypoint stands for it: its
     /// requests go to the service itself.
     pub fn of(&self, service: &ObjectName) -> Option<&Arc<ServiceRoutes>> {

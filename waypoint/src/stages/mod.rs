@@ -6,6 +6,7 @@
 pub mod cors;
 mod draw;
 pub mod fault;
+pub mod limit;
 pub mod mirror;
 pub mod redirect;
 pub mod respond;

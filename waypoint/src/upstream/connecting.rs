@@ -127,9 +127,9 @@ impl Upstream<'_> {
         let place = Place {
             address: self.picked.address,
             workload: self.workload(),
-            client: conversation.client,
+            client: self.client(),
             host: Some(service.hostname.clone()),
-            baggage: conversation.baggage.clone(),
+            baggage: conversation.baggage.clone().filter(|_| !self.is_own),
             keepalive: self.policy.tcp_keepalive.clone(),
         };
         let names = || service.external.iter().flat_map(|it| it.subject_alt_names.iter().cloned()).collect();

@@ -3,6 +3,7 @@
 //! Knows no routes and does not decide whether to try again. A connection that had waited and turns out to be gone is
 //! replaced once by a fresh one: nothing was sent on it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use common::balance::budget::Overflow;
@@ -28,6 +29,9 @@ pub struct Upstream<'a> {
     pub policy: &'a EffectivePolicy,
     /// The endpoint.
     pub picked: &'a Picked,
+    /// It is the waypoint that asks, for a request of that conversation, and not its client: connections are shared by all
+    /// clients, and the endpoint's node is told of the waypoint.
+    pub is_own: bool,
 }
 
 /// Why there is no answer.
@@ -113,7 +117,7 @@ impl Upstream<'_> {
             address: self.picked.address,
             incarnation: workload.map_or_else(|| Arc::from(""), |it| it.incarnation.clone()),
             version,
-            client: self.conversation.client.ip(),
+            client: self.client().ip(),
             tls: self.policy.tls.clone(),
             external: service.external.clone(),
             namespace: service.namespace.clone(),
@@ -149,6 +153,11 @@ impl Upstream<'_> {
                 }
             }
         }
+    }
+
+    /// Who the endpoint's node is told calls.
+    pub(super) fn client(&self) -> SocketAddr {
+        if self.is_own { self.conversation.peer.local } else { self.conversation.client }
     }
 
     /// Who is at the endpoint. Of a service that goes where it is called nobody was picked: it is whoever has that address.

@@ -120,7 +120,7 @@ fn bound(version: &str, kind: &str, namespace: &str) -> String {
 fn what_a_waypoint_reads_otherwise_than_stated_is_said() {
     let to = "targetRefs: [{kind: Service, name: web}]";
     for (spec, words) in [
-        (format!("{{action: CUSTOM, provider: {{name: x}}, {to}, rules: [{{}}]}}"), "CUSTOM"),
+        (format!("{{action: CUSTOM, {to}, rules: [{{}}]}}"), "without a provider"),
         (
             format!("{{{to}, rules: [{{when: [{{key: 'experimental.envoy.filters.a[b]', values: [c]}}]}}]}}"),
             "experimental.envoy.filters.a[b]",

@@ -10,6 +10,7 @@ mod chance;
 mod faults;
 mod gateway;
 mod guarded;
+mod limit;
 pub(crate) mod market;
 mod matching;
 mod mirror;
@@ -22,7 +23,7 @@ mod trace;
 use crate::scenes::{Scene, nothing};
 
 /// All of them, in any order.
-pub(crate) const LABS: [Scene; 17] = [
+pub(crate) const LABS: [Scene; 18] = [
     lab("canary", "A canary: a tenth of the requests for a new version", canary::play),
     lab("headers", "A header decides, in the middle of a chain", matching::play_headers),
     lab("user-agent", "An expression over the browser's name decides", matching::play_user_agent),
@@ -38,6 +39,7 @@ pub(crate) const LABS: [Scene; 17] = [
     lab("gateway", "A route of the Gateway API splits, and injects a fault", gateway::play),
     lab("policy-l7", "Who may do what is stated by method and path", guarded::play_policy),
     lab("jwt", "Tokens say whose request it is", guarded::play_jwt),
+    lab("rate-limit", "Nobody gets more than is stated for each", limit::play),
     lab("sticky", "A cookie leads a session to its pod", sticky::play),
     lab("trace", "One trace along a chain shows where the time goes", trace::play),
 ];

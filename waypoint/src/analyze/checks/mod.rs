@@ -2,7 +2,9 @@
 
 mod documents;
 mod gateway;
+mod limits;
 mod policies;
+mod providers;
 mod routing;
 mod services;
 mod waypoints;
@@ -32,6 +34,8 @@ pub fn findings(manifests: &Manifests) -> Vec<Finding> {
     routing::check(&view, &mut report);
     gateway::check(&view, &mut report);
     policies::check(&view, &mut report);
+    providers::check(&view, &mut report);
+    limits::check(&view, &mut report);
     let mut found = report.0;
     found.sort_by(|a, b| (&a.origin, a.code.id, &a.message).cmp(&(&b.origin, b.code.id, &b.message)));
     found

@@ -189,7 +189,7 @@ fn the_example_does_what_its_page_says() {
     let verdict = |account: &str, method: &str, path: &str| {
         let asking = Asking::default().from(Some(&identity(account))).method(method).path(path);
         let asking = asking.header("x-purpose", "audit-7").at("192.0.2.1");
-        asking.ask(|it| (found.judge(it).is_ok(), found.would_refuse(it).is_some())).unwrap()
+        asking.ask(|it| (found.judge(it, &[]).is_ok(), found.would_refuse(it).is_some())).unwrap()
     };
     const FRONTEND: &str = "shop/sa/frontend";
     for (account, method, path, expected) in [

@@ -155,7 +155,7 @@ impl Asking {
     }
 
     fn judge(&self, set: &PolicySet) -> Result<(), Denial> {
-        self.ask(|facts| effective(set).judge(facts)).unwrap()
+        self.ask(|facts| effective(set).judge(facts, &[])).unwrap()
     }
 
     /// Whether a rule matches it, the same whether it lets in or keeps out.

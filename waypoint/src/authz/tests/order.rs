@@ -1,5 +1,7 @@
 //! What comes first, and what cannot be known.
 
+use std::sync::Arc;
+
 use super::{Asking, Denial, effective, set};
 use crate::authz::Effective;
 
@@ -33,6 +35,35 @@ fn custom_comes_before_deny_and_deny_before_allow() {
 }
 
 #[test]
+fn who_is_asked_by_custom_policies_is_asked_once_and_before_all_else() {
+    let custom =
+        |provider: &str| format!("{{action: CUSTOM, provider: {{name: {provider}}}, rules: [{GET}]}}");
+    let deny = format!("{{action: DENY, rules: [{GET}]}}");
+    let all = set(&[&custom("opa"), &deny, &custom("other"), &custom("opa")]);
+    let providers = |asking: &Asking, set: &super::PolicySet| {
+        asking
+            .ask(|it| effective(set).providers(it))
+            .unwrap()
+            .map(|it| it.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let get = Asking::default();
+    assert_eq!(providers(&get, &all), Ok(vec!["opa".to_owned(), "other".to_owned()]));
+    assert_eq!(providers(&get.clone().method("PUT"), &all), Ok(vec![]));
+    let judge = |set: &super::PolicySet, agreed: &[&str]| {
+        let agreed: Vec<Arc<str>> = agreed.iter().map(|it| Arc::from(*it)).collect();
+        get.ask(|it| effective(set).judge(it, &agreed)).unwrap()
+    };
+    assert!(matches!(judge(&all, &["opa"]), Err(Denial::Custom(rule)) if rule.contains("policy[p2]")));
+    assert_eq!(judge(&all, &["opa", "other"]), denied(1, 0));
+    assert_eq!(judge(&set(&[&custom("opa")]), &["opa"]), Ok(()));
+    let nobody = set(&[&format!("{{action: CUSTOM, rules: [{GET}]}}")]);
+    let name = "ns[shop]-policy[p0]-rule[0]-deny-due-to-bad-CUSTOM-action";
+    assert_eq!(providers(&get, &nobody), Err(Denial::Custom(name.into())));
+    let dry = dry(&[(&custom("opa"), true)]);
+    assert_eq!((providers(&get, &dry), judge(&dry, &[])), (Ok(vec![]), Ok(())));
+}
+
+#[test]
 fn a_policy_without_rules_matches_nothing_and_a_rule_without_conditions_everything() {
     let asking = Asking::default();
     for (spec, expected) in [
@@ -51,12 +82,12 @@ fn a_policy_without_rules_matches_nothing_and_a_rule_without_conditions_everythi
 fn policies_of_the_waypoint_and_of_the_service_are_one_list() {
     let (gateway, service) = (set(&[&rule(GET)]), set(&[&rule("{to: [{operation: {methods: [PUT]}}]}")]));
     let both = Effective { unknown: None, sets: [Some(&gateway), Some(&service)] };
-    let judge = |method: &str| Asking::default().method(method).ask(|it| both.judge(it)).unwrap();
+    let judge = |method: &str| Asking::default().method(method).ask(|it| both.judge(it, &[])).unwrap();
     assert_eq!((judge("GET"), judge("PUT")), (Ok(()), Ok(())));
     assert_eq!(judge("POST"), Err(Denial::NoneMatched));
     let unread = "shop/broken".into();
     let unknown = Effective { unknown: Some(&unread), ..both };
-    let judged = Asking::default().ask(|it| unknown.judge(it)).unwrap();
+    let judged = Asking::default().ask(|it| unknown.judge(it, &[])).unwrap();
     assert_eq!(judged, Err(Denial::Unknown("shop/broken".into())));
 }
 

@@ -33,7 +33,7 @@ fn no_way_of_writing_a_path_gets_round_a_policy() {
         let but = set(&[&format!("{{rules: [{{to: [{{operation: {{notPaths: ['{list}']}}}}]}}]}}")]);
         for target in &corpus {
             let judge =
-                |set| Asking::default().path(target).ask(|it| super::effective(set).judge(it).is_ok());
+                |set| Asking::default().path(target).ask(|it| super::effective(set).judge(it, &[]).is_ok());
             let meant = liberally(target);
             // What is malformed is answered with 400 before any policy is asked.
             for (admits, expected) in [(judge(&deny), false), (judge(&allow), true), (judge(&but), false)] {

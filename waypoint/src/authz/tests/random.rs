@@ -310,7 +310,7 @@ fn a_hundred_thousand_verdicts_are_those_of_a_slow_evaluator() {
         let compiled = set(&specs.iter().map(String::as_str).collect::<Vec<_>>());
         for _ in 0..REQUESTS_PER_SET {
             let asking = request(&mut rng);
-            let judged = match asking.ask(|it| effective(&compiled).judge(it)).unwrap() {
+            let judged = match asking.ask(|it| effective(&compiled).judge(it, &[])).unwrap() {
                 Ok(()) => "admitted",
                 Err(Denial::Custom(_)) => "custom",
                 Err(Denial::Denied(_)) => "denied",

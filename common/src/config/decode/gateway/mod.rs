@@ -1,4 +1,4 @@
-//! The shape of the Gateway API's routes, of ReferenceGrant, and of the one filter that Ebb adds. Unknown fields and
+//! The shape of the Gateway API's routes, of ReferenceGrant, and of what Ebb adds. Unknown fields and
 //! unknown words are refused throughout, as in Istio's kinds.
 //!
 //! Rules become the same values that a VirtualService is read into. The surprising thing: what the Gateway API says must
@@ -12,6 +12,7 @@ mod grant;
 mod grpc;
 mod http;
 mod layer4;
+mod limit;
 mod parent;
 #[cfg(test)]
 mod refusals;
@@ -27,6 +28,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 pub(crate) use self::grant::{FaultFilterManifest, ReferenceGrantManifest};
+pub(crate) use self::limit::RateLimitManifest;
 use self::parent::ParentManifest;
 use super::istio::{List, Reader, Texts};
 use super::manifest::{Manifest, Metadata, NameRule};

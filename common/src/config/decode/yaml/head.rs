@@ -57,6 +57,7 @@ impl Kind {
             Self::TcpRoute,
             Self::ReferenceGrant,
             Self::FaultFilter,
+            Self::RateLimit,
             Self::MeshConfig,
             Self::Telemetry,
         ]
@@ -96,7 +97,7 @@ impl Head {
                     Err(format!("{:?}: expected {GATEWAY_GROUP}/v1", self.api_version))
                 };
             }
-            Some(Kind::FaultFilter) => {
+            Some(Kind::FaultFilter | Kind::RateLimit) => {
                 return match (group, version) {
                     (EBB_GROUP, "v1alpha1") => Ok(kind),
                     (group, _) if !group.is_empty() && !group.contains("ebb") => Ok(None),

@@ -22,8 +22,8 @@ use super::authentication::RequestAuthenticationManifest;
 use super::destination::DestinationRuleManifest;
 use super::entry::{ServiceEntryManifest, WorkloadEntryManifest};
 use super::gateway::{
-    FaultFilterManifest, GrpcRouteManifest, HttpRouteManifest, ReferenceGrantManifest, TcpRouteManifest,
-    TlsRouteManifest,
+    FaultFilterManifest, GrpcRouteManifest, HttpRouteManifest, RateLimitManifest, ReferenceGrantManifest,
+    TcpRouteManifest, TlsRouteManifest,
 };
 use super::manifest::{
     EndpointSliceManifest, GatewayManifest, Manifest, NamespaceManifest, NodeManifest, PodManifest,
@@ -300,6 +300,7 @@ fn read_kind(kind: Kind, text: &str, names: &mut Names) -> Read {
         Kind::TcpRoute => read::<TcpRouteManifest<'_>>(kind, text, names),
         Kind::ReferenceGrant => read::<ReferenceGrantManifest<'_>>(kind, text, names),
         Kind::FaultFilter => read::<FaultFilterManifest<'_>>(kind, text, names),
+        Kind::RateLimit => read::<RateLimitManifest<'_>>(kind, text, names),
         Kind::MeshConfig => read::<ConfigMapManifest<'_>>(kind, text, names),
         Kind::Telemetry => read::<TelemetryManifest<'_>>(kind, text, names),
     }

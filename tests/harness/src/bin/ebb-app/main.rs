@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod authorizer;
 mod bulk;
 mod collector;
 mod get;
@@ -68,6 +69,8 @@ enum Program {
     Peer(peer::Flags),
     /// Collector of traces that prints what it is sent
     Collector(collector::Flags),
+    /// External authorizer, over HTTP and gRPC
+    Authorizer(authorizer::Flags),
     /// gRPC server
     Grpc(grpc::server::Flags),
     /// One gRPC call
@@ -119,6 +122,7 @@ async fn dispatch(program: Program) -> Result<ExitCode> {
         Program::Ledger(flags) => ledger::send(flags).await,
         Program::Peer(flags) => peer::run(flags).await,
         Program::Collector(flags) => collector::serve(flags).await,
+        Program::Authorizer(flags) => authorizer::serve(flags).await,
         Program::Grpc(flags) => grpc::server::serve(flags).await,
         Program::GrpcCall(flags) => grpc::client::run(flags).await,
         Program::Websocket(flags) => websocket::serve(flags).await,
