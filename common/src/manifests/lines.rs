@@ -77,12 +77,12 @@ impl Place {
         let first =
             lines.get(self.at + 1).filter(|it| it.indent >= self.indent && it.text.starts_with('-'))?;
         let of_list = lines.iter().enumerate().skip(self.at + 1);
-        let items = of_list
+        let mut items = of_list
             .take_while(|(_, it)| {
                 it.indent > first.indent || it.indent == first.indent && it.text.starts_with('-')
             })
             .filter(|(_, it)| it.indent == first.indent);
-        let (at, item) = items.skip(position).next()?;
+        let (at, item) = items.nth(position)?;
         Some(Self { at, indent: item.inner().0, is_key: false })
     }
 }
