@@ -114,18 +114,23 @@ impl Tunnelled {
         if self.received_end
             && let Poll::Ready(reset) = self.stream.send.poll_reset(cx)
         {
-            return Poll::Ready(self.reset_after_end(reset));
+            return self.reset_after_end(reset);
         }
         Poll::Pending
     }
 
-    /// A peer that has sent everything and wants no more says so with NO_ERROR (RFC 9113, section 8.1).
-    fn reset_after_end(&self, reset: Result<Reason, h2::Error>) -> End {
-        match reset {
+    /// A peer that has sent everything and wants no more says so with NO_ERROR (RFC 9113, section 8.1). The application
+    /// gets all of it first, however slowly it reads.
+    fn reset_after_end(&mut self, reset: Result<Reason, h2::Error>) -> Poll<End> {
+        Poll::Ready(match reset {
             Ok(Reason::NO_ERROR) if self.finished_writing => End::Closed,
+            Ok(Reason::NO_ERROR) => {
+                self.sent_end = true;
+                return Poll::Pending;
+            }
             Ok(reason) => End::FarReset(FarReset::Stream(reason.into())),
             Err(error) => far_reset(&error),
-        }
+        })
     }
 
     /// Socket to stream.
@@ -141,7 +146,14 @@ impl Tunnelled {
             // the connection's window from its neighbours.
             ready!(near.as_ref().poll_read_ready(cx)).map_err(near_reset)?;
             self.waits_for_window = true;
-            let window = ready!(self.poll_window(cx))?;
+            let window = match ready!(self.poll_window(cx)) {
+                Ok(window) => window,
+                Err(end) if wants_no_more(&end) => {
+                    self.sent_end = true;
+                    break;
+                }
+                Err(end) => return Poll::Ready(Err(end)),
+            };
             self.waits_for_window = false;
             match buffer::poll_read_chunk(cx, near, window) {
                 Poll::Ready(Ok(chunk)) => {
@@ -166,6 +178,14 @@ impl Tunnelled {
         let send = &mut self.stream.send;
         send.reserve_capacity(CHUNK_BYTES);
         loop {
+            // A reset may have come since the window did: `h2` would refuse the data without saying why.
+            match send.poll_reset(cx) {
+                Poll::Ready(Ok(reason)) => {
+                    return Poll::Ready(Err(End::FarReset(FarReset::Stream(reason.into()))));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(far_reset(&error))),
+                Poll::Pending => {}
+            }
             let window = send.capacity();
             if window > 0 {
                 return Poll::Ready(Ok(window));
@@ -173,14 +193,7 @@ impl Tunnelled {
             match ready!(send.poll_capacity(cx)) {
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Poll::Ready(Err(far_reset(&error))),
-                None => {
-                    let end = match send.poll_reset(cx) {
-                        Poll::Ready(Ok(reason)) => End::FarReset(FarReset::Stream(reason.into())),
-                        Poll::Ready(Err(error)) => far_reset(&error),
-                        Poll::Pending => End::FarReset(FarReset::TunnelLost),
-                    };
-                    return Poll::Ready(Err(end));
-                }
+                None => return Poll::Ready(Err(End::FarReset(FarReset::TunnelLost))),
             }
         }
     }
@@ -232,6 +245,11 @@ impl Tunnelled {
         }
         Ok(())
     }
+}
+
+/// Whether the peer ended a stream because it wants no more of it; whether it has said all it had, receiving tells.
+fn wants_no_more(end: &End) -> bool {
+    matches!(end, End::FarReset(FarReset::Stream(reason)) if *reason == u32::from(Reason::NO_ERROR))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "used as a function for map_err")]
