@@ -293,3 +293,26 @@ fn a_post_is_retried_with_its_whole_body_and_a_long_one_is_sent_once() -> Result
     assert!(got[0] == long);
     behind.mesh.finish()
 }
+
+#[test]
+fn a_long_answer_is_whole_where_the_connection_ends_behind_it() -> Result<()> {
+    let behind = Behind::build()?;
+    let _server = behind.serve(&["http", "--name", "server"])?;
+    let long = "x".repeat(300_000);
+    let post = || -> Result<String> {
+        let mut stream = behind.pod("client")?.namespace().connect(Behind::at(Port::Http), SOON)?;
+        stream.set_read_timeout(Some(SOON))?;
+        let head =
+            "POST /long HTTP/1.1\r\nHost: server.shop\r\nConnection: close\r\nContent-Length: 300000\r\n\r\n";
+        stream.write_all((head.to_owned() + &long).as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    eventually("the first answer", SETTLED, || Ok(post().is_ok()))?;
+    for number in 0..60 {
+        let answer = post().with_context(|| format!("request {number}"))?;
+        ensure!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(&long), "{} bytes", answer.len());
+    }
+    behind.mesh.finish()
+}

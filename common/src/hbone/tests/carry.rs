@@ -121,52 +121,6 @@ async fn endings_of_every_order_arrive_as_they_were_sent() {
     assert_eq!(cases, 30);
 }
 
-/// As a server does that answers and closes: all of the answer, its end, and no wish for more of the request.
-async fn answer_and_close(mut far: Stream, answer: Vec<u8>) {
-    let mut left = bytes::Bytes::from(answer);
-    while !left.is_empty() {
-        far.send.reserve_capacity(left.len());
-        let window = match far.send.capacity() {
-            0 => std::future::poll_fn(|cx| far.send.poll_capacity(cx)).await.unwrap().unwrap(),
-            window => window,
-        };
-        far.send.send_data(left.split_to(window.min(left.len())), false).unwrap();
-    }
-    far.send.send_data(bytes::Bytes::new(), true).unwrap();
-}
-
-#[tokio::test]
-async fn a_slow_reader_gets_all_of_an_answer_whose_server_wants_no_more() {
-    const SIZE: usize = 8 << 20;
-    let answer: Vec<u8> = (0..SIZE as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-    // Half a request, or a whole one: it is not read either way.
-    for closes in [false, true] {
-        let mut wire = Wire::new(&budget()).await;
-        let (near, far) = wire.stream().await;
-        let (mut application, socket) = sockets().await;
-        let (_kill, outbound) = spawn_relay(socket, near);
-        if closes {
-            application.shutdown().await.unwrap();
-        }
-        let server = tokio::spawn(answer_and_close(far, answer.clone()));
-        let mut read = Vec::with_capacity(SIZE);
-        let mut piece = vec![0; 256 * 1024];
-        loop {
-            match application.read(&mut piece).await {
-                Ok(0) => break,
-                Ok(length) => read.extend_from_slice(&piece[..length]),
-                Err(error) => panic!("{error} after {} bytes, closes: {closes}", read.len()),
-            }
-            // Much slower than it is sent.
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        assert!(read == answer, "{} bytes, closes: {closes}", read.len());
-        server.await.unwrap();
-        drop(application);
-        assert_eq!(outbound.await.unwrap().end, End::Closed, "closes: {closes}");
-    }
-}
-
 #[tokio::test]
 async fn a_reset_is_heard_even_while_nothing_can_be_read() {
     let mut wire = Wire::new(&budget()).await;
