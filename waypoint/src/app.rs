@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::authn::fetch::Fetcher;
 use crate::authn::remote::Keys;
-use crate::exchange::{MAX_CHECKS_IN_FLIGHT, MAX_MIRRORS_IN_FLIGHT};
+use crate::exchange::{Checks, MAX_CHECKS_IN_FLIGHT, MAX_MIRRORS_IN_FLIGHT};
 use crate::record::Ledger;
 use crate::routes::{ServiceRoutes, View};
 use crate::settings::Settings;
@@ -106,7 +106,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
             turns: Default::default(),
             tokens: Default::default(),
             mirrors: Arc::new(Semaphore::new(MAX_MIRRORS_IN_FLIGHT)),
-            checks: Arc::new(Semaphore::new(MAX_CHECKS_IN_FLIGHT)),
+            checks: Checks::new(MAX_CHECKS_IN_FLIGHT),
             gateway: given.gateway.clone(),
             stream_idle: given.stream_idle(),
             certs: certs.clone(),
@@ -174,8 +174,9 @@ fn shared(
     let cluster_domain = settings.node.cluster_domain.as_str().into();
     let view = View { waypoint: given.gateway.clone(), cluster_domain };
     let routes = Followed::nothing(view, &clusters);
-    let outputs =
-        outputs(settings, logging, Reach::new(mesh.clone(), clusters.clone(), connector, home(settings)));
+    let domain = settings.node.cluster_domain.clone();
+    let reach = Reach::new(mesh.clone(), clusters.clone(), connector, domain);
+    let outputs = outputs(settings, logging, reach);
     let shared = Arc::new(Shared {
         clusters,
         routes: ArcSwap::from_pointee(routes),
@@ -198,11 +199,6 @@ fn shared(
         }
     });
     shared
-}
-
-/// The namespace it looks at services from, and the domain they are named below.
-fn home(settings: &Settings) -> (String, String) {
-    (settings.waypoint.pod_namespace.clone(), settings.node.cluster_domain.clone())
 }
 
 /// Where requests are told of.

@@ -31,6 +31,7 @@ use crate::authn;
 use crate::authn::remote::Keyring;
 use crate::authz::Policies;
 use crate::authz::live::Registry;
+use crate::exchange::Checks;
 use crate::farewell::callers_know;
 use crate::limits::Limits;
 use crate::record::Ledger;
@@ -190,7 +191,7 @@ pub struct Worker {
     /// Places for copies of requests.
     pub mirrors: Arc<Semaphore>,
     /// Places for checks by authorizers.
-    pub checks: Arc<Semaphore>,
+    pub checks: Checks,
     /// The Gateway this waypoint stands for.
     pub gateway: ObjectName,
     /// How long a request may stand still; `None` is for ever.

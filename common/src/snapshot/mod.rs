@@ -30,6 +30,7 @@ use self::policies::PolicyEntry;
 pub use self::services::Endpoints;
 use self::waypoints::Waypoints;
 use crate::config::gateway::RouteKind;
+use crate::config::mesh::ProviderService;
 use crate::config::{
     DestinationRule, FaultFilter, GatewayRoute, Key, MeshConfig, ObjectName, PeerAuthentication, RateLimit,
     ReferenceGrant, Rejected, RequestAuthentication, Telemetry, VirtualService,
@@ -170,6 +171,25 @@ impl Snapshot {
         let host: Arc<str> = host.into();
         let range = self.external.range((host.clone(), Arc::from(""))..);
         range.take_while(move |((it, _), _)| *it == host).map(|(_, service)| service)
+    }
+
+    /// The service that a provider of MeshConfig means: in the namespace that it names; else the Kubernetes Service of that
+    /// name; else the one ServiceEntry with that host. Of several nobody knows which is meant, and whoever may state one would
+    /// speak for the mesh: none is, as in Istio.
+    pub fn provided(&self, service: &ProviderService, cluster_domain: &str) -> Option<&Arc<Service>> {
+        let of_kubernetes = name_below(&service.host, cluster_domain);
+        match (&service.namespace, of_kubernetes) {
+            (Some(namespace), of_kubernetes) => {
+                let named = of_kubernetes.filter(|it| it.namespace == *namespace);
+                let known = named.and_then(|it| self.service(&it.namespace, &it.name));
+                known.or_else(|| self.service(namespace, &service.host))
+            }
+            (None, Some(named)) => self.service(&named.namespace, &named.name),
+            (None, None) => {
+                let mut all = self.external_named(&service.host);
+                all.next().filter(|_| all.next().is_none())
+            }
+        }
     }
 
     /// The names of endpoints that have to be looked up, in order.

@@ -80,7 +80,8 @@ impl Histogram {
         let mut count = 0;
         for (bucket, bound) in self.buckets.iter().zip(BOUND_LABELS) {
             count += bucket.load(Ordering::Relaxed);
-            for part in [name, "_bucket{", labels, ",le=\"", bound, "\"} "] {
+            let separator = if labels.is_empty() { "" } else { "," };
+            for part in [name, "_bucket{", labels, separator, "le=\"", bound, "\"} "] {
                 out.push_str(part);
             }
             let _ = writeln!(out, "{count}");

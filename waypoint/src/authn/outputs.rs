@@ -9,10 +9,14 @@ use serde_json::{Map, Value};
 
 use super::rules::Rule;
 use super::verified::Verified;
+use crate::authz::are_twins;
 
 /// Takes out what a client says in headers that are ours to write.
 pub fn forget(outputs: &[HeaderName], headers: &mut HeaderMap) {
-    for name in outputs {
+    // Some servers take `_` for `-`.
+    let is_ours = |sent: &HeaderName| outputs.iter().any(|it| are_twins(it.as_str(), sent.as_str()));
+    let forged: Vec<HeaderName> = headers.keys().filter(|it| is_ours(it)).cloned().collect();
+    for name in forged {
         headers.remove(name);
     }
     if outputs.is_empty() || !headers.contains_key(CONNECTION) {

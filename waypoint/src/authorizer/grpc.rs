@@ -78,6 +78,9 @@ fn address(of: SocketAddr) -> Address {
     Address { socket_address: Some(SocketAddress { address, port_value }) }
 }
 
+/// Whether what is shown of a body is not all of it; nobody else says so.
+const PARTIAL: &str = "x-envoy-auth-partial-body";
+
 fn http(authorizer: &Authorizer, asked: &Asked<'_>) -> HttpRequest {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let mut headers = HashMap::from([
@@ -86,14 +89,14 @@ fn http(authorizer: &Authorizer, asked: &Asked<'_>) -> HttpRequest {
         (":authority".to_owned(), asked.authority.to_owned()),
         (":scheme".to_owned(), "http".to_owned()),
     ]);
-    for name in asked.headers.keys().filter(|name| **name != HOST) {
+    for name in asked.headers.keys().filter(|name| **name != HOST && name.as_str() != PARTIAL) {
         let values: Vec<String> = asked.headers.get_all(name).iter().map(text).collect();
         headers.insert(name.as_str().to_owned(), values.join(","));
     }
     let length = asked.headers.get(CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
     let shown = asked.body.map(|it| it.bytes.clone()).unwrap_or_default();
     if let Some(seen) = asked.body {
-        headers.insert("x-envoy-auth-partial-body".to_owned(), seen.is_partial.to_string());
+        headers.insert(PARTIAL.to_owned(), seen.is_partial.to_string());
     }
     let as_bytes = authorizer.body.is_some_and(|it| it.pack_as_bytes);
     let (body, raw_body) = match as_bytes {
@@ -153,7 +156,8 @@ pub fn verdict(
         Ok(code @ 200..=599) => StatusCode::from_u16(code).map_err(|_| Failure::Malformed("its status"))?,
         _ => return Err(Failure::Malformed("its status")),
     };
-    Ok(Verdict::Refused(Refused { status, headers: changes(denied.headers)?, body: denied.body.into() }))
+    let headers = changes(denied.headers, How::Add)?;
+    Ok(Verdict::Refused(Refused { status, headers, body: denied.body.into() }))
 }
 
 fn agreed(ok: OkResponse) -> Result<Changes, Failure> {
@@ -165,14 +169,16 @@ fn agreed(ok: OkResponse) -> Result<Changes, Failure> {
         removed.push(changeable(&name)?);
     }
     // What is added to answers is added beside what is there, unless it says otherwise by its action.
-    Ok(Changes { request: changes(ok.headers)?, removed, answer: changes(ok.response_headers_to_add)? })
+    let answer = changes(ok.response_headers_to_add, How::Add)?;
+    Ok(Changes { request: changes(ok.headers, How::Set)?, removed, answer })
 }
 
-fn changes(stated: Vec<HeaderValueOption>) -> Result<Vec<Change>, Failure> {
-    stated.into_iter().map(change).collect()
+/// `unsaid` is what becomes of a header where nothing is said of how.
+fn changes(stated: Vec<HeaderValueOption>, unsaid: How) -> Result<Vec<Change>, Failure> {
+    stated.into_iter().map(|it| change(it, unsaid)).collect()
 }
 
-fn change(stated: HeaderValueOption) -> Result<Change, Failure> {
+fn change(stated: HeaderValueOption, unsaid: How) -> Result<Change, Failure> {
     let Some(Header { key, value, raw_value }) = stated.header else {
         return Err(Failure::Malformed("a header without a name"));
     };
@@ -180,8 +186,9 @@ fn change(stated: HeaderValueOption) -> Result<Change, Failure> {
     let value = HeaderValue::from_bytes(&value).map_err(|_| Failure::Malformed("the value of a header"))?;
     let how = match (stated.append, stated.append_action) {
         (Some(true), _) => How::Add,
-        // The first action is what stands there when none is stated, and then headers are set.
-        (Some(false), _) | (None, 0 | 2) => How::Set,
+        // The first action is what stands there when none is stated.
+        (None, 0) => unsaid,
+        (Some(false), _) | (None, 2) => How::Set,
         (None, 1) => How::IfAbsent,
         (None, 3) => How::IfPresent,
         (None, _) => return Err(Failure::Malformed("an unknown action")),

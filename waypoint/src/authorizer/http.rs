@@ -82,12 +82,18 @@ fn taken(headers: &HeaderMap, how: How, wanted: impl Fn(&HeaderName) -> bool) ->
     wanted.map(|(name, value)| Change { name: name.clone(), value: value.clone(), how }).collect()
 }
 
+/// A name as servers read it that take `_` for `-`.
+fn dashed(name: &HeaderName) -> HeaderName {
+    name.as_str().replace('_', "-").parse().unwrap_or_else(|_| name.clone())
+}
+
 /// Takes out of a request what only the authorizer may say to an endpoint.
 pub fn strip(authorizer: &HttpAuthorizer, headers: &mut HeaderMap) {
     let named: Vec<StringMatch> =
         authorizer.upstream_on_allow.iter().filter(|it| **it != StringMatch::Presence).cloned().collect();
+    let is_ours = |name: &HeaderName| is_named(&named, name) || is_named(&named, &dashed(name));
     let forged: Vec<HeaderName> =
-        headers.keys().filter(|name| !is_framing(name) && is_named(&named, name)).cloned().collect();
+        headers.keys().filter(|name| !is_framing(name) && is_ours(name)).cloned().collect();
     for name in forged {
         headers.remove(name);
     }

@@ -51,6 +51,7 @@ use crate::routes::RequestFacts;
 pub use self::compile::policy;
 pub use self::rule::Policy;
 pub use self::set::PolicySet;
+pub(crate) use self::set::are_twins;
 pub use self::tables::Policies;
 
 /// The claims of a verified token.

@@ -90,8 +90,8 @@ impl PolicySet {
     }
 }
 
-/// Whether two names differ in `-` and `_` alone.
-fn are_twins(a: &str, b: &str) -> bool {
+/// Whether two names differ in `-` and `_` alone, or not at all.
+pub(crate) fn are_twins(a: &str, b: &str) -> bool {
     let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
     a.len() == b.len() && a.bytes().map(plain).eq(b.bytes().map(plain))
 }

@@ -3,19 +3,21 @@
 //! A check goes to the authorizer's service as any request goes to its destination, on the waypoint's own behalf. What is
 //! asked and what an answer means stands in `authorizer`.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use common::balance::budget::Resource;
 use common::config::ObjectName;
-use common::config::mesh::{Authorizer, HttpAuthorizer, MeshConfig, ProviderKind, ProviderService};
-use common::snapshot::Snapshot;
-use common::snapshot::name_below;
+use common::config::mesh::{
+    Authorizer, HttpAuthorizer, MAX_PROVIDERS, MeshConfig, ProviderKind, ProviderService,
+};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Response, StatusCode, Version, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::attempts::version;
@@ -33,8 +35,37 @@ use crate::stages::respond::{self, Answer as Made};
 use crate::upstream::dispatch::Upstream;
 use crate::upstream::{Cluster, ClusterKey, PickFacts};
 
-/// Checks under way on one worker; beyond it requests that need one are refused.
+/// Checks by one provider under way on one worker; beyond it requests that need one are refused.
 pub const MAX_CHECKS_IN_FLIGHT: usize = 1024;
+
+/// Places for checks of one worker: of each provider its own, so that one that is slow hurts nobody else's requests.
+#[derive(Debug)]
+pub struct Checks {
+    most: usize,
+    by_provider: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
+}
+
+impl Checks {
+    /// With so many of each provider.
+    pub fn new(most: usize) -> Self {
+        Self { most, by_provider: Mutex::default() }
+    }
+
+    /// A place for a check; `None` when there are too many.
+    fn place(&self, provider: &Arc<str>) -> Option<OwnedSemaphorePermit> {
+        let places = {
+            // Each use leaves it whole.
+            let mut all = self.by_provider.lock().unwrap_or_else(PoisonError::into_inner);
+            if all.len() > MAX_PROVIDERS {
+                // Of providers that are no longer stated.
+                all.retain(|_, it| it.available_permits() < self.most);
+            }
+            let new = || Arc::new(Semaphore::new(self.most));
+            all.entry(provider.clone()).or_insert_with(new).clone()
+        };
+        places.try_acquire_owned().ok()
+    }
+}
 
 /// A request that is asked about.
 pub(super) struct Consulting<'c> {
@@ -81,14 +112,14 @@ impl Consulting<'_> {
         record: &mut Record,
     ) -> Result<Vec<Change>, Made> {
         let is_grpc = self.head.facts(self.conversation).is_grpc();
-        let Ok(_place) = self.conversation.worker.checks.clone().try_acquire_owned() else {
-            return Err(overloaded(is_grpc, record));
-        };
         let mut told = Vec::new();
         for name in providers {
             let config = self.conversation.worker.shared.mesh().mesh_config().clone();
             let Some(provider) = Provider::find(&config, &name) else { break };
             let seen = self.seen(provider, is_grpc, record).await?;
+            let Some(_place) = self.conversation.worker.checks.place(&name) else {
+                return Err(overloaded(is_grpc, record));
+            };
             let until = tokio::time::Instant::now() + provider.common().timeout;
             self.pulse.rests_until(until);
             let verdict = self.check(provider, seen.as_ref()).await;
@@ -215,29 +246,14 @@ fn cluster(conversation: &Conversation, service: &ProviderService) -> Result<Arc
     let followed = conversation.worker.shared.followed();
     let mesh = followed.mesh();
     let domain = followed.tables().cluster_domain();
-    let found = found(mesh, service, (&conversation.worker.gateway.namespace, domain));
-    let key =
-        found.map(|service_name| ClusterKey { service: service_name, port: service.port, subset: None });
+    let key = mesh.provided(service, domain).map(|found| ClusterKey {
+        service: ObjectName::new(found.namespace.clone(), found.name.clone()),
+        port: service.port,
+        subset: None,
+    });
     let cluster =
         key.and_then(|key| conversation.worker.shared.clusters.get_of(followed.destinations(), &key));
     cluster.ok_or_else(|| Failure::Unreachable(format!("{}:{}", service.host, service.port)))
-}
-
-/// A service by what a provider says of it: in the namespace that it names, else as the waypoint sees it, else anywhere.
-fn found(mesh: &Snapshot, service: &ProviderService, (own, domain): (&str, &str)) -> Option<ObjectName> {
-    let name = |it: &common::snapshot::model::Service| ObjectName::new(it.namespace.clone(), it.name.clone());
-    match &service.namespace {
-        Some(namespace) => {
-            let of_kubernetes = name_below(&service.host, domain).filter(|it| it.namespace == *namespace);
-            let of_entry = ObjectName::new(namespace.clone(), service.host.clone());
-            let known = |it: &ObjectName| mesh.service(&it.namespace, &it.name).is_some();
-            of_kubernetes.filter(known).or_else(|| Some(of_entry).filter(known))
-        }
-        None => {
-            let seen = mesh.service_named(&service.host, own, domain).map(|it| name(it));
-            seen.or_else(|| mesh.external_named(&service.host).next().map(|it| name(it)))
-        }
-    }
 }
 
 /// An authorizer's answer, whole.

@@ -33,7 +33,7 @@ use self::arrived::Arrived;
 use self::attempts::{Attempts, Sent, Source};
 use self::authorize::Admitted;
 use self::called::Called;
-pub use self::consult::MAX_CHECKS_IN_FLIGHT;
+pub use self::consult::{Checks, MAX_CHECKS_IN_FLIGHT};
 use self::head::Head;
 pub use self::mirror::{MAX_MIRRORS_IN_FLIGHT, MIRROR_DEADLINE};
 use self::observed::Observed;

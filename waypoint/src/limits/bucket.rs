@@ -46,8 +46,8 @@ impl Rate {
         let per = u64::try_from(limit.per.as_nanos()).unwrap_or(u64::MAX);
         let interval = per.div_ceil(u64::from(limit.requests.get()));
         let burst = limit.burst.get();
-        // A day for each of a million is below 2^63.
-        Self { interval, whole: interval.saturating_mul(u64::from(burst)), burst }
+        // What a bucket holds stays far from the end of time, or it would never be empty: 146 years.
+        Self { interval, whole: interval.saturating_mul(u64::from(burst)).min(u64::MAX / 4), burst }
     }
 
     /// Tokens of a full bucket.

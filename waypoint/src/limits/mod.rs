@@ -108,7 +108,7 @@ pub struct Told {
     pub limit: u32,
     /// Requests that would be admitted now.
     pub remaining: u32,
-    /// Until another one is.
+    /// Until as many are as after a pause.
     pub reset: Duration,
 }
 
@@ -238,7 +238,9 @@ impl Attached {
     /// With the buckets of an earlier version, as far as its limits are the same.
     fn new(stated: &Arc<RateLimit>, before: Option<&Self>) -> Self {
         let kept = |(at, limit): (usize, &Limit)| {
-            let earlier = before.and_then(|it| it.limits.get(at)).filter(|it| it.stated == *limit);
+            // Of several that are alike each keeps its own.
+            let nth = stated.limits[..at].iter().filter(|it| *it == limit).count();
+            let earlier = before.and_then(|it| it.limits.iter().filter(|it| it.stated == *limit).nth(nth));
             earlier.cloned().unwrap_or_else(|| Arc::new(Kept::new(limit)))
         };
         Self { stated: stated.clone(), limits: stated.limits.iter().enumerate().map(kept).collect() }

@@ -33,7 +33,7 @@ struct Shown {
     trailers: Option<HeaderMap>,
     /// Nothing comes behind it.
     is_whole: bool,
-    _room: Room,
+    room: Room,
 }
 
 /// Room for what is held.
@@ -41,9 +41,12 @@ struct Shown {
 struct Room(usize);
 
 impl Room {
-    fn reserve(bytes: usize) -> Option<Self> {
+    /// Makes room for more; false when there is none.
+    fn grow(&mut self, bytes: usize) -> bool {
         let fits = |held: usize| held.checked_add(bytes).filter(|sum| *sum <= SHOWN_BODIES_BYTES);
-        SHOWN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok().map(|_| Self(bytes))
+        let has_grown = SHOWN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
+        self.0 += if has_grown { bytes } else { 0 };
+        has_grown
     }
 }
 
@@ -80,10 +83,9 @@ where
         let shown = match &mut self.shown {
             Some(shown) => shown,
             None => {
-                let room = Room::reserve(most).ok_or(Hidden::NoRoom)?;
                 let is_whole = self.rest.is_end_stream();
                 let bytes = BytesMut::new();
-                self.shown.insert(Box::new(Shown { bytes, trailers: None, is_whole, _room: room }))
+                self.shown.insert(Box::new(Shown { bytes, trailers: None, is_whole, room: Room(0) }))
             }
         };
         while shown.bytes.len() <= most && !shown.is_whole {
@@ -93,6 +95,7 @@ where
                 None => shown.is_whole = true,
                 Some(Err(_)) => return Err(Hidden::Broken),
                 Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if !shown.room.grow(data.len()) => return Err(Hidden::NoRoom),
                     Ok(data) => shown.bytes.extend_from_slice(&data),
                     Err(frame) => {
                         shown.trailers = frame.into_trailers().ok();
@@ -121,6 +124,7 @@ where
         if let Some(shown) = &mut self.shown {
             if !shown.bytes.is_empty() {
                 let bytes = std::mem::take(&mut shown.bytes).freeze();
+                shown.room = Room(0);
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             if let Some(trailers) = shown.trailers.take() {
@@ -165,7 +169,9 @@ mod tests {
 
     use super::*;
 
-    fn body(pieces: &[&'static str]) -> Inbound<impl Body<Data = Bytes, Error = std::io::Error> + Unpin> {
+    fn body(
+        pieces: &[&'static str],
+    ) -> Inbound<impl Body<Data = Bytes, Error = std::io::Error> + Unpin + use<>> {
         let frames: Vec<_> =
             pieces.iter().map(|it| Ok(Frame::data(Bytes::from_static(it.as_bytes())))).collect();
         Inbound::from(StreamBody::new(futures_util::stream::iter(frames)))
@@ -195,7 +201,8 @@ mod tests {
 
     #[tokio::test]
     async fn there_is_only_so_much_room_and_it_is_given_back() {
-        let mut bodies: Vec<_> = (0..20).map(|_| body(&["x"])).collect();
+        let large: &'static str = "x".repeat(8 << 20).leak();
+        let mut bodies: Vec<_> = (0..20).map(|_| body(&[large])).collect();
         let pulse = Pulse::of_request(None);
         let mut refused = 0;
         for body in &mut bodies {
@@ -203,6 +210,6 @@ mod tests {
         }
         assert!(refused >= 12, "{refused}");
         drop(bodies);
-        assert!(body(&["x"]).show(8 << 20, &pulse).await.is_ok());
+        assert!(body(&[large]).show(8 << 20, &pulse).await.is_ok());
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use super::reach::Dial;
 use super::send::{Link, Request};
-use super::{MAX_TAG_BYTES, Me, Span, otlp, zipkin};
+use super::{MAX_STATED_TAG_BYTES, MAX_TAG_BYTES, Me, Span, otlp, zipkin};
 
 /// Spans of one provider that wait to be sent.
 pub const MAX_QUEUED_SPANS: usize = 8192;
@@ -73,7 +73,7 @@ impl Exporter {
             ProviderKind::OpenTelemetry(it) => it.max_tag_length,
             _ => None,
         };
-        stated.map_or(MAX_TAG_BYTES, |most| most as usize)
+        stated.map_or(MAX_TAG_BYTES, |most| (most as usize).min(MAX_STATED_TAG_BYTES))
     }
 
     /// Spans that were sent, that found no place, and that could not be delivered.

@@ -24,6 +24,8 @@ use crate::trace_headers::Sampling;
 pub const MAX_TAGS: usize = 128;
 /// Longest value of a tag in bytes, where the provider states none (Envoy's default).
 pub const MAX_TAG_BYTES: usize = 256;
+/// The same, whatever a provider states: spans wait by their number.
+pub const MAX_STATED_TAG_BYTES: usize = 2048;
 
 /// Which requests of some destination are traced, and how.
 #[derive(Debug)]

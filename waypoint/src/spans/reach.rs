@@ -30,27 +30,20 @@ pub struct Reach {
     mesh: Reader,
     clusters: Clusters,
     connector: Connector,
-    namespace: String,
     cluster_domain: String,
     turns: Mutex<Pickers>,
 }
 
 impl Reach {
-    /// From a waypoint in `namespace`.
-    pub fn new(
-        mesh: Reader,
-        clusters: Clusters,
-        connector: Connector,
-        (namespace, cluster_domain): (String, String),
-    ) -> Self {
-        Self { mesh, clusters, connector, namespace, cluster_domain, turns: Mutex::default() }
+    /// From this waypoint, in a mesh of this domain.
+    pub fn new(mesh: Reader, clusters: Clusters, connector: Connector, cluster_domain: String) -> Self {
+        Self { mesh, clusters, connector, cluster_domain, turns: Mutex::default() }
     }
 
     async fn reach(&self, service: &ProviderService, version: Version) -> Result<Sender, String> {
         let mesh = self.mesh.current();
-        let namespace = service.namespace.as_deref().unwrap_or(&self.namespace);
-        let found = mesh.service_named(&service.host, namespace, &self.cluster_domain);
-        let found = found.ok_or_else(|| format!("there is no service {}", service.host))?;
+        let found = mesh.provided(service, &self.cluster_domain);
+        let found = found.ok_or_else(|| format!("there is no one service {}", service.host))?;
         let name = ObjectName { namespace: found.namespace.clone(), name: found.name.clone() };
         let key = ClusterKey { service: name, port: service.port, subset: None };
         let cluster = self.clusters.get(&key);

@@ -125,9 +125,11 @@ impl RequestScrape {
                 if count > 0 {
                     let protocol = match edge.hidden.has(Hidden::PROTOCOL) {
                         true => "",
-                        false => ",request_protocol=\"grpc\"",
+                        false => "request_protocol=\"grpc\"",
                     };
-                    let _ = writeln!(out, "{}{{{}{protocol}}} {count}", family.name, edge.labels);
+                    let both = !edge.labels.is_empty() && !protocol.is_empty();
+                    let separator = if both { "," } else { "" };
+                    let _ = writeln!(out, "{}{{{}{separator}{protocol}}} {count}", family.name, edge.labels);
                 }
                 self.edge += 1;
                 return;
@@ -153,7 +155,8 @@ fn write_labels(edge: &RequestEdge, series: &Series, out: &mut String) {
     out.clear();
     out.push_str(&edge.labels);
     for (label, name) in Hidden::NAMES.into_iter().filter(|(label, _)| !edge.hidden.has(*label)) {
-        let _ = write!(out, ",{name}=\"");
+        let separator = if out.is_empty() { "" } else { "," };
+        let _ = write!(out, "{separator}{name}=\"");
         let _ = match (&series.ending, label) {
             (None, _) => write!(out, "overflow"),
             (Some(ending), Hidden::PROTOCOL) => write!(out, "{}", ending.protocol.label()),

@@ -43,11 +43,11 @@ fn authorizer(view: &View<'_>, stated: &Stated, (name, kind): (&str, &ProviderKi
         ProviderKind::GrpcAuthorizer(it) => &it.service,
         _ => return,
     };
-    let own = service.namespace.as_deref().unwrap_or(&view.manifests.settings.root_namespace);
-    let found = view.service(&service.host, own).or_else(|| view.mesh.external_named(&service.host).next());
+    let found = view.mesh.provided(service, &view.manifests.settings.cluster_domain);
     match found {
         None => {
-            let message = format!("provider {name}: no service {}; it cannot be asked", service.host);
+            let message =
+                format!("provider {name}: there is not one service {}; it cannot be asked", service.host);
             report.say(REFERENCE_MISSING, stated, message);
         }
         Some(found) if !found.ports.iter().any(|it| it.port == service.port) => {

@@ -246,7 +246,7 @@ fn worker(
         turns: Default::default(),
         tokens: Default::default(),
         mirrors: Arc::new(Semaphore::new(0)),
-        checks: Arc::new(Semaphore::new(1)),
+        checks: exchange::Checks::new(1),
         gateway: ObjectName::new("edge", "waypoint"),
         stream_idle: settings.waypoint.stream_idle(),
         certs: certs.clone(),
