@@ -124,6 +124,19 @@ mod tests {
     const MS: Nanos = 1_000_000;
 
     #[test]
+    fn the_largest_burst_over_the_longest_time_comes_to_an_end() {
+        let rate = rate(1, Duration::from_secs(24 * 3600), 1_000_000);
+        let mut full = 0;
+        let admitted = (0..300_000).take_while(|_| {
+            let (said, after) = rate.ask(full, MS);
+            full = after;
+            matches!(said, Said::Admitted { .. })
+        });
+        // What a bucket can hold is bounded by time.
+        assert_eq!(admitted.count() as u64, u64::MAX / 4 / (24 * 3600 * 1_000 * MS));
+    }
+
+    #[test]
     fn a_bucket_gives_its_burst_and_then_what_comes_in() {
         let rate = rate(10, Duration::from_secs(1), 3);
         let mut full = 0;
