@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -136,7 +136,7 @@ pub struct RequestEdge {
     /// How many series all edges may still add.
     room: Arc<AtomicUsize>,
     /// Which of the metrics it is in, and labels of its endings that it has not.
-    families: u8,
+    families: AtomicU8,
     hidden: Hidden,
 }
 
@@ -149,8 +149,17 @@ impl RequestEdge {
             request_messages: AtomicU64::new(0),
             response_messages: AtomicU64::new(0),
             room,
-            families: Family::ALL,
+            families: AtomicU8::new(Family::ALL),
             hidden: Hidden::default(),
+        }
+    }
+
+    /// Says which metrics it is in from now on, by their bits. What is counted stays, so that no metric has a series twice
+    /// when some are turned off.
+    pub fn show(&self, families: u8) {
+        // Hardly ever another: the line it stands on is shared with other workers.
+        if self.families.load(Ordering::Relaxed) != families {
+            self.families.store(families, Ordering::Relaxed);
         }
     }
 

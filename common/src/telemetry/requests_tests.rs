@@ -287,6 +287,30 @@ fn cost_of_counting_a_request() {
 }
 
 #[test]
+fn a_metric_that_is_turned_off_takes_no_count_from_the_others_and_comes_back() {
+    let (metrics, cache) = cache();
+    let mesh = mesh();
+    let without_sizes = Variant::new(Family::Requests.bit() | Family::Duration.bit(), Vec::new(), Vec::new());
+    let standard = || {
+        let edge = cache.edge(&mesh.ends());
+        edge.show(Family::ALL);
+        edge.ended(OK, &Took::default());
+    };
+    let requests = || {
+        let text = scraped(&metrics);
+        let all: Vec<_> = text.lines().filter(|it| it.starts_with("istio_requests_total{")).collect();
+        let [one] = &all[..] else { panic!("{all:#?}") };
+        (one.rsplit(' ').next().map(str::to_owned), text.contains("istio_request_bytes"))
+    };
+    standard();
+    assert_eq!(requests(), (Some("1".into()), true));
+    cache.variant(&mesh.ends(), &without_sizes, &[]).ended(OK, &Took::default());
+    assert_eq!(requests(), (Some("2".into()), false));
+    standard();
+    assert_eq!(requests(), (Some("3".into()), true));
+}
+
+#[test]
 fn metrics_that_differ_are_told_apart_and_bounded() {
     let (metrics, cache) = cache();
     let mesh = mesh();

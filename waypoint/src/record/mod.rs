@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::snapshot::model::{Service, Workload};
-use common::telemetry::requests::{Ending, RequestEnds, RequestProtocol, Took};
+use common::telemetry::requests::{Ending, Family, RequestEnds, RequestProtocol, Took};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
 
@@ -307,7 +307,11 @@ impl Facts {
         };
         let line = self.line();
         match &parties.telemetry.counted {
-            None => parties.ledger.requests.edge(&ends).ended(self.ending(), &self.took),
+            None => {
+                let edge = parties.ledger.requests.edge(&ends);
+                edge.show(Family::ALL);
+                edge.ended(self.ending(), &self.took);
+            }
             Some(counted) => {
                 counted.count(&parties.ledger.requests, &ends, (self.ending(), &self.took), &line)
             }

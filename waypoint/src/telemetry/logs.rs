@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::unix::fs::FileTypeExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use common::config::access_format::Format;
@@ -141,6 +142,11 @@ impl Files {
         let out: Box<dyn Write + Send> = match path {
             "/dev/stderr" => Box::new(std::io::stderr()),
             path => {
+                // A pipe that nobody reads would keep whoever opens it waiting, and that is who applies changes.
+                let is_pipe = std::fs::metadata(path).is_ok_and(|it| it.file_type().is_fifo());
+                if is_pipe {
+                    return Err(format!("{path}: a pipe; name a file, /dev/stdout or /dev/stderr"));
+                }
                 let opened = OpenOptions::new().append(true).create(true).open(path);
                 Box::new(opened.map_err(|error| format!("{path}: {error}"))?)
             }
@@ -149,5 +155,22 @@ impl Files {
         let file = Arc::new(File { sink, _guard: guard });
         files.insert(path.to_owned(), file.clone());
         Ok(file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_that_nobody_reads_is_refused_and_waited_for_by_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let path = path.to_str().unwrap();
+        let refused = Files::default().open(path, line::LogFormat::Plain).err().unwrap();
+        assert!(refused.contains("a pipe"), "{refused}");
+        let file = directory.path().join("log");
+        assert!(Files::default().open(file.to_str().unwrap(), line::LogFormat::Plain).is_ok());
     }
 }

@@ -108,7 +108,7 @@ impl RequestScrape {
 
     /// Whether an edge is in the family at all.
     fn is_in(&self, edge: &RequestEdge) -> bool {
-        edge.families & 1 << self.family != 0
+        edge.families.load(Ordering::Relaxed) & 1 << self.family != 0
     }
 
     /// Writes one series of the family, and steps to the next.

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -44,7 +45,8 @@ impl Family {
         Self::RequestMessages,
         Self::ResponseMessages,
     ];
-    pub(super) const ALL: u8 = (1 << Self::EACH.len()) - 1;
+    /// The bits of all of them.
+    pub const ALL: u8 = (1 << Self::EACH.len()) - 1;
 
     /// Its bit in a set of metrics.
     pub fn bit(self) -> u8 {
@@ -111,6 +113,11 @@ impl Variant {
     pub fn new(families: u8, removed: Vec<Arc<str>>, added: Vec<Arc<str>>) -> Self {
         let hidden = Hidden::of(removed.iter().chain(&added));
         Self { families: families & Family::ALL, hidden, removed: removed.into(), added: added.into() }
+    }
+
+    /// Whether nothing differs but which metrics there are.
+    fn is_plain(&self) -> bool {
+        self.removed.is_empty() && self.added.is_empty()
     }
 
     /// The labels of an edge, given those of Istio and the values of what is added.
@@ -208,10 +215,16 @@ impl RequestEdgeCache {
         variant: &Variant,
         values: &[Cow<'_, str>],
     ) -> Arc<RequestEdge> {
+        if variant.is_plain() {
+            let edge = self.edge(ends);
+            edge.show(variant.families);
+            return edge;
+        }
         let labels = variant.labels(&ends.labels().request_text(), values);
         let key = self.hash.hash_one((variant.families, variant.hidden, &labels));
         let is_same = |edge: &Arc<RequestEdge>| {
-            *edge.labels == *labels && edge.families == variant.families && edge.hidden == variant.hidden
+            let families = edge.families.load(Ordering::Relaxed);
+            *edge.labels == *labels && families == variant.families && edge.hidden == variant.hidden
         };
         let mut known = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(edge) = known.get(&key).and_then(std::sync::Weak::upgrade).filter(is_same) {
@@ -220,7 +233,7 @@ impl RequestEdgeCache {
         let Variants { table, overflow } = &self.metrics.variants;
         let make = |labels: Arc<str>| {
             let mut edge = RequestEdge::new(labels, self.metrics.room.clone());
-            (edge.families, edge.hidden) = (variant.families, variant.hidden);
+            (edge.families, edge.hidden) = (AtomicU8::new(variant.families), variant.hidden);
             edge
         };
         // Behind the metrics, which two edges of the same labels differ in.
