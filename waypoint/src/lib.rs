@@ -19,6 +19,9 @@ pub mod flags;
 pub mod gather;
 pub mod limits;
 pub mod payload;
+mod pod_call;
+#[cfg(test)]
+mod pod_call_tests;
 pub mod record;
 pub mod routes;
 pub mod serve;

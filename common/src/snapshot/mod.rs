@@ -173,6 +173,19 @@ impl Snapshot {
         range.take_while(move |((it, _), _)| *it == host).map(|(_, service)| service)
     }
 
+    /// The services that a ServiceEntry states, one for each of its hosts.
+    pub fn services_of_entry<'s>(
+        &'s self,
+        entry: &ObjectName,
+    ) -> impl Iterator<Item = &'s Arc<Service>> + use<'s> {
+        let ObjectName { namespace, name } = entry.clone();
+        let first = ObjectName { namespace: namespace.clone(), name: "".into() };
+        let of_namespace = self.services.range(first..).take_while(move |(it, _)| it.namespace == namespace);
+        of_namespace
+            .map(|(_, service)| service)
+            .filter(move |it| it.external.as_ref().is_some_and(|it| it.entry == name))
+    }
+
     /// The service that a provider of MeshConfig means: in the namespace that it names; else the Kubernetes Service of that
     /// name; else the one ServiceEntry with that host. Of several nobody knows which is meant, and whoever may state one would
     /// speak for the mesh: none is, as in Istio.

@@ -2,7 +2,7 @@
 //!
 //! Knows no mesh. Keys that have to be fetched are asked for when a token needs them, and may not be there yet.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use common::config::authentication::{JwtRule, KeySource};
@@ -89,6 +89,11 @@ impl Rule {
         &self.stated.claim_headers
     }
 
+    /// Every header that it writes.
+    fn written(&self) -> impl Iterator<Item = &HeaderName> {
+        self.payload_header().into_iter().chain(self.claim_headers().iter().map(|(header, _)| header))
+    }
+
     /// The keys, as they are now.
     ///
     /// # Errors
@@ -137,6 +142,12 @@ impl Rule {
     }
 }
 
+/// Each header once, in order.
+fn outputs<'h>(written: impl Iterator<Item = &'h HeaderName>) -> Box<[HeaderName]> {
+    let outputs: BTreeMap<&str, &HeaderName> = written.map(|it| (it.as_str(), it)).collect();
+    outputs.into_values().cloned().collect()
+}
+
 /// Envoy compares audiences without scheme and without a slash at the end.
 fn bare_audience(audience: &str) -> &str {
     let bare = audience.strip_prefix("https://").or_else(|| audience.strip_prefix("http://"));
@@ -166,18 +177,25 @@ impl Rules {
                 }
             }
         }
-        let written = all.iter().flat_map(|rule| {
-            rule.payload_header().into_iter().chain(rule.claim_headers().iter().map(|(header, _)| header))
-        });
-        let outputs: BTreeSet<&str> = written.map(HeaderName::as_str).collect();
-        let outputs = outputs.into_iter().filter_map(|it| it.parse().ok()).collect();
+        let outputs = outputs(all.iter().flat_map(|rule| rule.written()));
         let places = places.into_iter().map(|(place, rules)| (place, rules.into())).collect();
         Self { places, outputs, all: all.into() }
     }
 
-    /// Whether there is none.
+    /// What holds under each of several: only the rules that are in all of them, because a token that one of them does not
+    /// take proves nothing there. What any of them writes into headers is written here and nowhere else.
+    pub(super) fn common(several: &[&Self]) -> Self {
+        let [first, others @ ..] = several else { return Self::default() };
+        let is_common = |rule: &&Arc<Rule>| {
+            others.iter().all(|rules| rules.all.iter().any(|other| other.stated == rule.stated))
+        };
+        let common = Self::new(first.all.iter().filter(is_common).cloned().collect());
+        Self { outputs: outputs(several.iter().flat_map(|it| it.outputs.iter())), ..common }
+    }
+
+    /// Whether there is nothing to look at in a request: no rule, and no header that is written here alone.
     pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
+        self.all.is_empty() && self.outputs.is_empty()
     }
 
     /// Every rule, in the order in which they are asked.
@@ -196,7 +214,7 @@ impl Rules {
     }
 
     /// Headers whose values only we may write.
-    pub(super) fn outputs(&self) -> &[HeaderName] {
+    pub(crate) fn outputs(&self) -> &[HeaderName] {
         &self.outputs
     }
 }

@@ -4,7 +4,9 @@
 //! is in the root namespace, a Service or a ServiceEntry. One that cannot be read binds whatever it may have been meant for:
 //! there no request is let through.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use common::config::security::TargetRef;
@@ -12,11 +14,13 @@ use common::config::waypoint::Waypoint;
 use common::config::{ObjectName, RequestAuthentication};
 use common::snapshot::model::Service;
 use common::snapshot::{Snapshot, UnknownAuthentication};
+use imbl::OrdMap;
 use serde_json::{Value, json};
 
 use super::remote::Keyring;
 use super::rules::{Rule, Rules};
 use crate::destination::Destination;
+use crate::pod_call::{self, PodCall};
 
 /// Rules of everything behind one waypoint.
 #[derive(Debug)]
@@ -26,8 +30,10 @@ pub struct Tables {
     compiled: BTreeMap<ObjectName, Compiled>,
     /// For what no target names.
     everywhere: Arc<Rules>,
-    /// For what some do: the rules of its waypoint, and its own.
-    named: HashMap<Target, Arc<Rules>>,
+    /// For the Services that some do: the rules of their waypoint, and their own.
+    services: OrdMap<ObjectName, Arc<Rules>>,
+    /// The same for ServiceEntries.
+    entries: OrdMap<ObjectName, Arc<Rules>>,
     unknown: Unknown,
 }
 
@@ -38,7 +44,7 @@ struct Compiled {
 }
 
 /// A Service, or the ServiceEntry of that name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Target {
     object: ObjectName,
     is_entry: bool,
@@ -53,10 +59,10 @@ struct Unknown {
 }
 
 /// What binds something.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Bound<'t> {
     /// These rules; there may be none.
-    Rules(&'t Arc<Rules>),
+    Rules(Cow<'t, Arc<Rules>>),
     /// It cannot be known.
     Unknown,
 }
@@ -68,7 +74,8 @@ impl Tables {
             gateway,
             compiled: BTreeMap::new(),
             everywhere: Arc::default(),
-            named: HashMap::new(),
+            services: OrdMap::new(),
+            entries: OrdMap::new(),
             unknown: Unknown::default(),
         }
     }
@@ -101,19 +108,23 @@ impl Tables {
         };
         let is_wide = |at: &usize| all.get(*at).is_some_and(|it| self.is_wide(&it.stated, mesh));
         let wide: BTreeSet<usize> = (0..all.len()).filter(is_wide).collect();
-        let mut bound: HashMap<Target, BTreeSet<usize>> = HashMap::new();
+        let mut bound: BTreeMap<Target, BTreeSet<usize>> = BTreeMap::new();
         for (at, it) in all.iter().enumerate() {
             for target in targets_of(&it.stated) {
                 bound.entry(target).or_insert_with(|| wide.clone()).insert(at);
             }
         }
-        let named = bound.into_iter().map(|(target, of)| (target, rules(&of))).collect();
+        let (mut services, mut entries) = (OrdMap::new(), OrdMap::new());
+        for (Target { object, is_entry }, of) in bound {
+            if is_entry { &mut entries } else { &mut services }.insert(object, rules(&of));
+        }
         let everywhere = rules(&wide);
-        Arc::new(Self { gateway: self.gateway.clone(), compiled, everywhere, named, unknown })
+        Arc::new(Self { gateway: self.gateway.clone(), compiled, everywhere, services, entries, unknown })
     }
 
-    /// What binds what was called.
-    pub fn of(&self, destination: &Destination) -> Bound<'_> {
+    /// What binds what was called, at the address `original`. A pod that is called by its own address is bound by what
+    /// the rules of all services that it may have been called for have in common.
+    pub fn of(&self, mesh: &Snapshot, destination: &Destination, original: SocketAddr) -> Bound<'_> {
         let namespace = match destination {
             Destination::Service { service, .. } => &service.namespace,
             Destination::Workload { workload, .. } => workload.namespace(),
@@ -121,13 +132,42 @@ impl Tables {
         if self.unknown.all || self.unknown.namespaces.contains(namespace) {
             return Bound::Unknown;
         }
-        let named = match destination {
-            Destination::Service { service, .. } if !self.named.is_empty() => {
-                self.named.get(&Target::of(service))
+        if self.services.is_empty() && self.entries.is_empty() {
+            return Bound::Rules(Cow::Borrowed(&self.everywhere));
+        }
+        Bound::Rules(match destination {
+            Destination::Service { service, .. } => Cow::Borrowed(self.of_service(service)),
+            Destination::Workload { workload, port } => {
+                self.of_pod(PodCall { mesh, gateway: &self.gateway, workload, original, port: *port })
             }
-            _ => None,
+        })
+    }
+
+    fn of_service(&self, service: &Service) -> &Arc<Rules> {
+        let (all, name) = match &service.external {
+            Some(external) => (&self.entries, &external.entry),
+            None => (&self.services, &service.name),
         };
-        Bound::Rules(named.unwrap_or(&self.everywhere))
+        let object = ObjectName { namespace: service.namespace.clone(), name: name.clone() };
+        all.get(&object).unwrap_or(&self.everywhere)
+    }
+
+    fn of_pod(&self, pod: PodCall<'_>) -> Cow<'_, Arc<Rules>> {
+        let of_namespace = |all| pod_call::of_namespace(all, pod.namespace());
+        let meant = pod.among(of_namespace(&self.services), of_namespace(&self.entries));
+        let mut bound: Vec<&Arc<Rules>> = Vec::new();
+        for rules in meant.map(|(service, _)| self.of_service(service)) {
+            if !bound.iter().any(|it| Arc::ptr_eq(it, rules)) {
+                bound.push(rules);
+            }
+        }
+        match &*bound {
+            [] => Cow::Borrowed(&self.everywhere),
+            [rules] => Cow::Borrowed(rules),
+            several => {
+                Cow::Owned(Arc::new(Rules::common(&several.iter().map(|it| &***it).collect::<Vec<_>>())))
+            }
+        }
     }
 
     /// The RequestAuthentication that states a rule, and the rule's position in it.
@@ -171,14 +211,6 @@ impl Tables {
         };
         let namespaces = stated.iter().filter_map(|it| it.namespace.clone()).collect();
         Unknown { all: stated.iter().any(wide), namespaces }
-    }
-}
-
-impl Target {
-    fn of(service: &Service) -> Self {
-        let name = service.external.as_ref().map_or(&service.name, |it| &it.entry).clone();
-        let object = ObjectName { namespace: service.namespace.clone(), name };
-        Self { object, is_entry: service.external.is_some() }
     }
 }
 

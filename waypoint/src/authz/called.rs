@@ -2,14 +2,13 @@
 //! may have been called for. Pure.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use common::config::ObjectName;
 use common::snapshot::Snapshot;
-use common::snapshot::model::{Service, Workload};
 
 use super::{Denial, Effective, Policies};
 use crate::destination::Destination;
+use crate::pod_call::PodCall;
 
 /// What was called, and the policies there are.
 #[derive(Clone, Copy)]
@@ -35,38 +34,25 @@ impl<'a> Called<'a> {
         &self,
         ask: &mut dyn FnMut(&Effective<'a>, u16) -> Result<(), Denial>,
     ) -> Result<(), Denial> {
-        match self.destination {
+        let Self { mesh, policies, gateway, destination, original } = *self;
+        let pod = match destination {
             Destination::Service { service, port } => {
-                ask(&self.policies.of_service(self.mesh, service), *port)
+                return ask(&policies.of_service(mesh, service), *port);
             }
             Destination::Workload { workload, port } => {
-                let of_pod = self.policies.of_pod(self.mesh, workload.namespace());
-                let mut services = self.services_at(workload, *port).peekable();
-                if services.peek().is_none() {
-                    return ask(&of_pod, *port);
-                }
-                // Which of them was meant nobody knows, so each must let it through.
-                services.try_for_each(|(service, port)| {
-                    let sets = [of_pod.sets[0], self.policies.attached_to(service)];
-                    ask(&Effective { sets, ..of_pod }, port)
-                })
+                PodCall { mesh, gateway, workload, original, port: *port }
             }
+        };
+        let of_pod = policies.of_pod(mesh, pod.namespace());
+        let (services, entries) = policies.named_in(pod.namespace());
+        let mut services = pod.among(services, entries).peekable();
+        if services.peek().is_none() {
+            return ask(&of_pod, pod.port);
         }
-    }
-
-    /// The services with policies whose port leads to the called port of a pod: calling the pod by its own address does not
-    /// get round what is attached to them.
-    fn services_at(
-        &self,
-        workload: &'a Workload,
-        called: u16,
-    ) -> impl Iterator<Item = (&'a Arc<Service>, u16)> + use<'a> {
-        let Self { mesh, policies, gateway, original, .. } = *self;
-        let ours = policies.services_of(mesh, workload.namespace());
-        ours.filter(move |it| mesh.stands_before_service(gateway, it)).flat_map(move |service| {
-            let endpoint = mesh.endpoints(service).find(original.ip(), &workload.uid);
-            let ports = endpoint.into_iter().flat_map(|it| it.ports.iter());
-            ports.filter(move |(_, target)| *target == called).map(move |(port, _)| (service, *port))
+        // Which of them was meant nobody knows, so each must let it through.
+        services.try_for_each(|(service, port)| {
+            let sets = [of_pod.sets[0], policies.attached_to(service)];
+            ask(&Effective { sets, ..of_pod }, port)
         })
     }
 }

@@ -14,6 +14,7 @@ use common::snapshot::policies::PolicyEntry;
 use imbl::OrdMap;
 
 use super::{Effective, Policy, PolicySet, compile};
+use crate::pod_call;
 
 /// The policies of one waypoint.
 #[derive(Debug, Clone)]
@@ -128,15 +129,13 @@ impl Policies {
         Effective { unknown: self.unknown(mesh, namespace), sets: [Some(&self.own), None] }
     }
 
-    /// The services, of one namespace, to which any are attached.
-    pub fn services_of<'p>(
+    /// The Services and the ServiceEntries, of one namespace, to which any are attached.
+    pub fn named_in<'p>(
         &'p self,
-        mesh: &'p Snapshot,
-        namespace: &'p Arc<str>,
-    ) -> impl Iterator<Item = &'p Arc<Service>> {
-        let first = ObjectName { namespace: namespace.clone(), name: "".into() };
-        let range = self.services.range(first..).take_while(move |(it, _)| it.namespace == *namespace);
-        range.filter_map(|(it, _)| mesh.service(&it.namespace, &it.name))
+        namespace: &Arc<str>,
+    ) -> (impl Iterator<Item = &'p ObjectName> + use<'p>, impl Iterator<Item = &'p ObjectName> + use<'p>)
+    {
+        (pod_call::of_namespace(&self.services, namespace), pod_call::of_namespace(&self.entries, namespace))
     }
 
     /// Everything attached to a service.

@@ -21,13 +21,14 @@ pub(super) async fn authenticate(
     record: &mut Record,
 ) -> Result<(), Answer> {
     let followed = conversation.worker.shared.followed();
-    let refusal = match followed.authentication().of(&conversation.destination) {
+    let tables = followed.authentication();
+    let refusal = match tables.of(followed.mesh(), &conversation.destination, conversation.original) {
         Bound::Rules(rules) if rules.is_empty() => return Ok(()),
         Bound::Unknown => Refusal::Unreadable,
         Bound::Rules(rules) => loop {
             // By a clock that is before 1970 nothing can be told to be valid still.
             let now = SystemTime::UNIX_EPOCH.elapsed().map_or(u64::MAX, |it| it.as_secs());
-            match authn::authenticate(rules, &mut head.carrier(), &conversation.worker.tokens, now) {
+            match authn::authenticate(&rules, &mut head.carrier(), &conversation.worker.tokens, now) {
                 Ok(authenticated) => {
                     head.authenticated = authenticated;
                     return Ok(());

@@ -8,14 +8,14 @@ use common::config::ObjectName;
 use common::snapshot::model::Workload;
 use http::HeaderMap;
 
-use crate::authn;
 use crate::authn::tables::Bound;
 use crate::destination::Destination;
-use crate::limits::Limits;
-use crate::routes::{ConnectionRoutes, Forward, HttpRoutes, PortRoutes, Route, ServiceRoutes, Target};
+use crate::limits::{CalledFor, Limits};
+use crate::pod_call::PodCall;
+use crate::routes::{ConnectionRoutes, Forward, HttpRoutes, PortRoutes, Route, Rule, ServiceRoutes, Target};
 use crate::serve::Conversation;
 use crate::stages::mirror;
-use crate::upstream::{Cluster, ClusterKey, Clusters, Destinations, NoUpstream};
+use crate::upstream::{Cluster, ClusterKey, Clusters, NoUpstream};
 use crate::worker::Followed;
 
 /// What was called, by whom, and where it leads: all that a conversation says to routes.
@@ -50,32 +50,41 @@ impl<'a> Scene<'a> {
 pub(crate) struct Called<'a> {
     scene: Scene<'a>,
     table: Option<Arc<ServiceRoutes>>,
-    destinations: Destinations,
-    authentication: Arc<authn::tables::Tables>,
-    limits: Option<Arc<Limits>>,
+    followed: Arc<Followed>,
 }
 
 impl<'a> Called<'a> {
     /// Looks up the routes of what was called.
     pub(crate) fn find(conversation: &'a Conversation) -> Self {
-        Self::of(&conversation.worker.shared.followed(), Scene::of(conversation))
+        Self::of(conversation.worker.shared.followed(), Scene::of(conversation))
     }
 
     /// The same as of a moment.
-    pub(crate) fn of(followed: &Followed, scene: Scene<'a>) -> Self {
+    pub(crate) fn of(followed: Arc<Followed>, scene: Scene<'a>) -> Self {
         let table = scene.destination.service().and_then(|service| {
             let name = ObjectName::new(service.namespace.clone(), service.name.clone());
             followed.tables().of(&name).cloned()
         });
-        let destinations = followed.destinations().clone();
-        let authentication = followed.authentication().clone();
-        let limits = followed.limits().cloned();
-        Self { scene, table, destinations, authentication, limits }
+        Self { scene, table, followed }
     }
 
-    /// The limits of this waypoint; none where nothing is limited.
-    pub(crate) fn limits(&self) -> Option<&Limits> {
-        self.limits.as_deref()
+    /// The limits of this waypoint, where anything is limited, and which of them are meant.
+    pub(crate) fn limits<'l>(&'l self, rule: Option<&'l Rule>) -> Option<(&'l Limits, CalledFor<'l>)> {
+        let limits = self.followed.limits()?;
+        let services = match self.scene.destination {
+            Destination::Service { service, port } => vec![(service, *port)],
+            Destination::Workload { workload, port } => {
+                let Scene { original, .. } = self.scene;
+                limits.meant_by(PodCall {
+                    mesh: self.followed.mesh(),
+                    gateway: limits.gateway(),
+                    workload,
+                    original,
+                    port: *port,
+                })
+            }
+        };
+        Some((limits, CalledFor { services, route: rule.and_then(|rule| rule.route.of_http_route()) }))
     }
 
     /// The routes of the port that was called; none where it is no service.
@@ -94,7 +103,7 @@ impl<'a> Called<'a> {
 
     /// Whose tokens are taken of requests for what was called.
     pub(crate) fn authentication(&self) -> Bound<'_> {
-        self.authentication.of(self.scene.destination)
+        self.followed.authentication().of(self.followed.mesh(), self.scene.destination, self.scene.original)
     }
 
     /// The routes of connections to the port that was called.
@@ -116,10 +125,13 @@ impl<'a> Called<'a> {
     pub(crate) fn cluster(&self, target: Option<&Target>) -> Result<Arc<Cluster>, NoUpstream> {
         let Scene { clusters, destination, original, pod, .. } = self.scene;
         let cluster = match (target, destination) {
-            (Some(target), _) => self.key(target).and_then(|key| clusters.get_of(&self.destinations, &key)),
+            (Some(target), _) => {
+                self.key(target).and_then(|key| clusters.get_of(self.followed.destinations(), &key))
+            }
             (None, Destination::Service { service, port }) => {
                 let service = ObjectName::new(service.namespace.clone(), service.name.clone());
-                clusters.get_of(&self.destinations, &ClusterKey { service, port: *port, subset: None })
+                clusters
+                    .get_of(self.followed.destinations(), &ClusterKey { service, port: *port, subset: None })
             }
             (None, Destination::Workload { workload, .. }) => {
                 let of_pod = || clusters.of_pod(workload, original, Instant::now());

@@ -1,9 +1,8 @@
 //! Asks the limits of what was called whether a request may go on.
 
 use super::called::Called;
-use crate::destination::Destination;
 use crate::flags::Flag;
-use crate::limits::{self, CalledFor, Caller, Outcome, Told};
+use crate::limits::{self, Caller, Outcome, Told};
 use crate::record::{Details, Record};
 use crate::routes::{RequestFacts, Rule};
 use crate::serve::Conversation;
@@ -20,12 +19,12 @@ pub(super) fn ask(
     (facts, rule): (&RequestFacts<'_>, Option<&Rule>),
     record: &mut Record,
 ) -> Result<Option<Told>, Made> {
-    let Some(limits) = called.limits() else { return Ok(None) };
+    let Some((limits, meant)) = called.limits(rule) else { return Ok(None) };
     let caller = Caller {
         identity: conversation.proved.then_some(&conversation.peer.identity),
         address: conversation.client.ip().to_canonical(),
     };
-    match limits.ask(&called_for(&conversation.destination, rule), facts, &caller, limits::now()) {
+    match limits.ask(&meant, facts, &caller, limits::now()) {
         Outcome::Admitted(told) => Ok(told),
         Outcome::Refused { limit, wait, told } => {
             tracing::debug!(limit, "a request is limited");
@@ -34,13 +33,4 @@ pub(super) fn ask(
             Err(limit::refused(wait, told.as_ref(), facts.is_grpc()))
         }
     }
-}
-
-/// What limits may be attached to.
-pub(crate) fn called_for<'a>(destination: &'a Destination, rule: Option<&'a Rule>) -> CalledFor<'a> {
-    let service = match destination {
-        Destination::Service { service, port } => Some((&**service, *port)),
-        Destination::Workload { .. } => None,
-    };
-    CalledFor { service, route: rule.and_then(|rule| rule.route.of_http_route()) }
 }

@@ -20,7 +20,7 @@ pub(super) struct Stand {
     /// The pod of it through whose eyes the mesh is seen.
     pub(super) pod: Arc<Workload>,
     pub(super) clusters: Clusters,
-    pub(super) followed: Followed,
+    pub(super) followed: Arc<Followed>,
 }
 
 impl Stand {
@@ -32,7 +32,7 @@ impl Stand {
         let cluster_domain = manifests.settings.cluster_domain.clone();
         let nothing = Followed::nothing(View { waypoint: gateway.clone(), cluster_domain }, &clusters);
         clusters.update(&manifests.mesh, now);
-        let followed = nothing.next(&manifests.mesh, &clusters, &Unfetched);
+        let followed = Arc::new(nothing.next(&manifests.mesh, &clusters, &Unfetched));
         Self { gateway, pod, clusters, followed }
     }
 }

@@ -27,7 +27,6 @@ use crate::authz::{Facts, HttpFacts, PolicySet};
 use crate::destination::{Destination, Protocol};
 use crate::exchange::called::{Called, Scene};
 use crate::exchange::head::Head;
-use crate::exchange::limit;
 use crate::routes::{ConnectionFacts, Found, HttpRoutes, RequestFacts, Rule};
 
 /// Most rules that are told of which do not take the request.
@@ -60,7 +59,7 @@ impl Walk<'_> {
             caller: Some(self.caller),
             pod: &pod,
         };
-        let called = Called::of(&self.stand.followed, scene);
+        let called = Called::of(self.stand.followed.clone(), scene);
         let protocol = destination.protocol();
         let is_carried = matches!(protocol, Protocol::Tcp | Protocol::Tls) || asked.server_name.is_some();
         let says = match (protocol, is_carried) {
@@ -118,7 +117,7 @@ impl Walk<'_> {
             Ok(rule) => rule,
             Err(verdict) => return verdict,
         };
-        self.limits(called, (&facts, rule, destination), teller);
+        self.limits(called, (&facts, rule), teller);
         Onwards { walk: self, called, head: &head, facts, before: &before, rule }.tell(teller)
     }
 
@@ -126,11 +125,11 @@ impl Walk<'_> {
     fn limits(
         &self,
         called: &Called<'_>,
-        (facts, rule, destination): (&RequestFacts<'_>, Option<&Rule>, &Destination),
+        (facts, rule): (&RequestFacts<'_>, Option<&Rule>),
         teller: &mut Teller<'_>,
     ) {
-        let Some(limits) = called.limits() else { return };
-        for (stated, at, limit) in limits.of(&limit::called_for(destination, rule), facts) {
+        let Some((limits, meant)) = called.limits(rule) else { return };
+        for (stated, at, limit) in limits.of(&meant, facts) {
             let key = Key { kind: Kind::RateLimit, object: stated.object.clone() };
             let by = self.sight.by_field(key, &format!("spec.limits[{at}]"));
             let each = if limit.by.is_empty() { "" } else { ", counted apart" };
@@ -168,11 +167,11 @@ impl Walk<'_> {
                 return Err(refused(Refusal::Unreadable));
             }
         };
-        self.token_rules(rules, teller);
+        self.token_rules(&rules, teller);
         // By a clock that is before 1970 nothing can be told to be valid still.
         let now = SystemTime::UNIX_EPOCH.elapsed().map_or(u64::MAX, |it| it.as_secs());
         let before = head.headers.clone();
-        match authn::authenticate(rules, &mut head.carrier(), &Mutex::new(Cache::default()), now) {
+        match authn::authenticate(&rules, &mut head.carrier(), &Mutex::new(Cache::default()), now) {
             Ok(authenticated) => {
                 head.authenticated = authenticated;
                 tell_claims(head, &before, teller);

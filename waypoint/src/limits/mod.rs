@@ -22,6 +22,7 @@ use imbl::OrdMap;
 
 use self::bucket::{Nanos, Rate, Said, Shared};
 use self::keyed::{Key, Keyed};
+use crate::pod_call::{self, PodCall};
 use crate::routes::{RequestFacts, holds};
 
 /// Before any other moment that is asked about.
@@ -77,10 +78,10 @@ pub struct Caller<'a> {
 }
 
 /// What was called.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct CalledFor<'a> {
-    /// The service, and the port; `None` where a pod was called by its own address.
-    pub service: Option<(&'a Service, u16)>,
+    /// The service, and the port; of a pod that was called by its own address, every service that may have been meant.
+    pub services: Vec<(&'a Arc<Service>, u16)>,
     /// The HTTPRoute that the request falls under, and its rule.
     pub route: Option<(&'a ObjectName, &'a str)>,
 }
@@ -155,6 +156,17 @@ impl Limits {
         self.all.is_empty()
     }
 
+    /// The waypoint's own Gateway.
+    pub(crate) fn gateway(&self) -> &ObjectName {
+        &self.gateway
+    }
+
+    /// The services with limits that a pod may have been called for.
+    pub(crate) fn meant_by<'m>(&self, pod: PodCall<'m>) -> Vec<(&'m Arc<Service>, u16)> {
+        let of_namespace = |all| pod_call::of_namespace(all, pod.namespace());
+        pod.among(of_namespace(&self.services), of_namespace(&self.entries)).collect()
+    }
+
     fn bind(&mut self) {
         let of_gateway = |it: &&Arc<Attached>| {
             it.stated.object.namespace == self.gateway.namespace
@@ -211,17 +223,17 @@ impl Limits {
 
     /// Everything attached to what was called, each once.
     fn attached<'l>(&'l self, called: &CalledFor<'_>) -> impl Iterator<Item = &'l Attached> {
-        let of_service = called.service.map(|(service, port)| {
+        let of_services = called.services.iter().map(|(service, port)| {
             let (all, name) = match &service.external {
                 Some(external) => (&self.entries, &external.entry),
                 None => (&self.services, &service.name),
             };
             let object = ObjectName { namespace: service.namespace.clone(), name: name.clone() };
-            let name = service.ports.iter().find(|it| it.port == port).map(|it| it.name.clone());
+            let name = service.ports.iter().find(|it| it.port == *port).map(|it| it.name.clone());
             (all.get(&object), name.unwrap_or_default())
         });
         let of_route = called.route.map(|(object, rule)| (self.routes.get(object), Arc::<str>::from(rule)));
-        let bound = [of_service, of_route].into_iter().flatten().flat_map(|(bound, section)| {
+        let bound = of_services.chain(of_route).flat_map(|(bound, section)| {
             let fits = move |it: &&Bound| it.section.as_ref().is_none_or(|stated| *stated == section);
             bound.into_iter().flatten().filter(fits).map(|it| &*it.attached)
         });

@@ -67,7 +67,7 @@ impl Asking {
             claims: None,
         };
         let caller = Caller { identity: self.identity.as_ref(), address: self.address.parse().unwrap() };
-        let called = CalledFor { service: service.map(|it| (&**it, at.1)), route };
+        let called = CalledFor { services: service.into_iter().map(|it| (it, at.1)).collect(), route };
         self.limits.ask(&called, &facts, &caller, 1_000_000_000_000)
     }
 

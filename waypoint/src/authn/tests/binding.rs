@@ -1,3 +1,4 @@
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use common::config::decode::yaml;
@@ -10,6 +11,9 @@ use super::super::tables::{Bound, Tables};
 use super::signer::signer;
 use super::{Asked, NoKeyring, token};
 use crate::destination::Destination;
+
+/// The address that was called, which of a service says nothing.
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 80);
 
 fn services() -> String {
     let service = |namespace: &str, name: &str| {
@@ -61,9 +65,9 @@ fn bound(text: &str) -> Vec<&'static str> {
         ("bank", "web", "bank/web"),
         ("shop", "out.example", "out"),
     ];
-    let takes = |namespace: &str, name: &str| match tables.of(&called(&mesh, namespace, name)) {
+    let takes = |namespace: &str, name: &str| match tables.of(&mesh, &called(&mesh, namespace, name), ANY) {
         Bound::Rules(rules) => {
-            Asked::bearing(&token(serde_json::json!({}))).judge(rules).unwrap().claims().is_some()
+            Asked::bearing(&token(serde_json::json!({}))).judge(&rules).unwrap().claims().is_some()
         }
         Bound::Unknown => panic!("{namespace}/{name} is unknown"),
     };
@@ -119,10 +123,10 @@ fn the_rules_of_a_waypoint_and_of_a_service_hold_together() {
     let mesh = mesh(&text);
     let tables = tables().update(&mesh, &NoKeyring);
     let judge = |name: &str, issuer: &str| {
-        let Bound::Rules(rules) = tables.of(&called(&mesh, "shop", name)) else {
+        let Bound::Rules(rules) = tables.of(&mesh, &called(&mesh, "shop", name), ANY) else {
             panic!("{name} is unknown")
         };
-        Asked::bearing(&token(serde_json::json!({ "iss": issuer }))).judge(rules).map(drop)
+        Asked::bearing(&token(serde_json::json!({ "iss": issuer }))).judge(&rules).map(drop)
     };
     assert_eq!((judge("web", "me"), judge("web", "them")), (Ok(()), Ok(())));
     assert_eq!((judge("other", "me"), judge("other", "them")), (Err(Refusal::UnknownIssuer), Ok(())));
@@ -151,7 +155,7 @@ fn what_cannot_be_read_refuses_whatever_it_may_have_meant() {
         let mesh = mesh(&(services() + &text));
         let tables = tables().update(&mesh, &NoKeyring);
         let is_unknown =
-            |namespace: &str, name: &str| matches!(tables.of(&called(&mesh, namespace, name)), Bound::Unknown);
+            |namespace: &str, name: &str| matches!(tables.of(&mesh, &called(&mesh, namespace, name), ANY), Bound::Unknown);
         let mut found = Vec::new();
         for (namespace, name, label) in [("shop", "web", "shop/web"), ("bank", "web", "bank/web")] {
             if is_unknown(namespace, name) {
@@ -160,7 +164,7 @@ fn what_cannot_be_read_refuses_whatever_it_may_have_meant() {
         }
         assert_eq!(found, unknown, "{text}");
         let corrected = tables.update(&super::binding::mesh(&services()), &NoKeyring);
-        assert!(matches!(corrected.of(&called(&mesh, "bank", "web")), Bound::Rules(_)));
+        assert!(matches!(corrected.of(&mesh, &called(&mesh, "bank", "web"), ANY), Bound::Rules(_)));
     }
 }
 
@@ -172,9 +176,11 @@ fn what_is_stated_as_it_was_stays_the_same_rules() {
     assert!(Arc::ptr_eq(&before, &same));
     let cache = Default::default();
     let judge = |tables: &Tables, mesh: &Snapshot| {
-        let Bound::Rules(rules) = tables.of(&called(mesh, "shop", "web")) else { panic!("unknown") };
+        let Bound::Rules(rules) = tables.of(mesh, &called(mesh, "shop", "web"), ANY) else {
+            panic!("unknown")
+        };
         Asked::bearing(&token(serde_json::json!({ "sub": "same" })))
-            .judge_at(super::NOW, rules, &cache)
+            .judge_at(super::NOW, &rules, &cache)
             .map(drop)
     };
     assert_eq!(judge(&before, &mesh(&text)), Ok(()));
@@ -184,6 +190,6 @@ fn what_is_stated_as_it_was_stays_the_same_rules() {
     assert_eq!(judge(&now, &mesh(&more)), Ok(()));
     let gone = now.update(&mesh(&services()), &NoKeyring);
     let mesh = mesh(&services());
-    let Bound::Rules(rules) = gone.of(&called(&mesh, "shop", "web")) else { panic!("unknown") };
+    let Bound::Rules(rules) = gone.of(&mesh, &called(&mesh, "shop", "web"), ANY) else { panic!("unknown") };
     assert!(rules.is_empty());
 }

@@ -27,7 +27,7 @@ use super::{Authenticated, Stopped, authenticate};
 const NOW: u64 = 1_800_000_000;
 
 /// Nobody fetches anything.
-struct NoKeyring;
+pub(crate) struct NoKeyring;
 
 impl Keyring for NoKeyring {
     fn fetched(&self, source: &KeySource, _timeout: std::time::Duration) -> Arc<RemoteKeys> {
@@ -60,7 +60,7 @@ fn rule_with(more: &str) -> String {
 }
 
 /// A good token of `me`, with further claims.
-fn token(more: serde_json::Value) -> String {
+pub(crate) fn token(more: serde_json::Value) -> String {
     token_of(signer(), more)
 }
 
@@ -72,7 +72,7 @@ fn token_of(signer: &Signer, more: serde_json::Value) -> String {
 
 /// A request, as far as it matters.
 #[derive(Debug, Default)]
-struct Asked {
+pub(crate) struct Asked {
     headers: HeaderMap,
     query: Option<String>,
 }
@@ -86,7 +86,7 @@ impl Asked {
         Self { headers, query: None }
     }
 
-    fn bearing(token: &str) -> Self {
+    pub(crate) fn bearing(token: &str) -> Self {
         Self::with(&[("authorization", &format!("Bearer {token}"))])
     }
 
@@ -95,7 +95,7 @@ impl Asked {
         self
     }
 
-    fn judge(&mut self, rules: &Rules) -> Result<Authenticated, Refusal> {
+    pub(crate) fn judge(&mut self, rules: &Rules) -> Result<Authenticated, Refusal> {
         self.judge_at(NOW, rules, &Mutex::default())
     }
 
