@@ -40,14 +40,20 @@ impl HttpRoutes {
         if self.rules.is_empty() {
             return Found::Service;
         }
-        let found =
-            self.index.first(facts, |at| self.rules[at].stated().is_none_or(|it| unmet(it, facts).is_none()));
+        let found = self.index.first(facts, |at| self.rules[at].takes(facts));
         found.map_or(Found::NoRoute, |at| Found::Rule(&self.rules[at]))
     }
 
     /// Every rule, in the order in which they are asked.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+}
+
+impl Rule {
+    /// Whether a request is one of those it is for: everything that it states holds.
+    pub fn takes(&self, facts: &RequestFacts<'_>) -> bool {
+        self.stated().is_none_or(|it| unmet(it, facts).is_none())
     }
 }
 

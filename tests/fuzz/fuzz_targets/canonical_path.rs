@@ -1,0 +1,65 @@
+//! The canonical form of request targets out of arbitrary text: it is its own canonical form, it names what was sent, and
+//! whoever decodes it as liberally as can be finds nothing in it that was not looked at.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use waypoint::routes::{MAX_TARGET_BYTES, canonical_path};
+
+fuzz_target!(|input: &[u8]| {
+    let Ok(target) = std::str::from_utf8(input) else { return };
+    let Ok(canonical) = canonical_path(target) else { return };
+    assert!(target.len() <= MAX_TARGET_BYTES);
+    let (sent, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    assert_eq!(canonical.query, query, "the query is not what was sent");
+    let again = canonical_path(&canonical.path);
+    let again = again.expect("what is canonical is accepted");
+    assert_eq!(again.path, canonical.path, "a canonical form has another one");
+    assert_eq!(again.reads_twice, canonical.reads_twice);
+    assert_eq!(unescaped(&canonical.path), unescaped(sent), "another path than the one that was sent");
+    if sent == "*" {
+        return;
+    }
+    liberally(&canonical.path, canonical.reads_twice);
+});
+
+/// Once, whatever stands there; a `%` that begins no escape is a `%`.
+fn unescaped(path: &str) -> Vec<u8> {
+    let (bytes, mut made) = (path.as_bytes(), Vec::new());
+    let digit = |at: usize| bytes.get(at).and_then(|it| char::from(*it).to_digit(16));
+    let mut at = 0;
+    while at < bytes.len() {
+        match (bytes[at], digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                made.push(u8::try_from(high << 4 | low).expect("two digits are a byte"));
+                at += 3;
+            }
+            (byte, ..) => {
+                made.push(byte);
+                at += 1;
+            }
+        }
+    }
+    made
+}
+
+/// A server that resolves escapes, takes either slash for one and leaves parameters out sees the same segments as rules do:
+/// none of them is empty but the last, none leads upwards, and none holds what ends a path.
+fn liberally(path: &str, reads_twice: bool) {
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    for (at, segment) in segments.iter().enumerate() {
+        let decoded = unescaped(segment);
+        assert!(!decoded.contains(&b'/') && !decoded.contains(&b'\\') && !decoded.contains(&0), "{path}");
+        assert!(!decoded.is_empty() || at + 1 == segments.len(), "{path}: an empty segment");
+        let plain = segment.split(';').next().unwrap_or_default();
+        assert!(reads_twice || plain.len() == segment.len(), "{path}: parameters that nobody was told of");
+        assert!(!matches!(&*unescaped(plain), b"." | b".."), "{path}: leads upwards");
+        // What is text after all is text of its shortest form.
+        if let Ok(text) = std::str::from_utf8(&decoded) {
+            assert!(!text.contains('\u{0}'));
+        }
+        let twice = unescaped(&String::from_utf8_lossy(&decoded));
+        let upwards = matches!(&*twice, b"." | b"..") || twice.contains(&b'/') || twice.contains(&b'\\');
+        assert!(reads_twice || !upwards, "{path}: escaped twice, and nobody was told of it");
+    }
+}
