@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -51,11 +51,7 @@ impl Stage {
         let mut stream = self.behind.pod(pod)?.namespace().connect(to, SOON)?;
         stream.set_read_timeout(Some(SOON))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: web.shop\r\nConnection: close\r\n{headers}\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).with_context(|| format!("the answer to {path}"))?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("no end of the head")?;
-        let status = head.get(9..12).context("no status")?.parse()?;
-        Ok(Reply { status, head: head.to_ascii_lowercase(), body: body.to_owned() })
+        read_reply(stream).with_context(|| format!("the answer to {path}"))
     }
 
     fn ask(&self, path: &str, headers: &str) -> Result<Reply> {
@@ -75,6 +71,15 @@ impl Stage {
         let (_, count) = self.behind.pod(pod)?.namespace().http_get(own, "/-/served", SOON)?;
         Ok(count.trim().parse()?)
     }
+}
+
+/// The one answer of a connection.
+fn read_reply(mut stream: TcpStream) -> Result<Reply> {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no end of the head")?;
+    let status = head.get(9..12).context("no status")?.parse()?;
+    Ok(Reply { status, head: head.to_ascii_lowercase(), body: body.to_owned() })
 }
 
 #[derive(Debug)]
@@ -111,6 +116,7 @@ fn requests_go_where_http_routes_say() -> Result<()> {
     changes_and_answers(&stage)?;
     copies(&stage)?;
     session(&stage)?;
+    scripts(&stage)?;
     stage.behind.mesh.finish()
 }
 
@@ -168,6 +174,33 @@ fn session(stage: &Stage) -> Result<()> {
         let next = stage.ask("/session", &header)?;
         assert_eq!((next.header("set-cookie"), next.described()?.name.as_str()), (None, name.as_str()));
     }
+    Ok(())
+}
+
+/// A script of a page that the route names may ask, and that of another may not.
+fn scripts(stage: &Stage) -> Result<()> {
+    let before = stage.served("web-v1")?;
+    let ask = |origin: &str| stage.ask("/scripts", &format!("Origin: {origin}\r\n"));
+    let to = SocketAddr::new(IpAddr::from([10, 96, 0, 20]), 80);
+    let preflight = |origin: &str| -> Result<Reply> {
+        let mut stream = stage.behind.pod("client")?.namespace().connect(to, SOON)?;
+        stream.set_read_timeout(Some(SOON))?;
+        write!(
+            stream,
+            "OPTIONS /scripts HTTP/1.1\r\nHost: web.shop\r\nConnection: close\r\nOrigin: {origin}\r\n\
+             Access-Control-Request-Method: PUT\r\n\r\n"
+        )?;
+        read_reply(stream)
+    };
+    let allowed = preflight("https://app.example")?;
+    assert_eq!(allowed.header("access-control-allow-origin"), Some("https://app.example"), "{allowed:?}");
+    assert_eq!(allowed.header("access-control-allow-methods"), Some("get,put"), "{allowed:?}");
+    assert_eq!(allowed.header("access-control-max-age"), Some("60"), "{allowed:?}");
+    assert_eq!(preflight("https://evil.example")?.header("access-control-allow-origin"), None);
+    assert_eq!(stage.served("web-v1")?, before, "a preflight reached the pod");
+    let asked = ask("https://app.example")?;
+    assert_eq!(asked.header("access-control-allow-origin"), Some("https://app.example"), "{asked:?}");
+    assert_eq!(ask("https://evil.example")?.header("access-control-allow-origin"), None);
     Ok(())
 }
 
@@ -320,6 +353,11 @@ spec:
       backendRefs: [{name: web-v1, port: 80}]
     - matches: [{path: {type: Exact, value: /nobody}}]
       backendRefs: [{name: web-v1, port: 80, weight: 0}]
+    - matches: [{path: {type: Exact, value: /scripts}}]
+      filters:
+        - type: CORS
+          cors: {allowOrigins: ["https://app.example"], allowMethods: [GET, PUT], maxAge: 60}
+      backendRefs: [{name: web-v1, port: 80}]
     - matches: [{path: {type: Exact, value: /session}}]
       sessionPersistence: {sessionName: stay}
       backendRefs: [{name: web-v1, port: 80}, {name: web-v2, port: 80}]
