@@ -254,9 +254,11 @@ fn servers(
 /// The sections of `/config_dump`.
 fn sections(mesh: &Reader, certs: &CertStore, shared: &Arc<Shared>) -> Vec<DumpSection> {
     let (certs, clusters, routes) = (certs.clone(), shared.clusters.clone(), shared.clone());
+    let secured = shared.clusters.clone();
     let (reader, authentication, telemetry) = (mesh.clone(), shared.clone(), shared.clone());
     vec![
         DumpSection::list("clusters", move || clusters.dump()),
+        DumpSection::value("backendTls", move || json!({ "problems": secured.problems() })),
         DumpSection::value("routes", move || {
             let followed = routes.followed();
             let shown = |table: &Arc<ServiceRoutes>| {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 pub mod access_format;
 pub mod authentication;
+pub mod backend_tls;
 pub mod core;
 pub mod decode;
 pub mod destination;
@@ -26,6 +27,8 @@ pub mod telemetry;
 pub mod waypoint;
 
 pub use self::authentication::RequestAuthentication;
+use self::backend_tls::MaySecure;
+pub use self::backend_tls::{BackendTlsPolicy, CaBundle};
 pub use self::core::{
     EndpointSlice, Labels, Namespace, Node, Pod, Service, ServiceAccount, SliceEndpoint, TargetPort,
 };
@@ -85,8 +88,12 @@ pub enum Kind {
     FaultFilter,
     /// `gateway.ebb.dev` RateLimit.
     RateLimit,
-    /// The `v1` ConfigMap that holds Istio's MeshConfig; any other is skipped.
+    /// `gateway.networking.k8s.io` BackendTLSPolicy.
+    BackendTls,
+    /// The `v1` ConfigMap that holds Istio's MeshConfig.
     MeshConfig,
+    /// A `v1` ConfigMap that holds authorities; any other is skipped.
+    CaBundle,
     /// `telemetry.istio.io` Telemetry.
     Telemetry,
 }
@@ -116,7 +123,8 @@ impl Kind {
             Self::ReferenceGrant => "ReferenceGrant",
             Self::FaultFilter => "HTTPFaultFilter",
             Self::RateLimit => "RateLimit",
-            Self::MeshConfig => "ConfigMap",
+            Self::BackendTls => "BackendTLSPolicy",
+            Self::MeshConfig | Self::CaBundle => "ConfigMap",
             Self::Telemetry => "Telemetry",
         }
     }
@@ -227,6 +235,8 @@ pub enum Resource {
     ReferenceGrant(Arc<ReferenceGrant>),
     FaultFilter(Arc<FaultFilter>),
     RateLimit(Arc<RateLimit>),
+    BackendTls(Arc<BackendTlsPolicy>),
+    CaBundle(Arc<CaBundle>),
     MeshConfig(Arc<StatedMeshConfig>),
     Telemetry(Arc<Telemetry>),
 }
@@ -253,6 +263,8 @@ impl Resource {
             Self::ReferenceGrant(it) => (Kind::ReferenceGrant, it.object.clone()),
             Self::FaultFilter(it) => (Kind::FaultFilter, it.object.clone()),
             Self::RateLimit(it) => (Kind::RateLimit, it.object.clone()),
+            Self::BackendTls(it) => (Kind::BackendTls, it.object.clone()),
+            Self::CaBundle(it) => (Kind::CaBundle, it.object.clone()),
             Self::MeshConfig(it) => (Kind::MeshConfig, it.object.clone()),
             Self::Telemetry(it) => (Kind::Telemetry, it.object.clone()),
         };
@@ -268,6 +280,7 @@ impl Resource {
             Self::ServiceEntry(it) => &it.notes,
             Self::WorkloadEntry(it) => &it.notes,
             Self::Route(it) => &it.notes,
+            Self::BackendTls(it) => &it.notes,
             Self::MeshConfig(it) => &it.config.notes,
             Self::Telemetry(it) => &it.notes,
             _ => &[],
@@ -317,6 +330,9 @@ pub struct Rejected {
     /// It is, or may be, a policy, or may bind something to a waypoint: until it can be read, everyone it may concern
     /// is denied, unless an earlier version is still in force.
     pub guards_access: bool,
+    /// Services that it may ask TLS for: until it can be read they are sent nothing, unless an earlier version is still in
+    /// force.
+    pub may_secure: MaySecure,
     /// An earlier version of what it stated stays in force.
     pub last_good: bool,
 }

@@ -65,6 +65,7 @@ pub enum Caveat {
     SampledByTrace,
     ReportingIntervalIgnored,
     MetricUnknown,
+    TargetIgnored,
 }
 
 impl Caveat {
@@ -111,6 +112,7 @@ impl Caveat {
             Self::SampledByTrace => "sampled-by-trace",
             Self::ReportingIntervalIgnored => "reporting-interval-ignored",
             Self::MetricUnknown => "metric-unknown",
+            Self::TargetIgnored => "target-ignored",
         }
     }
 
@@ -183,6 +185,7 @@ impl Caveat {
             Self::SampledByTrace => "sampling is decided by the trace's id, not by that of the request",
             Self::ReportingIntervalIgnored => "not implemented: counters are as they are at each scrape",
             Self::MetricUnknown => "no metric of this name",
+            Self::TargetIgnored => "ignored: only a Service or a ServiceEntry can be a target",
         }
     }
 }

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use crate::config::gateway::RouteKind;
 use crate::config::{
-    AuthorizationPolicy, Batch, DestinationRule, EndpointSlice, FaultFilter, Gateway, GatewayRoute, Key,
-    Kind, Namespace, Node, ObjectName, Origin, PeerAuthentication, Pod, RateLimit, ReferenceGrant, Rejected,
-    Removal, RequestAuthentication, Resource, Service, ServiceAccount, ServiceEntry, Stated,
-    StatedMeshConfig, Telemetry, VirtualService, WorkloadEntry,
+    AuthorizationPolicy, BackendTlsPolicy, Batch, CaBundle, DestinationRule, EndpointSlice, FaultFilter,
+    Gateway, GatewayRoute, Key, Kind, Namespace, Node, ObjectName, Origin, PeerAuthentication, Pod,
+    RateLimit, ReferenceGrant, Rejected, Removal, RequestAuthentication, Resource, Service, ServiceAccount,
+    ServiceEntry, Stated, StatedMeshConfig, Telemetry, VirtualService, WorkloadEntry,
 };
 
 /// One object stated by more than one file.
@@ -160,6 +160,8 @@ pub(crate) struct Changes {
     pub(crate) grants: Changed<ReferenceGrant>,
     pub(crate) fault_filters: Changed<FaultFilter>,
     pub(crate) rate_limits: Changed<RateLimit>,
+    pub(crate) backend_tls: Changed<BackendTlsPolicy>,
+    pub(crate) ca_bundles: Changed<CaBundle>,
     pub(crate) mesh_configs: Changed<StatedMeshConfig>,
     pub(crate) telemetries: Changed<Telemetry>,
     /// Names whose addresses are others now.
@@ -192,6 +194,8 @@ pub struct Catalog {
     pub(crate) grants: Store<ReferenceGrant>,
     pub(crate) fault_filters: Store<FaultFilter>,
     pub(crate) rate_limits: Store<RateLimit>,
+    pub(crate) backend_tls: Store<BackendTlsPolicy>,
+    pub(crate) ca_bundles: Store<CaBundle>,
     pub(crate) mesh_configs: Store<StatedMeshConfig>,
     pub(crate) telemetries: Store<Telemetry>,
     /// What was found for the names of endpoints, by name.
@@ -269,6 +273,10 @@ impl Catalog {
             Resource::RateLimit(it) => {
                 self.rate_limits.upsert(object, (origin, it), &mut changes.rate_limits)
             }
+            Resource::BackendTls(it) => {
+                self.backend_tls.upsert(object, (origin, it), &mut changes.backend_tls)
+            }
+            Resource::CaBundle(it) => self.ca_bundles.upsert(object, (origin, it), &mut changes.ca_bundles),
             Resource::MeshConfig(it) => {
                 self.mesh_configs.upsert(object, (origin, it), &mut changes.mesh_configs)
             }
@@ -314,6 +322,8 @@ impl Catalog {
             Kind::ReferenceGrant => self.grants.withdraw(object, file, &mut changes.grants),
             Kind::FaultFilter => self.fault_filters.withdraw(object, file, &mut changes.fault_filters),
             Kind::RateLimit => self.rate_limits.withdraw(object, file, &mut changes.rate_limits),
+            Kind::BackendTls => self.backend_tls.withdraw(object, file, &mut changes.backend_tls),
+            Kind::CaBundle => self.ca_bundles.withdraw(object, file, &mut changes.ca_bundles),
             Kind::MeshConfig => self.mesh_configs.withdraw(object, file, &mut changes.mesh_configs),
             Kind::Telemetry => self.telemetries.withdraw(object, file, &mut changes.telemetries),
         };
@@ -385,6 +395,8 @@ impl Catalog {
             Kind::ReferenceGrant => self.grants.origins(&key.object),
             Kind::FaultFilter => self.fault_filters.origins(&key.object),
             Kind::RateLimit => self.rate_limits.origins(&key.object),
+            Kind::BackendTls => self.backend_tls.origins(&key.object),
+            Kind::CaBundle => self.ca_bundles.origins(&key.object),
             Kind::MeshConfig => self.mesh_configs.origins(&key.object),
             Kind::Telemetry => self.telemetries.origins(&key.object),
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use super::catalog::{Catalog, Changed, Changes, Store};
-use super::enforce::{Enforcement, unknown_authentications};
+use super::enforce::{Enforcement, unknown_authentications, unread_backend_tls};
 use super::entries::References;
 use super::index::{Index, service_of};
 use super::model::{Endpoint, Locality, Workload};
@@ -78,6 +78,15 @@ impl Mesh {
         follow(&mut self.draft.telemetries, &self.catalog.telemetries, &changes.telemetries);
         follow(&mut self.draft.fault_filters, &self.catalog.fault_filters, &changes.fault_filters);
         follow(&mut self.draft.rate_limits, &self.catalog.rate_limits, &changes.rate_limits);
+        follow(&mut self.draft.ca_bundles, &self.catalog.ca_bundles, &changes.ca_bundles);
+        follow(&mut self.draft.backend_tls, &self.catalog.backend_tls, &changes.backend_tls);
+        if changes.rejected || !changes.backend_tls.is_empty() {
+            let unread = unread_backend_tls(&self.catalog);
+            // The same value keeps its allocation: whoever compares pointers sees that nothing changed.
+            if *unread != *self.draft.unread_backend_tls {
+                self.draft.unread_backend_tls = unread;
+            }
+        }
         if !changes.mesh_configs.is_empty() {
             let stated = self.catalog.mesh_configs.get(&mesh_config_object(&self.settings.root_namespace));
             self.draft.mesh_config = stated.map(|it| it.config.clone()).unwrap_or_default();

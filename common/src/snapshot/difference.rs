@@ -12,7 +12,8 @@ use super::Snapshot;
 use super::model::Service;
 use super::policies::PolicyEntry;
 use crate::config::{
-    DestinationRule, FaultFilter, GatewayRoute, Key, ObjectName, RateLimit, ReferenceGrant, VirtualService,
+    BackendTlsPolicy, CaBundle, DestinationRule, FaultFilter, GatewayRoute, Key, ObjectName, RateLimit,
+    ReferenceGrant, VirtualService,
 };
 
 /// One object as it was and as it is; at least one of both is there, and they are not equal.
@@ -79,6 +80,19 @@ impl Snapshot {
     /// The RateLimits that differ from those of an earlier snapshot, by name.
     pub fn rate_limits_since<'s>(&'s self, earlier: &'s Self) -> impl Iterator<Item = Change<'s, RateLimit>> {
         changes(&earlier.rate_limits, &self.rate_limits)
+    }
+
+    /// The BackendTLSPolicies that differ from those of an earlier snapshot, by name.
+    pub fn backend_tls_since<'s>(
+        &'s self,
+        earlier: &'s Self,
+    ) -> impl Iterator<Item = Change<'s, BackendTlsPolicy>> {
+        changes(&earlier.backend_tls, &self.backend_tls)
+    }
+
+    /// The authorities that differ from those of an earlier snapshot, by the name of their ConfigMap.
+    pub fn ca_bundles_since<'s>(&'s self, earlier: &'s Self) -> impl Iterator<Item = Change<'s, CaBundle>> {
+        changes(&earlier.ca_bundles, &self.ca_bundles)
     }
 
     /// The HTTPFaultFilters that differ from those of an earlier snapshot, by name.

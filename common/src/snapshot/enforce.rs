@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Snapshot;
-use super::UnknownAuthentication;
 use super::catalog::{Catalog, Changes};
 use super::model::{EffectivePolicy, Workload};
 use super::policies::{Bound, Rules, Selection, age, compile, effective, selection};
 use super::workloads::Constants;
+use super::{UnknownAuthentication, UnreadBackendTls};
+use crate::config::backend_tls::MaySecure;
 use crate::config::{Key, Kind, ObjectName, Rejected};
 
 /// Policies of a namespace, by what selects.
@@ -235,4 +236,19 @@ pub(crate) fn unknown_authentications(catalog: &Catalog) -> Arc<[UnknownAuthenti
         UnknownAuthentication { namespace: it.subject.namespace.clone(), name: name.into() }
     };
     unknown(catalog).filter(may_be).map(named).collect()
+}
+
+/// Documents that are, or may be, BackendTLSPolicies and of which no version is in force.
+pub(crate) fn unread_backend_tls(catalog: &Catalog) -> Arc<[UnreadBackendTls]> {
+    let in_force = |it: &Rejected| it.last_good || it.subject.key().is_some_and(|key| catalog.holds(&key));
+    let unread = catalog.rejected().filter(|it| it.may_secure != MaySecure::Nothing && !in_force(it));
+    let named = |it: &Arc<Rejected>| {
+        let name = it.subject.key().map_or_else(|| it.origin.to_string(), |key| key.object.to_string());
+        UnreadBackendTls {
+            namespace: it.subject.namespace.clone(),
+            name: name.into(),
+            may_secure: it.may_secure.clone(),
+        }
+    };
+    unread.map(named).collect()
 }

@@ -29,11 +29,13 @@ use self::model::{EffectivePolicy, Service, Workload};
 use self::policies::PolicyEntry;
 pub use self::services::Endpoints;
 use self::waypoints::Waypoints;
+use crate::config::backend_tls::MaySecure;
 use crate::config::gateway::RouteKind;
 use crate::config::mesh::ProviderService;
 use crate::config::{
-    DestinationRule, FaultFilter, GatewayRoute, Key, MeshConfig, ObjectName, PeerAuthentication, RateLimit,
-    ReferenceGrant, Rejected, RequestAuthentication, Telemetry, VirtualService,
+    BackendTlsPolicy, CaBundle, DestinationRule, FaultFilter, GatewayRoute, Key, MeshConfig, ObjectName,
+    PeerAuthentication, RateLimit, ReferenceGrant, Rejected, RequestAuthentication, Telemetry,
+    VirtualService,
 };
 
 /// What the meaning of resources depends on besides them; fixed at start.
@@ -67,6 +69,17 @@ pub struct UnknownAuthentication {
     pub namespace: Option<Arc<str>>,
     /// Its name, or where it stands.
     pub name: Arc<str>,
+}
+
+/// What is, or may be, a BackendTLSPolicy, could not be read, and has no version in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadBackendTls {
+    /// Its namespace; `None` where it may be of any.
+    pub namespace: Option<Arc<str>>,
+    /// Its name, or where it stands.
+    pub name: Arc<str>,
+    /// What it may be about.
+    pub may_secure: MaySecure,
 }
 
 /// An enrolled workload's place in the order by node.
@@ -107,6 +120,10 @@ pub struct Snapshot {
     grants: OrdMap<ObjectName, Arc<ReferenceGrant>>,
     fault_filters: OrdMap<ObjectName, Arc<FaultFilter>>,
     rate_limits: OrdMap<ObjectName, Arc<RateLimit>>,
+    backend_tls: OrdMap<ObjectName, Arc<BackendTlsPolicy>>,
+    unread_backend_tls: Arc<[UnreadBackendTls]>,
+    /// ConfigMaps with authorities.
+    ca_bundles: OrdMap<ObjectName, Arc<CaBundle>>,
     mesh_config: Arc<MeshConfig>,
     telemetries: OrdMap<ObjectName, Arc<Telemetry>>,
     /// Services of ServiceEntries by host and namespace.
@@ -314,6 +331,21 @@ impl Snapshot {
     /// Every RateLimit as stated, by namespace and name.
     pub fn rate_limits(&self) -> impl Iterator<Item = &Arc<RateLimit>> {
         self.rate_limits.values()
+    }
+
+    /// Every BackendTLSPolicy as stated, by namespace and name.
+    pub fn backend_tls(&self) -> impl Iterator<Item = &Arc<BackendTlsPolicy>> {
+        self.backend_tls.values()
+    }
+
+    /// Those that could not be read: what they may be about is sent nothing. It stays the same value until they change.
+    pub fn unread_backend_tls(&self) -> &Arc<[UnreadBackendTls]> {
+        &self.unread_backend_tls
+    }
+
+    /// The authorities that the ConfigMap of this name holds.
+    pub fn ca_bundle(&self, object: &ObjectName) -> Option<&Arc<CaBundle>> {
+        self.ca_bundles.get(object)
     }
 
     /// The MeshConfig of the root namespace; that of nobody is empty. It stays the same value until it is stated otherwise.

@@ -25,7 +25,7 @@ use tokio_rustls::TlsConnector;
 
 use super::handshake::ClientStream;
 use super::provider::ALPN_HTTP2;
-use crate::config::destination::tls::{ClientTls, TlsMode};
+use crate::config::destination::tls::{Authorities, ClientTls, TlsMode};
 use crate::refusal::Refusal;
 
 /// RFC 7301 id of HTTP/1.1.
@@ -54,6 +54,8 @@ pub enum InvalidOrigin {
     File { field: &'static str, path: Arc<str>, error: String },
     #[error("tls.{field}: {reason}")]
     Field { field: &'static str, reason: &'static str },
+    #[error("{0}")]
+    Unusable(Arc<str>),
     #[error("{0}")]
     Refused(#[from] Error),
 }
@@ -94,7 +96,7 @@ impl Origin {
             if stated.subject_alt_names.is_empty() { names } else { &stated.subject_alt_names };
         let verifier = match stated.skip_verification {
             Some(true) => Outsider { roots: None, names: Box::default() },
-            _ => Outsider { roots: Some(roots(&stated.ca_certificates)?), names: stated_names.into() },
+            _ => Outsider { roots: Some(roots(stated)?), names: stated_names.into() },
         };
         let builder = ClientConfig::builder_with_provider(PROVIDER.clone())
             .with_safe_default_protocol_versions()?
@@ -172,12 +174,16 @@ fn bytes(field: &'static str, path: &Arc<str>) -> Result<Vec<u8>, InvalidOrigin>
 
 fn certificates(field: &'static str, path: &Arc<str>) -> Result<Vec<CertificateDer<'static>>, InvalidOrigin> {
     let fault = |error: String| InvalidOrigin::File { field, path: path.clone(), error };
-    let pem = bytes(field, path)?;
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    chain(&bytes(field, path)?).map_err(fault)
+}
+
+/// The certificates of a text, one at least.
+fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match read {
-        Ok(none) if none.is_empty() => Err(fault("no certificate in it".to_owned())),
+        Ok(none) if none.is_empty() => Err("no certificate in it".to_owned()),
         Ok(chain) => Ok(chain),
-        Err(error) => Err(fault(error.to_string())),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -186,20 +192,30 @@ fn key(path: &Arc<str>) -> Result<PrivateKeyDer<'static>, InvalidOrigin> {
     PrivateKeyDer::from_pem_slice(&bytes("privateKey", path)?).map_err(|error| fault(error.to_string()))
 }
 
-fn roots(stated: &Arc<str>) -> Result<RootCertStore, InvalidOrigin> {
+fn roots(stated: &ClientTls) -> Result<RootCertStore, InvalidOrigin> {
     let mut roots = RootCertStore::empty();
-    if matches!(&**stated, "" | SYSTEM) {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            return Err(InvalidOrigin::Field {
-                field: "caCertificates",
-                reason: "this machine has no certificate authorities of its own; name a file",
-            });
+    let found = match &stated.authorities {
+        Some(Authorities::Unusable(why)) => return Err(InvalidOrigin::Unusable(why.clone())),
+        Some(Authorities::Pem(pem)) => {
+            chain(pem.text().as_bytes()).map_err(|error| InvalidOrigin::Unusable(error.into()))?
         }
-        return Ok(roots);
-    }
-    for certificate in certificates("caCertificates", stated)? {
+        None if matches!(&*stated.ca_certificates, "" | SYSTEM) => return of_this_machine(),
+        None => certificates("caCertificates", &stated.ca_certificates)?,
+    };
+    for certificate in found {
         roots.add(certificate)?;
+    }
+    Ok(roots)
+}
+
+fn of_this_machine() -> Result<RootCertStore, InvalidOrigin> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err(InvalidOrigin::Field {
+            field: "caCertificates",
+            reason: "this machine has no certificate authorities of its own; name a file",
+        });
     }
     Ok(roots)
 }
@@ -224,6 +240,9 @@ impl Outsider {
         })?;
         let has = |name: &Arc<str>| match ServerName::try_from(&**name) {
             Ok(name) => verify_server_name(&parsed, &name).is_ok(),
+            Err(_) if name.starts_with("*.") => {
+                certificate.valid_dns_names().any(|it| it.eq_ignore_ascii_case(name))
+            }
             Err(_) => certificate.valid_uri_names().any(|it| it == &**name),
         };
         Ok(self.names.iter().any(has))

@@ -295,3 +295,30 @@ fn whom_policies_ask_and_what_limits_are_attached_to_has_to_be_there() {
         assert_eq!(told, expected.iter().copied().collect(), "{added}");
     }
 }
+
+#[test]
+fn a_backend_tls_policy_has_what_it_names_and_a_waypoint_that_speaks_its_tls() {
+    let policy = |target: &str, ca: &str| {
+        format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1, kind: BackendTLSPolicy, metadata: {{name: t, namespace: shop}}, spec: \
+             {{targetRefs: [{{group: '', kind: Service, name: {target}}}], validation: {{hostname: a.b, {ca}}}}}}}\n---\n"
+        )
+    };
+    let (system, map) =
+        ("wellKnownCACertificates: System", "caCertificateRefs: [{group: '', kind: ConfigMap, name: none}]");
+    let rule = "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: t, namespace: shop}, spec: {host: \
+                web, trafficPolicy: {tls: {mode: SIMPLE}}}}\n---\n";
+    for (added, expected) in [
+        (policy("web", system), &[][..]),
+        (policy("web", map), &["IST0101"]),
+        (policy("wed", system), &["IST0101"]),
+        (policy("web, sectionName: nine", system), &["IST0101"]),
+        (policy("web", system) + rule, &["EBB0017"]),
+        (policy("web", system) + &policy("web", system).replace("name: t", "name: u"), &["EBB0017"]),
+    ] {
+        let told = codes(&format!("{SOUND}{added}"));
+        assert_eq!(told, expected.iter().copied().collect(), "{added}");
+    }
+    let unbound = SOUND.replace(", istio.io/use-waypoint: gate", "") + &policy("web", system);
+    assert!(codes(&unbound).contains("EBB0004"));
+}

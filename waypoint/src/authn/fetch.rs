@@ -166,6 +166,7 @@ impl Fetcher {
     /// TLS as towards any backend; authorities are read anew, because they are renewed in place.
     async fn origin(&self) -> Result<Origin, FetchError> {
         let stated = ClientTls {
+            authorities: None,
             mode: TlsMode::Simple,
             client_certificate: "".into(),
             private_key: "".into(),

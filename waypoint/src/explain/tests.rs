@@ -278,3 +278,26 @@ fn what_is_not_acted_on_is_named() {
     assert!(text.contains("more.yaml:9: VirtualService market/bad"), "{text}");
     assert!(text.contains("networking.istio.io/v1alpha3 EnvoyFilter at more.yaml:1 is of a kind"), "{text}");
 }
+
+#[test]
+fn tls_that_a_policy_states_is_told_with_its_line_and_what_cannot_be_used_is_refused() {
+    let policy = |believed: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {{name: t, namespace: market}}\nspec:\n  \
+             targetRefs: [{{group: '', kind: Service, name: customers}}]\n  validation: {{hostname: c.example, {believed}}}\n"
+        )
+    };
+    let (text, verdict) =
+        told(&lab("canary", &policy("wellKnownCACertificates: System")), "customers", &asked("/", &[]));
+    assert_eq!(verdict, Verdict::Admitted, "{text}");
+    for words in
+        ["SNI c.example", "by BackendTLSPolicy market/t at more.yaml:6", "by TLS of its own inside a tunnel"]
+    {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let missing = policy("caCertificateRefs: [{group: '', kind: ConfigMap, name: none}]");
+    let (text, verdict) = told(&lab("canary", &missing), "customers", &asked("/", &[]));
+    let Verdict::Refused(why) = &verdict else { panic!("{text}") };
+    assert!(why.contains("there is no ConfigMap market/none"), "{why}");
+    assert!(text.contains("in plaintext neither"), "{text}");
+}

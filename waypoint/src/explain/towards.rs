@@ -38,6 +38,9 @@ impl Towards<'_> {
         };
         let policy = cluster.policy();
         self.governed(&cluster, &policy, teller);
+        if let Some(refused) = self.secured(&policy, teller) {
+            return refused;
+        }
         self.limits(&policy, teller);
         let service = cluster.service();
         let goes_where_called = service.external.as_ref().is_some_and(|it| it.goes_where_called);
@@ -87,6 +90,25 @@ impl Towards<'_> {
             Some(TlsMode::Simple) => "TLS of its own (SIMPLE)",
             Some(TlsMode::Mutual) => "TLS of its own (MUTUAL)",
         }
+    }
+
+    /// The BackendTLSPolicy that decides; a refusal where it cannot be used.
+    fn secured(&self, policy: &EffectivePolicy, teller: &mut Teller<'_>) -> Option<Verdict> {
+        let secured = policy.backend_tls.as_ref()?;
+        let key = |object| Key { kind: Kind::BackendTls, object };
+        let by = secured.by.clone().map(|object| self.sight.by_field(key(object), "spec.validation"));
+        if let Some(why) = secured.refused() {
+            teller.told.say("tls", format!("nothing is sent, in plaintext neither: {why}"), by);
+            return Some(Verdict::Refused(format!("503: {why}")));
+        }
+        let (sni, names) = (&secured.tls.sni, secured.tls.subject_alt_names.join(", "));
+        let whom = match secured.tls.authorities {
+            Some(_) => "the authorities that the policy names",
+            None => "the authorities of the waypoint's machine",
+        };
+        let says = format!("TLS to the endpoint, SNI {sni}, with a certificate for {names} by {whom}");
+        teller.told.tell("tls", says, by, json!({ "sni": sni, "names": secured.tls.subject_alt_names }));
+        None
     }
 
     /// Circuit breaking and outlier detection: what is stated of it.

@@ -14,14 +14,15 @@ use common::balance::budget::{InUse, Overflow, Resource};
 use common::balance::hash_key::HashPolicy;
 use common::balance::outlier::{Cause, Detector};
 use common::config::destination::balance::Algorithm;
-use common::snapshot::Endpoints;
 use common::snapshot::model::Service;
+use common::snapshot::{Endpoints, Snapshot};
 use tokio::sync::Notify;
 
 use super::admission::Usage;
 use super::choices::{Choices, hash_policy};
 use super::members::{self, Here, Member, Wanted};
 use super::rules::Applied;
+use super::securing::{BackendTls, Securing};
 use super::{ClusterKey, EffectivePolicy, EndpointState, Permit};
 
 mod ejections;
@@ -70,12 +71,19 @@ pub(super) struct Inputs<'a> {
     pub(super) endpoints: &'a Endpoints,
     pub(super) applied: Applied,
     pub(super) here: &'a Arc<Here>,
+    /// `None` where no BackendTLSPolicy can be about it.
+    pub(super) securing: Option<(&'a Securing, &'a Snapshot)>,
 }
 
 impl Inputs<'_> {
     fn policy(&self, key: &ClusterKey) -> Option<EffectivePolicy> {
         let subset = key.subset.as_deref();
         EffectivePolicy::resolve(&self.applied, key.port, subset, &self.service.load_balancing)
+            .map(|it| it.secured(self.secured(key)))
+    }
+
+    fn secured(&self, key: &ClusterKey) -> Option<BackendTls> {
+        self.securing.and_then(|(securing, mesh)| securing.decide(mesh, self.service, key.port))
     }
 
     fn members(
@@ -136,7 +144,8 @@ impl Cluster {
         let mut detector = self.lock();
         let before = self.compiled.load_full();
         let unchanged = before.applied.is(&inputs.applied)
-            && before.service.load_balancing == inputs.service.load_balancing;
+            && before.service.load_balancing == inputs.service.load_balancing
+            && before.policy.backend_tls.as_deref() == inputs.secured(&self.key).as_ref();
         let policy = match unchanged {
             true => Some(before.policy.clone()),
             false => inputs.policy(&self.key).map(Arc::new),

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use common::config::ObjectName;
+use common::config::{BackendTlsPolicy, ObjectName};
 use common::snapshot::model::{Endpoint, Health, LoadBalancing, Service, ServicePort, Workload};
 use common::snapshot::{Endpoints, MeshSettings, Snapshot, name_below};
 use imbl::OrdMap;
@@ -19,7 +19,9 @@ use imbl::OrdMap;
 use super::cluster::Inputs;
 use super::members::Here;
 use super::rules::{About, Applied, Client, Names, RuleIndex};
-use super::{Cluster, ClusterKey};
+use super::securing::Securing;
+use super::{Cluster, ClusterKey, EffectivePolicy};
+use crate::routes::Problem;
 
 /// Destinations at most. Routes name them, not clients, so this bounds what a mistake in configuration can cost.
 pub const MAX_CLUSTERS: usize = 32_768;
@@ -75,6 +77,7 @@ struct State {
     client: Client,
     here: Arc<Here>,
     rules: RuleIndex,
+    securing: Securing,
     clusters: OrdMap<ClusterKey, Arc<Cluster>>,
 }
 
@@ -88,6 +91,7 @@ impl Clusters {
             client: Client { namespace: vantage.pod.namespace.clone(), ..Client::default() },
             here: Arc::default(),
             rules: RuleIndex::new(vantage.names.clone()),
+            securing: Securing::default(),
             clusters: OrdMap::new(),
         };
         let (state, writer) = (ArcSwap::from_pointee(state), Mutex::new(()));
@@ -158,8 +162,13 @@ impl Clusters {
         let endpoints = Endpoints::collect(vec![endpoint]);
         let name = ObjectName::new(service.namespace.clone(), service.name.clone());
         let key = ClusterKey { service: name, port: address.port(), subset: None };
-        let inputs =
-            Inputs { service: &service, endpoints: &endpoints, applied: Applied::default(), here: &here };
+        let inputs = Inputs {
+            service: &service,
+            endpoints: &endpoints,
+            applied: Applied::default(),
+            here: &here,
+            securing: None,
+        };
         Cluster::build(key, inputs, now)
     }
 
@@ -199,6 +208,10 @@ impl Clusters {
         } else if far {
             keys.extend(state.keys_under_other_rules());
         }
+        if state.follow_securing(&before) {
+            keys.extend(state.keys_secured_otherwise());
+            state.tell_problems(&before);
+        }
         for key in keys {
             state.refresh(&key, now);
         }
@@ -214,6 +227,11 @@ impl Clusters {
     /// Every cluster, by its key.
     pub fn all(&self) -> Vec<Arc<Cluster>> {
         self.0.state.load().clusters.values().cloned().collect()
+    }
+
+    /// What is wrong with BackendTLSPolicies, for `/config_dump`.
+    pub fn problems(&self) -> Vec<String> {
+        self.0.state.load().problems().iter().map(ToString::to_string).collect()
     }
 
     /// How often a destination was refused because there were too many.
@@ -250,7 +268,8 @@ impl State {
     fn inputs(&self, service: &ObjectName) -> Option<Inputs<'_>> {
         let service = self.mesh.service(&service.namespace, &service.name)?;
         let applied = self.rules.find(service, &self.client);
-        Some(Inputs { service, endpoints: self.mesh.endpoints(service), applied, here: &self.here })
+        let (endpoints, securing) = (self.mesh.endpoints(service), Some((&self.securing, &*self.mesh)));
+        Some(Inputs { service, endpoints, applied, here: &self.here, securing })
     }
 
     /// Takes over the waypoint's own pod. Whether that changes what is near, or which rules are for it.
@@ -283,6 +302,52 @@ impl State {
             change.now.into_iter().for_each(|it| about(self.rules.insert(it)));
         }
         any
+    }
+
+    /// Takes over the BackendTLSPolicies that changed. Whether destinations may have to be spoken to in another way.
+    fn follow_securing(&mut self, before: &Snapshot) -> bool {
+        let mut changed = !Arc::ptr_eq(self.mesh.unread_backend_tls(), before.unread_backend_tls())
+            || self.mesh.ca_bundles_since(before).next().is_some();
+        for change in self.mesh.backend_tls_since(before) {
+            change.before.into_iter().for_each(|it| self.securing.remove(it));
+            change.now.into_iter().for_each(|it| self.securing.insert(it));
+            changed = true;
+        }
+        changed
+    }
+
+    /// The clusters for which BackendTLSPolicies say something else than when they were built.
+    fn keys_secured_otherwise(&self) -> Vec<ClusterKey> {
+        let stale = |(key, cluster): &(&ClusterKey, &Arc<Cluster>)| {
+            let service = self.mesh.service(&key.service.namespace, &key.service.name);
+            service.is_some_and(|it| {
+                let now = self.securing.decide(&self.mesh, it, key.port);
+                now.as_ref() != cluster.compiled().policy.backend_tls.as_deref()
+            })
+        };
+        self.clusters.iter().filter(stale).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// What is wrong with BackendTLSPolicies of the waypoint's own namespace, and with those of what it sends to.
+    fn problems(&self) -> BTreeSet<Problem> {
+        let sends_to: BTreeSet<&Arc<str>> = self.clusters.keys().map(|it| &it.service.namespace).collect();
+        let shown = |it: &BackendTlsPolicy| {
+            it.object.namespace == self.client.namespace || sends_to.contains(&it.object.namespace)
+        };
+        let ruled = |service: &Service, port| {
+            let applied = self.rules.find(service, &self.client);
+            let policy = EffectivePolicy::resolve(&applied, port, None, &service.load_balancing)?;
+            policy.tls.and(policy.rules.first().cloned())
+        };
+        self.securing.problems(&self.mesh, shown, ruled).into_iter().map(|(_, it)| it).collect()
+    }
+
+    /// Logs the problems that there were not before.
+    fn tell_problems(&self, before: &Snapshot) {
+        let known = Self { mesh: Arc::new(before.clone()), securing: Securing::of(before), ..self.clone() };
+        for problem in self.problems().difference(&known.problems()) {
+            tracing::warn!("{problem}");
+        }
     }
 
     /// The clusters of a service.

@@ -21,6 +21,7 @@ pub mod pool;
 mod prospects;
 mod proxied;
 pub mod rules;
+pub mod securing;
 mod status;
 #[cfg(test)]
 mod tests;

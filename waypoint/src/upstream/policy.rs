@@ -23,6 +23,7 @@ use common::config::routing::Share;
 use common::snapshot::model::{BalanceMode, LoadBalancing, Scope};
 
 use super::rules::Applied;
+use super::securing::BackendTls;
 
 /// `tcp.connectTimeout` when it is not stated (Istio's mesh default).
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,8 +70,10 @@ pub struct EffectivePolicy {
     pub http2_keepalive: Option<Http2Keepalive>,
     /// `outlierDetection`; `None` when there is none.
     pub outlier: Option<outlier::Settings>,
-    /// `tls` towards the endpoint, inside the tunnel where there is one.
+    /// `tls` towards the endpoint, inside the tunnel where there is one; that of `backend_tls` where there is one.
     pub tls: Option<Arc<ClientTls>>,
+    /// The BackendTLSPolicy that decides.
+    pub backend_tls: Option<Arc<BackendTls>>,
     /// `tunnel` through a forward proxy.
     pub tunnel: Option<Tunnel>,
 }
@@ -88,6 +91,14 @@ impl EffectivePolicy {
         let mut policy = merged.compile(of);
         policy.rules = applied.names().cloned().collect();
         Some(policy)
+    }
+
+    /// The same where a BackendTLSPolicy decides which TLS is spoken.
+    pub fn secured(self, by: Option<BackendTls>) -> Self {
+        match by.map(Arc::new) {
+            Some(by) => Self { tls: Some(by.tls.clone()), backend_tls: Some(by), ..self },
+            None => self,
+        }
     }
 }
 
@@ -162,6 +173,7 @@ impl<'r> Blocks<'r> {
             http2_keepalive: http.keepalive,
             outlier: self.outlier_detection.map(detection),
             tls: self.tls.cloned().map(Arc::new),
+            backend_tls: None,
             tunnel: self.tunnel.cloned(),
         }
     }

@@ -140,6 +140,12 @@ fn dump(cluster: &Cluster) -> serde_json::Value {
         "subset": key.subset,
         "destinationRules": policy.rules.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "loadBalancer": algorithm(&policy.algorithm),
+        "backendTls": policy.backend_tls.as_deref().map(|it| json!({
+            "by": it.by.as_ref().map(ToString::to_string),
+            "sni": it.tls.sni,
+            "names": it.tls.subject_alt_names,
+            "refused": it.refused(),
+        })),
         "circuitBreakers": {
             "connections": { "inUse": used.connections, "limit": limits.connections },
             "pendingRequests": { "inUse": used.pending, "limit": limits.pending },

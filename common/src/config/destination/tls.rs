@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::config::backend_tls::Pem;
+
 /// `tls`. Empty strings are not stated.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ClientTls {
@@ -13,6 +15,8 @@ pub struct ClientTls {
     pub private_key: Arc<str>,
     /// `caCertificates`: a path, or `system`.
     pub ca_certificates: Arc<str>,
+    /// Whom to believe in place of what `ca_certificates` says; what a BackendTLSPolicy comes to.
+    pub authorities: Option<Authorities>,
     /// `caCrl`: a path.
     pub ca_crl: Arc<str>,
     /// `credentialName` of a secret.
@@ -23,6 +27,15 @@ pub struct ClientTls {
     pub sni: Arc<str>,
     /// `insecureSkipVerify`; `None` is what the mesh says.
     pub skip_verification: Option<bool>,
+}
+
+/// Authorities that are not files.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Authorities {
+    /// These certificates.
+    Pem(Pem),
+    /// None that can be used, for this reason: there is no TLS, and nothing in its stead.
+    Unusable(Arc<str>),
 }
 
 /// `tls.mode`.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::last_good::LastGood;
 use super::ledger;
+use crate::config::backend_tls::MaySecure;
 use crate::config::decode::{Skipped, yaml};
 use crate::config::names::Names;
 use crate::config::{Batch, Key, Origin, Rejected, Stated, Subject};
@@ -213,6 +214,7 @@ impl Directory {
                 field: "".into(),
                 reason: format!("{found} files, more than {MAX_FILES}; the last by name are unread").into(),
                 guards_access: true,
+                may_secure: MaySecure::Anything,
                 last_good: false,
             });
         }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::config::backend_tls::MaySecure;
 use crate::config::decode::Decoded;
 use crate::config::{Batch, Key, Kind, Origin, Rejected, Removal, Stated, Subject};
 
@@ -47,6 +48,7 @@ pub(super) fn emptied(file: &Arc<str>) -> Rejected {
         field: "".into(),
         reason: "empty; delete the file to remove what it stated".into(),
         guards_access: true,
+        may_secure: MaySecure::Nothing,
         last_good: true,
     }
 }
@@ -70,6 +72,7 @@ fn first_of_each(decoded: Decoded) -> (BTreeMap<Key, Stated>, Vec<Rejected>) {
                 field: "".into(),
                 reason: format!("{TWICE}, on line {}; that one is in force", first.origin.line).into(),
                 guards_access: false,
+                may_secure: MaySecure::Nothing,
                 last_good: false,
             });
         } else {

@@ -10,7 +10,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::destination::tls::{ClientTls, TlsMode};
+use crate::config::backend_tls::Pem;
+use crate::config::destination::tls::{Authorities, ClientTls, TlsMode};
 use crate::tls::CONNECT_DEADLINE;
 use crate::tls::origin::{Inside, Origin};
 
@@ -55,6 +56,7 @@ impl Outside {
 
     fn tls(&self, mode: TlsMode) -> ClientTls {
         ClientTls {
+            authorities: None,
             mode,
             client_certificate: "".into(),
             private_key: "".into(),
@@ -171,10 +173,44 @@ async fn stated_names_take_the_place_of_the_called_one() {
         (vec!["api.example.com"], vec!["c.example.com"], vec![], false),
         (vec![spiffe], vec![spiffe], vec![], true),
         (vec![spiffe], vec!["spiffe://other.example/ns/x/sa/z"], vec![], false),
+        // A pattern that is asked for has to stand in the certificate as it is.
+        (vec!["*.example.com"], vec!["*.example.com"], vec![], true),
+        (vec!["b.example.com"], vec!["*.example.com"], vec![], false),
     ] {
         let backend = outside.backend(&has, false, &BOTH);
         let met = meet(backend, &stated(&wants), &entry, Inside::Http1).await;
         assert_eq!(met.is_ok(), fine, "{has:?} {wants:?} {entry:?}: {met:?}");
+    }
+}
+
+#[tokio::test]
+async fn authorities_that_are_no_file_take_the_place_of_the_machine_s() {
+    let outside = Outside::new();
+    let pem = |of: &Outside| {
+        let text = std::fs::read_to_string(&*of.path("ca.pem")).unwrap();
+        Some(Authorities::Pem(Pem::new(text.into())))
+    };
+    let why = "there is no ConfigMap";
+    for (authorities, expected) in [
+        (pem(&outside), Ok(())),
+        (pem(&Outside::new()), Err("invalid peer certificate")),
+        (Some(Authorities::Unusable(why.into())), Err(why)),
+        (Some(Authorities::Pem(Pem::new("nothing".into()))), Err("no certificate in it")),
+        (None, Err("invalid peer certificate")),
+    ] {
+        let tls = ClientTls { authorities, ca_certificates: "".into(), ..outside.tls(TlsMode::Simple) };
+        let met = match Origin::read(&tls, &[], Inside::Http1) {
+            Err(error) => Err(error.to_string()),
+            Ok(_) => {
+                let backend = outside.backend(&["api.example.com"], false, &BOTH);
+                meet(backend, &tls, &[], Inside::Http1).await.map(drop)
+            }
+        };
+        match (met, expected) {
+            (Ok(()), Ok(())) => {}
+            (Err(why), Err(expected)) => assert!(why.contains(expected), "{why}"),
+            (met, expected) => panic!("{met:?} {expected:?}"),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod limits;
 mod policies;
 mod providers;
 mod routing;
+mod secured;
 mod services;
 mod waypoints;
 
@@ -36,6 +37,7 @@ pub fn findings(manifests: &Manifests) -> Vec<Finding> {
     policies::check(&view, &mut report);
     providers::check(&view, &mut report);
     limits::check(&view, &mut report);
+    secured::check(&view, &mut report);
     let mut found = report.0;
     found.sort_by(|a, b| (&a.origin, a.code.id, &a.message).cmp(&(&b.origin, b.code.id, &b.message)));
     found

@@ -8,6 +8,7 @@ mod outlier;
 mod picking;
 mod policy;
 mod rules;
+mod securing;
 mod subsets;
 
 use std::collections::BTreeMap;

@@ -53,6 +53,7 @@ pub(super) fn read(
         client_certificate: text(stated.client_certificate),
         private_key: text(stated.private_key),
         ca_certificates: text(stated.ca_certificates),
+        authorities: None,
         ca_crl: text(stated.ca_crl),
         credential_name: text(stated.credential_name),
         subject_alt_names,

@@ -18,6 +18,7 @@ mod parent;
 mod refusals;
 mod request;
 mod rewrite;
+mod secured;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use serde::de::IgnoredAny;
 pub(crate) use self::grant::{FaultFilterManifest, ReferenceGrantManifest};
 pub(crate) use self::limit::RateLimitManifest;
 use self::parent::ParentManifest;
+pub(crate) use self::secured::{BackendTlsManifest, CaManifest};
 use super::istio::{List, Reader, Texts};
 use super::manifest::{Manifest, Metadata, NameRule};
 use super::{Fault, check};

@@ -1,9 +1,12 @@
 //! What kind of document this is, before it is read in full; and what it may have been about, when it cannot be.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 
 use super::Page;
 use super::whole::{self, Unreadable};
+use crate::config::backend_tls::{MAX_MENTIONED, MaySecure};
 use crate::config::decode::check;
 use crate::config::decode::text::Text;
 use crate::config::gateway::{EBB_GROUP, GATEWAY_GROUP};
@@ -58,6 +61,7 @@ impl Kind {
             Self::ReferenceGrant,
             Self::FaultFilter,
             Self::RateLimit,
+            Self::BackendTls,
             Self::MeshConfig,
             Self::Telemetry,
         ]
@@ -84,7 +88,12 @@ impl Head {
             }
             Some(Kind::Telemetry) => return self.of_istio(kind, TELEMETRY, &["v1", "v1alpha1"], "v1"),
             Some(
-                Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::ReferenceGrant,
+                Kind::HttpRoute
+                | Kind::GrpcRoute
+                | Kind::TlsRoute
+                | Kind::TcpRoute
+                | Kind::ReferenceGrant
+                | Kind::BackendTls,
             ) => {
                 let known = matches!(version, "v1" | "v1beta1" | "v1alpha3" | "v1alpha2");
                 if group == GATEWAY_GROUP && known {
@@ -282,10 +291,39 @@ pub(super) fn guards(kind: Option<Kind>, bytes: &[u8]) -> bool {
     match kind {
         Some(kind) if kind.guards_access() => true,
         // A guess from its lines: what is behind it may be anything.
-        Some(Kind::MeshConfig) => guards(None, bytes),
+        Some(Kind::MeshConfig | Kind::CaBundle) => guards(None, bytes),
         Some(_) => mentions(bytes, &[USE_WAYPOINT]),
         None => mentions(bytes, &[USE_WAYPOINT]) || mentions_security(bytes),
     }
+}
+
+/// Which services a document that could not be read may ask TLS for.
+pub(super) fn may_secure(kind: Option<Kind>, bytes: &[u8]) -> MaySecure {
+    let may_be = match kind {
+        Some(Kind::BackendTls) => true,
+        // As above.
+        None | Some(Kind::MeshConfig | Kind::CaBundle) => mentions(bytes, &[Kind::BackendTls.name()]),
+        Some(_) => false,
+    };
+    if may_be { mentioned(bytes) } else { MaySecure::Nothing }
+}
+
+/// Every name that stands in a text. What may be written in more ways than one, or is too long, may name anything.
+fn mentioned(bytes: &[u8]) -> MaySecure {
+    let Ok(text) = std::str::from_utf8(bytes) else { return MaySecure::Anything };
+    if text.contains('\\') {
+        return MaySecure::Anything;
+    }
+    let mut names = BTreeSet::new();
+    for word in text.split(|it: char| !(it.is_ascii_alphanumeric() || it == '-' || it == '.')) {
+        if check::is_dns_name(word) {
+            names.insert(word);
+        }
+        if names.len() > MAX_MENTIONED {
+            return MaySecure::Anything;
+        }
+    }
+    MaySecure::Named(names.into_iter().map(Into::into).collect())
 }
 
 /// Whether there is any sign of a policy in bytes of whatever encoding.

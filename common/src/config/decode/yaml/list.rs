@@ -5,8 +5,8 @@
 
 use serde::Deserialize;
 
-use super::head::{self, Head};
-use super::{Decoder, MAX_DOCUMENTS, Page, whole};
+use super::head::Head;
+use super::{Decoder, MAX_DOCUMENTS, Page, Signs, whole};
 use crate::config::Subject;
 use crate::config::decode::Fault;
 
@@ -18,8 +18,8 @@ pub(super) fn unpack(decoder: &mut Decoder<'_>, page: Page<'_>) {
                 decoder.documents += 1;
                 if decoder.documents > MAX_DOCUMENTS {
                     let fault = Fault::new("items", format!("more than {MAX_DOCUMENTS} documents"));
-                    let guards = head::guards(None, page.text.as_bytes());
-                    return decoder.reject(item.line, Subject::default(), guards, fault);
+                    let signs = Signs::of(None, page.text.as_bytes());
+                    return decoder.reject(item.line, Subject::default(), signs, fault);
                 }
                 let text = dedent(item.text);
                 decoder.page(Page { text: &text, line: item.line });
@@ -90,8 +90,8 @@ fn tree(decoder: &mut Decoder<'_>, page: Page<'_>) {
     let tree: Tree = match whole::read(page.text, None) {
         Ok(tree) => tree,
         Err(error) => {
-            let guards = head::guards(None, page.text.as_bytes());
-            return decoder.reject_error(page, Subject::default(), guards, &error);
+            let signs = Signs::of(None, page.text.as_bytes());
+            return decoder.reject_error(page, Subject::default(), signs, &error);
         }
     };
     for item in tree.items.unwrap_or_default() {

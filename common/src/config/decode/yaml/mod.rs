@@ -22,8 +22,8 @@ use super::authentication::RequestAuthenticationManifest;
 use super::destination::DestinationRuleManifest;
 use super::entry::{ServiceEntryManifest, WorkloadEntryManifest};
 use super::gateway::{
-    FaultFilterManifest, GrpcRouteManifest, HttpRouteManifest, RateLimitManifest, ReferenceGrantManifest,
-    TcpRouteManifest, TlsRouteManifest,
+    BackendTlsManifest, CaManifest, FaultFilterManifest, GrpcRouteManifest, HttpRouteManifest,
+    RateLimitManifest, ReferenceGrantManifest, TcpRouteManifest, TlsRouteManifest,
 };
 use super::manifest::{
     EndpointSliceManifest, GatewayManifest, Manifest, NamespaceManifest, NodeManifest, PodManifest,
@@ -35,6 +35,7 @@ use super::policy::AuthorizationPolicyManifest;
 use super::routing::VirtualServiceManifest;
 use super::telemetry::TelemetryManifest;
 use super::{Decoded, Fault, Skipped};
+use crate::config::backend_tls::{CA_KEY, MaySecure};
 use crate::config::mesh::MESH_CONFIG_NAME;
 use crate::config::names::Names;
 use crate::config::{Kind, Origin, Rejected, Resource, Stated, Subject};
@@ -82,6 +83,10 @@ pub fn unread(file: &Arc<str>, sample: &[u8], reason: impl Into<Arc<str>>) -> Re
         reason: reason.into(),
         // What is behind the sample may say anything.
         guards_access: sample.len() >= SNIFF_BYTES || head::guards(None, sample),
+        may_secure: match sample.len() >= SNIFF_BYTES {
+            true => MaySecure::Anything,
+            false => head::may_secure(None, sample),
+        },
         last_good: false,
     }
 }
@@ -162,8 +167,8 @@ impl Decoder<'_> {
             Reading::Head(head) => self.document(page, &head),
             Reading::Unclear(error) => {
                 let subject = head::guess_subject(page.text);
-                let guards = head::guards(subject.kind, page.text.as_bytes());
-                self.reject_error(page, subject, guards, &error);
+                let signs = Signs::of(subject.kind, page.text.as_bytes());
+                self.reject_error(page, subject, signs, &error);
             }
         }
     }
@@ -176,37 +181,44 @@ impl Decoder<'_> {
             Err(reason) => {
                 let kind = Kind::of(&head.kind);
                 let subject = Subject { kind, ..head::guess_subject(page.text) };
-                let guards = match kind {
+                let signs = Signs::of(kind, page.text.as_bytes());
+                let guards_access = match kind {
                     // Another group may have a kind of the same name.
                     None => head::mentions_security(head.api_version.as_bytes()),
-                    kind => head::guards(kind, page.text.as_bytes()),
+                    Some(_) => signs.guards_access,
                 };
                 let fault = Fault::new("apiVersion", reason);
-                return self.reject(page.line, subject, guards, fault);
+                return self.reject(page.line, subject, Signs { guards_access, ..signs }, fault);
             }
         };
         // Looked for as text first: some ConfigMaps are large, and hardly any is the one.
-        if kind == Kind::MeshConfig
-            && !(page.text.contains(MESH_CONFIG_NAME) && is_mesh_config(head::name(page.text).as_deref()))
-        {
-            return self.skip(page, head);
-        }
+        let kind = match kind {
+            Kind::MeshConfig
+                if page.text.contains(MESH_CONFIG_NAME)
+                    && is_mesh_config(head::name(page.text).as_deref()) =>
+            {
+                kind
+            }
+            Kind::MeshConfig if page.text.contains(CA_KEY) => Kind::CaBundle,
+            Kind::MeshConfig => return self.skip(page, head),
+            other => other,
+        };
+        let signs = |page: Page<'_>| Signs::of(Some(kind), page.text.as_bytes());
         if page.text.len() > MAX_DOCUMENT_BYTES {
             let fault = Fault::new("", format!("{} bytes, more than {MAX_DOCUMENT_BYTES}", page.text.len()));
             let subject = Subject { kind: Some(kind), ..head::guess_subject(page.text) };
-            return self.reject(page.line, subject, head::guards(Some(kind), page.text.as_bytes()), fault);
+            return self.reject(page.line, subject, signs(page), fault);
         }
         match read_kind(kind, page.text, self.names) {
             Ok(Ok(resource)) => self.accept(page.line, resource),
             Ok(Err(fault)) => {
                 let subject = head::subject(kind, page.text);
                 let line = page.line.saturating_add(line_of(&fault, kind, page.text));
-                self.reject(line, subject, head::guards(Some(kind), page.text.as_bytes()), fault);
+                self.reject(line, subject, signs(page), fault);
             }
             Err(error) => {
                 let subject = head::subject(kind, page.text);
-                let guards = head::guards(Some(kind), page.text.as_bytes());
-                self.reject_error(page, subject, guards, &error);
+                self.reject_error(page, subject, signs(page), &error);
             }
         }
     }
@@ -222,12 +234,15 @@ impl Decoder<'_> {
         self.decoded.skipped.push(Skipped { origin, kind });
     }
 
-    fn reject(&mut self, line: u32, subject: Subject, guards_access: bool, fault: Fault) {
+    fn reject(&mut self, line: u32, subject: Subject, signs: Signs, fault: Fault) {
         let full = self.decoded.rejected.len() >= MAX_REJECTED;
         if let Some(last) = self.decoded.rejected.last_mut().filter(|_| full) {
             // One entry stands for all that follow; of what they are about, nothing may be assumed.
             last.reason = format!("this and more, {MAX_REJECTED} shown: {}", fault.reason).into();
-            last.guards_access |= guards_access;
+            last.guards_access |= signs.guards_access;
+            if last.may_secure != signs.may_secure {
+                last.may_secure = MaySecure::Anything;
+            }
             last.subject = Subject::default();
             return;
         }
@@ -236,25 +251,38 @@ impl Decoder<'_> {
             subject,
             field: fault.field.into(),
             reason: fault.reason.into(),
-            guards_access,
+            guards_access: signs.guards_access,
+            may_secure: signs.may_secure,
             last_good: false,
         });
     }
 
-    fn reject_error(&mut self, page: Page<'_>, subject: Subject, guards_access: bool, error: &Unreadable) {
+    fn reject_error(&mut self, page: Page<'_>, subject: Subject, signs: Signs, error: &Unreadable) {
         let fault = error.fault(page.text);
         // The parser counts lines from the start of the document, we from the start of the file.
-        self.reject(page.line.saturating_add(error.line), subject, guards_access, fault);
+        self.reject(page.line.saturating_add(error.line), subject, signs, fault);
     }
 
     fn reject_bytes(&mut self, document: Document<'_>, reason: String) {
-        let guards = head::guards(None, document.bytes);
-        self.reject(document.line, Subject::default(), guards, Fault::new("", reason));
+        let signs = Signs::of(None, document.bytes);
+        self.reject(document.line, Subject::default(), signs, Fault::new("", reason));
     }
 
     fn reject_file(&mut self, bytes: &[u8], reason: String) {
         let sample = &bytes[..bytes.len().min(SNIFF_BYTES)];
         self.decoded.rejected.push(unread(self.file, sample, reason));
+    }
+}
+
+/// What a document that cannot be read may have said, which must not be passed over.
+struct Signs {
+    guards_access: bool,
+    may_secure: MaySecure,
+}
+
+impl Signs {
+    fn of(kind: Option<Kind>, bytes: &[u8]) -> Self {
+        Self { guards_access: head::guards(kind, bytes), may_secure: head::may_secure(kind, bytes) }
     }
 }
 
@@ -301,7 +329,9 @@ fn read_kind(kind: Kind, text: &str, names: &mut Names) -> Read {
         Kind::ReferenceGrant => read::<ReferenceGrantManifest<'_>>(kind, text, names),
         Kind::FaultFilter => read::<FaultFilterManifest<'_>>(kind, text, names),
         Kind::RateLimit => read::<RateLimitManifest<'_>>(kind, text, names),
+        Kind::BackendTls => read::<BackendTlsManifest<'_>>(kind, text, names),
         Kind::MeshConfig => read::<ConfigMapManifest<'_>>(kind, text, names),
+        Kind::CaBundle => read::<CaManifest<'_>>(kind, text, names),
         Kind::Telemetry => read::<TelemetryManifest<'_>>(kind, text, names),
     }
 }
