@@ -288,7 +288,7 @@ fn tls_that_a_policy_states_is_told_with_its_line_and_what_cannot_be_used_is_ref
         )
     };
     let (text, verdict) =
-        told(&lab("canary", &policy("wellKnownCACertificates: System")), "customers", &asked("/", &[]));
+        told(&lab("canary", &policy("wellKnownCACertificates: System")), "customers:80", &asked("/", &[]));
     assert_eq!(verdict, Verdict::Admitted, "{text}");
     for words in
         ["SNI c.example", "by BackendTLSPolicy market/t at more.yaml:6", "by TLS of its own inside a tunnel"]
@@ -296,7 +296,7 @@ fn tls_that_a_policy_states_is_told_with_its_line_and_what_cannot_be_used_is_ref
         assert!(text.contains(words), "{words}: {text}");
     }
     let missing = policy("caCertificateRefs: [{group: '', kind: ConfigMap, name: none}]");
-    let (text, verdict) = told(&lab("canary", &missing), "customers", &asked("/", &[]));
+    let (text, verdict) = told(&lab("canary", &missing), "customers:80", &asked("/", &[]));
     let Verdict::Refused(why) = &verdict else { panic!("{text}") };
     assert!(why.contains("there is no ConfigMap market/none"), "{why}");
     assert!(text.contains("in plaintext neither"), "{text}");

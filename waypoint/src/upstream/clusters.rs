@@ -208,14 +208,18 @@ impl Clusters {
         } else if far {
             keys.extend(state.keys_under_other_rules());
         }
-        if state.follow_securing(&before) {
+        let secured = state.follow_securing(&before);
+        if secured {
             keys.extend(state.keys_secured_otherwise());
-            state.tell_problems(&before);
         }
         for key in keys {
             state.refresh(&key, now);
         }
-        self.0.state.store(Arc::new(state));
+        let state = Arc::new(state);
+        self.0.state.store(state.clone());
+        if secured {
+            state.tell_problems(&before);
+        }
     }
 
     /// Ends the ejections whose time is over, in every cluster; to be called about once a second. Cheap where there is
