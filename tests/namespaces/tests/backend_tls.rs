@@ -141,7 +141,10 @@ fn a_backend_is_spoken_to_by_tls_that_holds_or_not_at_all() -> Result<()> {
     comes(&stage, "/good", 200)?;
     let sni = |path: &str| {
         let all = seen(&record);
-        all.iter().filter_map(|it| it.request.clone()).find(|(_, head)| head.contains(path)).map(|(name, _)| name)
+        all.iter()
+            .filter_map(|it| it.request.clone())
+            .find(|(_, head)| head.contains(path))
+            .map(|(name, _)| name)
     };
     assert_eq!(sni("/good"), Some(Some(NAME.to_owned())));
 

@@ -161,7 +161,10 @@ fn copies(stage: &Stage) -> Result<()> {
     for _ in 0..10 {
         assert_eq!(stage.ask("/mirrored", "")?.status, 200);
     }
-    eventually("ten copies at the shadow", SETTLED, || Ok(stage.served("shadow")? == before + 10))
+    eventually("ten copies at the shadow", SETTLED, || Ok(stage.served("shadow")? == before + 10))?;
+    let seen = stage.ask("/backend/thing", "")?.described()?;
+    assert_eq!((seen.path.as_str(), seen.headers["host"].as_str()), ("/own/thing", "own.example"));
+    eventually("a copy of what one backend gets", SETTLED, || Ok(stage.served("shadow")? == before + 11))
 }
 
 /// A session stays with its endpoint, whatever the weights of the backends.
@@ -174,6 +177,11 @@ fn session(stage: &Stage) -> Result<()> {
         let next = stage.ask("/session", &header)?;
         assert_eq!((next.header("set-cookie"), next.described()?.name.as_str()), (None, name.as_str()));
     }
+    // One that is idle for as long as anybody takes to ask again begins anew each time.
+    let brief = stage.ask("/idle", "")?;
+    let cookie = brief.header("set-cookie").context("no cookie")?.split(';').next().unwrap_or_default();
+    let again = stage.ask("/idle", &format!("Cookie: {cookie}\r\n"))?;
+    assert!(again.header("set-cookie").is_some_and(|it| it.starts_with("brief=")), "{again:?}");
     Ok(())
 }
 
@@ -358,6 +366,18 @@ spec:
         - type: CORS
           cors: {allowOrigins: ["https://app.example"], allowMethods: [GET, PUT], maxAge: 60}
       backendRefs: [{name: web-v1, port: 80}]
+    - matches: [{path: {value: /backend}}]
+      backendRefs:
+        - name: web-v1
+          port: 80
+          filters:
+            - type: URLRewrite
+              urlRewrite: {hostname: own.example, path: {type: ReplacePrefixMatch, replacePrefixMatch: /own}}
+            - type: RequestMirror
+              requestMirror: {backendRef: {name: shadow, port: 80}}
+    - matches: [{path: {type: Exact, value: /idle}}]
+      sessionPersistence: {sessionName: brief, idleTimeout: 1ms}
+      backendRefs: [{name: web-v1, port: 80}, {name: web-v2, port: 80}]
     - matches: [{path: {type: Exact, value: /session}}]
       sessionPersistence: {sessionName: stay}
       backendRefs: [{name: web-v1, port: 80}, {name: web-v2, port: 80}]

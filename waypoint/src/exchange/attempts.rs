@@ -8,12 +8,13 @@ use common::balance::budget::Resource;
 use common::balance::outlier::Outcome;
 use common::config::destination::balance::Algorithm;
 use common::config::destination::pool::HttpVersion;
-use common::config::routing::session::Session;
+use common::config::routing::session::{Kept, Session};
 use http::header::SET_COOKIE;
 use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{sleep, timeout};
 
+use super::called::since_1970;
 use super::observed::InFlight;
 use super::outgoing::Outgoing;
 use super::{head, reply, upgrade};
@@ -92,8 +93,8 @@ pub(super) struct Attempts<'a> {
     pub(super) retry: Option<retry::Policy<'a>>,
     pub(super) asked: Option<upgrade::Asked>,
     pub(super) is_grpc: bool,
-    /// The session that the route keeps to one endpoint, and the endpoint that the client asks for.
-    pub(super) session: Option<(&'a Session, Option<SocketAddr>)>,
+    /// The session that the route keeps to one endpoint, and the client's where it has one.
+    pub(super) session: Option<(&'a Session, Option<Kept>)>,
 }
 
 /// An answer whose body is still to come.
@@ -192,7 +193,7 @@ impl Attempts<'_> {
             original: self.conversation.original,
             tried: if avoids { tried } else { &[] },
             far_from: self.retry.map_or(&[], |retry| retry.avoided_localities(tried)),
-            session: self.session.and_then(|(_, asked)| asked),
+            session: self.session.and_then(|(_, kept)| kept).map(|it| it.endpoint),
         };
         self.conversation.worker.pickers().pick(&self.cluster, &facts, Instant::now(), &mut rand::rng())
     }
@@ -333,11 +334,11 @@ impl Attempts<'_> {
                 headers.append(SET_COOKIE, cookie);
             }
         }
-        if let Some((session, _)) = self.session.filter(|(_, asked)| *asked != Some(picked.address)) {
-            let (name, value) = session.told(picked.address);
-            if let Ok(value) = HeaderValue::try_from(value) {
-                headers.append(name, value);
-            }
+        let told = self.session.and_then(|(session, kept)| session.told(picked.address, kept, since_1970()));
+        if let Some((name, value)) = told
+            && let Ok(value) = HeaderValue::try_from(value)
+        {
+            headers.append(name, value);
         }
         let in_flight = InFlight { lent, attempt: picked.attempt, permit, upload: self.upload };
         Ok(Sent { response, in_flight, deadline, agreed })

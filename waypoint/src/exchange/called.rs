@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use common::config::ObjectName;
 use common::snapshot::model::Workload;
@@ -17,6 +17,11 @@ use crate::serve::Conversation;
 use crate::stages::mirror;
 use crate::upstream::{Cluster, ClusterKey, Clusters, NoUpstream};
 use crate::worker::Followed;
+
+/// The time, as sessions are counted by.
+pub(crate) fn since_1970() -> Duration {
+    SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()
+}
 
 /// What was called, by whom, and where it leads: all that a conversation says to routes.
 #[derive(Clone, Copy)]
@@ -144,13 +149,13 @@ impl<'a> Called<'a> {
     /// The destination that a request's session is with, whatever the weights say; none where it has no session, or that
     /// is with nobody of the route any more.
     pub(crate) fn of_session<'r>(&self, route: &'r Route, headers: &HeaderMap) -> Option<Forward<'r>> {
-        let endpoint = route.session()?.endpoint(headers)?;
+        let endpoint = route.session()?.kept(headers, since_1970())?.endpoint;
         route.forwards().find(|it| self.cluster(Some(it.target)).is_ok_and(|it| it.has(endpoint)))
     }
 
     /// The destinations that get a copy of a request. One that does not exist gets none.
-    pub(super) fn mirrors(&self, route: &Route) -> Vec<Arc<Cluster>> {
-        let fired = mirror::fires(route, &mut rand::rng());
+    pub(super) fn mirrors(&self, route: &Route, chosen: Option<&Forward<'_>>) -> Vec<Arc<Cluster>> {
+        let fired = mirror::fires(route, chosen, &mut rand::rng());
         fired.into_iter().filter_map(|target| self.cluster(Some(target)).ok()).collect()
     }
 

@@ -32,7 +32,7 @@ use tokio::time::{Instant, sleep};
 use self::arrived::Arrived;
 use self::attempts::{Attempts, Sent, Source};
 use self::authorize::Admitted;
-use self::called::Called;
+use self::called::{Called, since_1970};
 pub use self::consult::{Checks, MAX_CHECKS_IN_FLIGHT};
 use self::head::Head;
 pub use self::mirror::{MAX_MIRRORS_IN_FLIGHT, MIRROR_DEADLINE};
@@ -194,7 +194,7 @@ async fn forward(
     let rule = path.rule;
     let timeouts = timeouts(rule.map(|rule| &*rule.route), &head.facts(conversation));
     let session = rule.and_then(|rule| rule.route.session());
-    let session = session.map(|it| (it, it.endpoint(&head.headers)));
+    let session = session.map(|it| (it, it.kept(&head.headers, since_1970())));
     let called_by = (conversation.destination.port(), conversation.caller.as_deref());
     let outgoing = path.outgoing(head, called_by).map_err(|why| {
         tracing::debug!(%why, "a rewrite makes no path");
@@ -203,7 +203,7 @@ async fn forward(
     })?;
     let target = path.chosen.map(|it| it.target);
     let cluster = called.cluster(target).map_err(|none| reply::no_upstream(none, is_grpc, record))?;
-    let mirrors = rule.map_or_else(Vec::new, |rule| called.mirrors(&rule.route));
+    let mirrors = rule.map_or_else(Vec::new, |rule| called.mirrors(&rule.route, path.chosen.as_ref()));
     let retry = path.retries();
     let again = retry.is_some_and(|retry| retry.sends_again()) || !mirrors.is_empty();
     let (source, upload) = Source::new(body, again, pulse, record);

@@ -16,7 +16,7 @@ use serde_json::json;
 use super::towards::Towards;
 use super::walk::Walk;
 use super::words;
-use crate::exchange::called::Called;
+use crate::exchange::called::{Called, since_1970};
 use crate::exchange::head::Head;
 use crate::exchange::outgoing::Path;
 use crate::exchange::{Onward, past_faults};
@@ -89,7 +89,7 @@ impl Onwards<'_, '_> {
             return self.ended(past_faults(&nowhere, rule, &self.facts), rule, None, teller);
         }
         self.times(Some(rule), teller);
-        self.mirrors(rule, teller);
+        self.mirrors(rule.route.mirrors(), teller);
         let mut verdicts = Vec::with_capacity(destinations.len());
         for (chosen, part) in destinations {
             verdicts.push(self.to(rule, chosen, part, teller));
@@ -108,7 +108,7 @@ impl Onwards<'_, '_> {
             Carrier::Cookie { name, .. } => format!("the cookie {name}"),
             Carrier::Header(name) => format!("the header {name}"),
         };
-        let asked = session.endpoint(self.facts.headers);
+        let asked = session.kept(self.facts.headers, since_1970()).map(|it| it.endpoint);
         let says = match (asked, is_kept) {
             (Some(endpoint), true) => format!("{what} keeps it to {endpoint}, whatever the weights say"),
             (Some(endpoint), false) => {
@@ -153,6 +153,7 @@ impl Onwards<'_, '_> {
                 }
             }
         }
+        self.mirrors(chosen.mirrors(), teller);
         self.towards(Some(chosen.target)).tell(teller)
     }
 
@@ -223,8 +224,8 @@ impl Onwards<'_, '_> {
         teller.told.tell("retries", says, None, json!({ "retries": retry.retries, "after": when }));
     }
 
-    fn mirrors(&self, rule: &Rule, teller: &mut Teller<'_>) {
-        for (share, mirror) in rule.route.mirrors() {
+    fn mirrors<'t>(&self, all: impl Iterator<Item = (Share, &'t Target)>, teller: &mut Teller<'_>) {
+        for (share, mirror) in all {
             let there = self.called.cluster(Some(mirror)).is_ok();
             let lost = if there { "" } else { ", which is not there and gets none" };
             let says = format!("{share} are copied to {}{lost}", target(mirror, self.facts.port));

@@ -165,7 +165,10 @@ impl Filed {
         for rule in &stated.http {
             filed.filters.extend(rule.fault_filter.clone());
             if let HttpAction::Forward(to) = &rule.action {
-                to.iter().for_each(|it| filed.lead(&it.destination, stated, view));
+                for backend in to {
+                    filed.lead(&backend.destination, stated, view);
+                    backend.mirrors.iter().for_each(|it| filed.lead(&it.destination, stated, view));
+                }
             }
             rule.mirrors.iter().for_each(|it| filed.lead(&it.destination, stated, view));
         }

@@ -101,8 +101,16 @@ impl Target {
 pub struct Forward<'r> {
     /// Where it leads.
     pub target: &'r Target,
-    /// `weight` and `headers`.
+    /// `weight`, `headers`, and what else is stated for it alone.
     pub stated: &'r HttpDestination,
+    mirrors: &'r [Target],
+}
+
+impl<'r> Forward<'r> {
+    /// Every mirror of this destination alone, and its share.
+    pub fn mirrors(&self) -> impl Iterator<Item = (Share, &'r Target)> + use<'r> {
+        self.stated.mirrors.iter().map(|it| it.share).zip(self.mirrors)
+    }
 }
 
 /// A route of HTTP requests.
@@ -112,6 +120,8 @@ pub struct Route {
     root: Option<Place>,
     name: Arc<str>,
     destinations: Box<[Target]>,
+    /// Of each of the destinations.
+    destination_mirrors: Box<[Box<[Target]>]>,
     mirrors: Box<[Target]>,
     /// What its `extensionRef` names, where it has one and that is there.
     fault_filter: Option<Arc<FaultFilter>>,
@@ -132,11 +142,17 @@ impl Route {
             None => own_name.clone(),
         };
         let filter = own.route().fault_filter.as_ref().and_then(|it| mesh.fault_filter(it)).cloned();
-        let (destinations, mirrors) = Default::default();
-        let mut route = Self { own, root, name, destinations, mirrors, fault_filter: filter };
+        let (destinations, destination_mirrors, mirrors) = Default::default();
+        let mut route =
+            Self { own, root, name, destinations, destination_mirrors, mirrors, fault_filter: filter };
         let find = |stated: &Destination, place: &Place| place.stated_by.target(stated, mesh, cluster_domain);
         if let HttpAction::Forward(stated) = route.action() {
-            route.destinations = stated.iter().map(|it| find(&it.destination, &route.own)).collect();
+            let found = stated.iter().map(|it| find(&it.destination, &route.own)).collect();
+            let mirrors = |it: &HttpDestination| {
+                it.mirrors.iter().map(|it| find(&it.destination, &route.own)).collect()
+            };
+            let mirrors = stated.iter().map(mirrors).collect();
+            (route.destinations, route.destination_mirrors) = (found, mirrors);
         }
         let place = route.mirroring();
         route.mirrors = place.route().mirrors.iter().map(|it| find(&it.destination, place)).collect();
@@ -230,14 +246,14 @@ impl Route {
             _ => &[],
         };
         let is_only = stated.len() == 1;
-        let all = stated.iter().zip(&*self.destinations);
-        all.filter(move |(stated, _)| is_only || stated.weight > 0)
-            .map(|(stated, target)| Forward { target, stated })
+        let all = stated.iter().zip(&*self.destinations).zip(&*self.destination_mirrors);
+        all.filter(move |((stated, _), _)| is_only || stated.weight > 0)
+            .map(|((stated, target), mirrors)| Forward { target, stated, mirrors })
     }
 
     /// Every service that it may lead to, mirrors too.
     pub(super) fn leads_to(&self) -> impl Iterator<Item = &Target> {
-        self.destinations.iter().chain(&self.mirrors)
+        self.destinations.iter().chain(&self.mirrors).chain(self.destination_mirrors.iter().flatten())
     }
 
     /// Whose mirrors count: those of the delegating route when the delegated one has none.

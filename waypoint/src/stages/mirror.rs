@@ -8,11 +8,13 @@ use rand::Rng;
 
 use super::draw::falls_in;
 use super::redirect::split_port;
-use crate::routes::{Route, Target};
+use crate::routes::{Forward, Route, Target};
 
-/// Where copies of one request go: every mirror is drawn for by itself.
-pub fn fires<'r>(route: &'r Route, rng: &mut impl Rng) -> Vec<&'r Target> {
-    route.mirrors().filter(|(share, _)| falls_in(*share, rng)).map(|(_, target)| target).collect()
+/// Where copies of one request go, those of the destination it goes to among them: every mirror is drawn for by itself.
+pub fn fires<'r>(route: &'r Route, chosen: Option<&Forward<'r>>, rng: &mut impl Rng) -> Vec<&'r Target> {
+    let of_chosen = chosen.into_iter().flat_map(Forward::mirrors);
+    let all = route.mirrors().chain(of_chosen);
+    all.filter(|(share, _)| falls_in(*share, rng)).map(|(_, target)| target).collect()
 }
 
 /// The authority of a copy: `-shadow` after the name, so that whoever reads the log of the service can tell. An IPv6
@@ -59,7 +61,8 @@ mod tests {
         let mut rng = SmallRng::seed_from_u64(5);
         let mut third = 0;
         for _ in 0..10_000 {
-            let hosts: Vec<_> = fires(&rule.route, &mut rng).iter().map(|it| it.host.to_string()).collect();
+            let hosts: Vec<_> =
+                fires(&rule.route, None, &mut rng).iter().map(|it| it.host.to_string()).collect();
             assert_eq!(hosts[0], "one.shop.svc.cluster.local");
             third += match &hosts[1..] {
                 [] => 0,

@@ -57,8 +57,9 @@ impl Default for Disclosure {
 /// # Errors
 /// When a regex rewrite makes no path.
 pub fn rewrite(rule: &Rule, chosen: &Forward<'_>, facts: &RequestFacts<'_>) -> Result<Rewritten, NotAPath> {
-    let stated = rule.route.rewrite();
-    let path = match stated.and_then(|it| it.path.as_ref()) {
+    let (stated, of_backend) = (rule.route.rewrite(), chosen.stated.rewrite.as_ref());
+    let path = of_backend.and_then(|it| it.path.as_ref()).or_else(|| stated?.path.as_ref());
+    let path = match path {
         None => None,
         Some(RewritePath::Whole(by)) => Some(by.to_string()),
         Some(RewritePath::Matched(by)) => Some(replaced(rule.prefix(), by, facts.path)),
@@ -73,7 +74,7 @@ pub fn rewrite(rule: &Rule, chosen: &Forward<'_>, facts: &RequestFacts<'_>) -> R
     let of_route = stated.and_then(|it| it.authority.as_ref()).or(rule.route.headers().authority.as_ref());
     let of_chosen = chosen.stated.headers.authority.as_ref();
     // As with headers among several destinations, the route has the last word; Istio sees to it for an only one.
-    let authority = of_route.or(of_chosen);
+    let authority = of_backend.and_then(|it| it.authority.as_ref()).or(of_route).or(of_chosen);
     Ok(Rewritten { target: path.map(|it| with_query(&it, facts.query)), authority: authority.cloned() })
 }
 

@@ -75,6 +75,10 @@ pub struct HttpDestination {
     pub weight: u32,
     /// `headers` for this destination alone.
     pub headers: HeaderChanges,
+    /// `URLRewrite` of a backend of the Gateway API: what it states takes the place of what the rule does.
+    pub rewrite: Option<Rewrite>,
+    /// `RequestMirror`s of a backend of the Gateway API: copies of what it gets, beside those of the rule.
+    pub mirrors: Box<[Mirror]>,
 }
 
 /// Which status a redirect answers with, and to where (Istio `HTTPRedirect`).

@@ -311,6 +311,50 @@ fn a_fault_filter_is_found_in_the_routes_namespace() {
 }
 
 #[test]
+fn a_backend_of_its_own_rewrite_and_copies_gets_them_and_no_other_does() {
+    let spec = format!(
+        "{PARENT}\nrules:\n- matches: [{{path: {{value: /a}}}}]\n  filters:\n  - {{type: URLRewrite, urlRewrite: {{hostname: rule.x, \
+         path: {{type: ReplacePrefixMatch, replacePrefixMatch: /r}}}}}}\n  - {{type: RequestMirror, requestMirror: {{backendRef: \
+         {{name: reviews, port: 80}}}}}}\n  backendRefs:\n  - name: reviews\n    port: 80\n    filters:\n    - {{type: URLRewrite, \
+         urlRewrite: {{path: {{type: ReplacePrefixMatch, replacePrefixMatch: /own}}}}}}\n    - {{type: RequestMirror, requestMirror: \
+         {{backendRef: {{name: reviews, port: 81}}}}}}\n    - {{type: RequestMirror, requestMirror: {{backendRef: {{name: gone, port: \
+         80}}}}}}\n  - {{name: reviews, port: 81}}\n"
+    );
+    let desk = desk(&route("HTTPRoute", "shop/r", 0, &spec));
+    let routes = desk.routes("reviews");
+    assert!(routes.problems.iter().any(|it| it.to_string().contains("gone")), "{:?}", routes.problems);
+    let rule = &routes.port(80).http.rules()[0];
+    let headers = http::HeaderMap::new();
+    let facts = crate::routes::RequestFacts {
+        method: "GET",
+        scheme: "http",
+        authority: "asked",
+        path: "/a/b",
+        query: None,
+        headers: &headers,
+        port: 80,
+        source: None,
+        claims: None,
+    };
+    let found: Vec<_> = rule
+        .route
+        .forwards()
+        .map(|chosen| {
+            let made = crate::stages::transform::rewrite(rule, &chosen, &facts).unwrap();
+            let mut rng = rand::rng();
+            let copies = crate::stages::mirror::fires(&rule.route, Some(&chosen), &mut rng);
+            let ports: Vec<_> = copies.iter().map(|it| (it.service.is_some(), it.port(0))).collect();
+            (made.target.unwrap(), made.authority.unwrap().to_string(), ports)
+        })
+        .collect();
+    let expected = [
+        ("/own/b".to_owned(), "rule.x".to_owned(), vec![(true, 80), (true, 81), (false, 0)]),
+        ("/r/b".to_owned(), "rule.x".to_owned(), vec![(true, 80)]),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
 fn connections_take_the_closest_server_name_and_then_the_tcp_route() {
     let tls = |object: &str, host: &str| {
         route(

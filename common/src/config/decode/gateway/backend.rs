@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::filter::{self, FilterManifest};
+use super::filter::{self, FilterManifest, Filters};
 use super::parent;
 use crate::config::decode::istio::scalar::{Whole, whole};
 use crate::config::decode::istio::{List, Reader, port};
@@ -40,16 +40,18 @@ pub(super) fn of_requests(
     reader: &mut Reader<'_>,
     namespace: &Arc<str>,
     stated: List<BackendManifest<'_>>,
+    is_grpc: bool,
     field: &str,
 ) -> Result<Box<[HttpDestination]>, Fault> {
     let found = list(stated, field, |mut it, field| {
         let weight = weight(it.weight, field)?;
-        let (headers, is_broken) = filter::of_backend(reader, it.filters.take(), field)?;
+        let filters = filter::of_backend(reader, namespace, it.filters.take(), is_grpc, field)?;
         let mut destination = destination(reader, namespace, &it, field)?;
-        if is_broken {
+        if filters.is_broken {
             destination.backend = Some(Backend::Unknown("a filter that is not implemented".into()));
         }
-        Ok(HttpDestination { destination, weight, headers })
+        let Filters { headers, rewrite, mirrors, .. } = filters;
+        Ok(HttpDestination { destination, weight, headers, rewrite, mirrors: mirrors.into() })
     })?;
     Ok(found.into_iter().filter(|it| it.weight > 0).collect())
 }

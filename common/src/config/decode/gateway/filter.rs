@@ -125,12 +125,7 @@ pub(super) fn of_rule(
     let (mut found, mut seen) = (Filters::default(), Vec::new());
     list(stated, field, |it, field| {
         let kind = kind(&it, field)?.to_owned();
-        if is_grpc && matches!(&*kind, "RequestRedirect" | "URLRewrite" | "CORS" | "ExternalAuth") {
-            return Err(Fault::new(format!("{field}.type"), format!("a GRPCRoute has no {kind}")));
-        }
-        if seen.contains(&kind) && !matches!(&*kind, "RequestMirror" | "ExtensionRef") {
-            return Err(Fault::new(field, format!("a second {kind}; state both in one")));
-        }
+        check_kind(&kind, &seen, is_grpc, field)?;
         seen.push(kind);
         take(reader, namespace, it, field, &mut found)
     })?;
@@ -183,27 +178,43 @@ fn take(
     Ok(())
 }
 
-/// `filters` of a backend: changes to headers, and whether there is any other filter, which is implemented on rules only.
+/// `filters` of a backend: changes to headers, a rewrite, copies. What answers in place of it, or asks somebody first, is
+/// implemented on rules only, where a client can rely on it whatever backend is drawn.
 pub(super) fn of_backend(
     reader: &mut Reader<'_>,
+    namespace: &Arc<str>,
     stated: List<FilterManifest<'_>>,
+    is_grpc: bool,
     field: &str,
-) -> Result<(HeaderChanges, bool), Fault> {
-    let mut found = Filters::default();
-    let mut seen = Vec::new();
+) -> Result<Filters, Fault> {
+    let (mut found, mut seen) = (Filters::default(), Vec::new());
     list(stated, &format!("{field}.filters"), |it, field| {
         let kind = kind(&it, field)?.to_owned();
-        if seen.contains(&kind) {
-            return Err(Fault::new(field, format!("a second {kind}; state both in one")));
-        }
-        if !matches!(&*kind, "RequestHeaderModifier" | "ResponseHeaderModifier") {
-            reader.note(field, Caveat::FilterUnknown);
-            found.is_broken = true;
-        }
+        check_kind(&kind, &seen, is_grpc, field)?;
+        let is_known = matches!(
+            &*kind,
+            "RequestHeaderModifier" | "ResponseHeaderModifier" | "RequestMirror" | "URLRewrite"
+        );
         seen.push(kind);
-        header_changes(reader, it.request_header_modifier, it.response_header_modifier, field, &mut found)
+        if is_known {
+            return take(reader, namespace, it, field, &mut found);
+        }
+        reader.note(field, Caveat::FilterUnknown);
+        found.is_broken = true;
+        Ok(())
     })?;
-    Ok((found.headers, found.is_broken))
+    Ok(found)
+}
+
+/// That a kind of filter has its place here, and is not stated a second time.
+fn check_kind(kind: &str, seen: &[String], is_grpc: bool, field: &str) -> Result<(), Fault> {
+    if is_grpc && matches!(kind, "RequestRedirect" | "URLRewrite" | "CORS" | "ExternalAuth") {
+        return Err(Fault::new(format!("{field}.type"), format!("a GRPCRoute has no {kind}")));
+    }
+    if seen.iter().any(|it| it == kind) && !matches!(kind, "RequestMirror" | "ExtensionRef") {
+        return Err(Fault::new(field, format!("a second {kind}; state both in one")));
+    }
+    Ok(())
 }
 
 fn header_changes(

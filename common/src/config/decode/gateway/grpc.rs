@@ -71,7 +71,7 @@ fn rule(
     let matches = list(Some(matches), &at("matches"), |it, field| one(reader, it, field))?;
     let (matches, ranks): (Vec<HttpMatch>, Vec<Rank>) = matches.into_iter().unzip();
     let filters = filter::of_rule(reader, namespace, stated.filters, true, &at("filters"))?;
-    let to = backend::of_requests(reader, namespace, stated.backend_refs, &at("backendRefs"))?;
+    let to = backend::of_requests(reader, namespace, stated.backend_refs, true, &at("backendRefs"))?;
     let session = session::read(stated.session_persistence, &at("sessionPersistence"))?;
     let name = name(reader, of, stated.name.as_ref(), number);
     let Filters { headers, mirrors, fault, is_broken, .. } = filters;

@@ -16,7 +16,7 @@ use crate::config::decode::istio::{List, Reader};
 use crate::config::decode::policy::list;
 use crate::config::decode::text::Text;
 use crate::config::gateway::{Rank, RouteKind};
-use crate::config::routing::http::{HttpDestination, RedirectPath, RewritePath};
+use crate::config::routing::http::{HttpDestination, RedirectPath, Rewrite, RewritePath};
 use crate::config::routing::request::HttpMatch;
 use crate::config::routing::resilience::{Retries, RetryCondition, RetryOn};
 use crate::config::routing::{HttpAction, HttpRoute, StringMatch};
@@ -101,8 +101,14 @@ fn rule(
     let namespace = &of.object.namespace;
     let (matches, ranks) = request::matches(reader, stated.matches, &at("matches"))?;
     let filters = filter::of_rule(reader, namespace, stated.filters, false, &at("filters"))?;
-    check_prefix(&filters, &matches, &at("filters"))?;
-    let to = backend::of_requests(reader, namespace, stated.backend_refs, &at("backendRefs"))?;
+    let redirect = filters.redirect.as_ref().and_then(|it| it.path.as_ref());
+    let replaces = matches!(redirect, Some(RedirectPath::Prefix(_))) || rewrites_prefix(&filters.rewrite);
+    check_prefix(replaces, &matches, &at("filters"))?;
+    let to = backend::of_requests(reader, namespace, stated.backend_refs, false, &at("backendRefs"))?;
+    for (at, backend) in to.iter().enumerate() {
+        let field = format!("{field}.backendRefs[{at}].filters");
+        check_prefix(rewrites_prefix(&backend.rewrite), &matches, &field)?;
+    }
     let action = action(&filters, to, &at("backendRefs"))?;
     let timeouts = stated.timeouts.unwrap_or_default();
     let (request, backend) = (at("timeouts.request"), at("timeouts.backendRequest"));
@@ -160,12 +166,12 @@ fn action(filters: &Filters, to: Box<[HttpDestination]>, field: &str) -> Result<
     }
 }
 
+fn rewrites_prefix(stated: &Option<Rewrite>) -> bool {
+    matches!(stated.as_ref().and_then(|it| it.path.as_ref()), Some(RewritePath::Matched(_)))
+}
+
 /// That a prefix to replace is one that is matched.
-fn check_prefix(filters: &Filters, matches: &[HttpMatch], field: &str) -> Result<(), Fault> {
-    let redirect = filters.redirect.as_ref().and_then(|it| it.path.as_ref());
-    let rewrite = filters.rewrite.as_ref().and_then(|it| it.path.as_ref());
-    let replaces =
-        matches!(redirect, Some(RedirectPath::Prefix(_))) || matches!(rewrite, Some(RewritePath::Matched(_)));
+fn check_prefix(replaces: bool, matches: &[HttpMatch], field: &str) -> Result<(), Fault> {
     let by_prefix = |it: &HttpMatch| matches!(it.path, Some(StringMatch::Segments(_)));
     if replaces && !matches.iter().all(by_prefix) {
         return Err(Fault::new(field, "ReplacePrefixMatch needs a PathPrefix in every entry of matches"));

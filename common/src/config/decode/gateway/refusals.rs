@@ -131,11 +131,23 @@ fn backends_timeouts_retries_and_sessions_keep_to_their_ranges() {
             ("retry: {codes: [200]}, TO", ".retry.codes[0]", "400 to 599"),
             ("name: x, weights: 1, TO", "weights", "unknown field"),
             (
+                "backendRefs: [{name: a, port: 80, filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, \
+                 replacePrefixMatch: /b}}}]}], matches: [{path: {type: Exact, value: /a}}]",
+                ".backendRefs[0].filters",
+                "needs a PathPrefix",
+            ),
+            (
+                "backendRefs: [{name: a, port: 80, filters: [{type: URLRewrite, urlRewrite: {hostname: a.b}}, {type: URLRewrite, \
+                 urlRewrite: {hostname: a.b}}]}]",
+                ".backendRefs[0].filters[1]",
+                "a second URLRewrite",
+            ),
+            (
                 "sessionPersistence: {type: Token}, TO",
                 ".sessionPersistence.type",
                 "neither Cookie nor Header",
             ),
-            ("sessionPersistence: {idleTimeout: 1s}, TO", ".sessionPersistence.idleTimeout", "not supported"),
+            ("sessionPersistence: {idleTimeout: 0s}, TO", ".sessionPersistence.idleTimeout", "less than 1ms"),
             ("sessionPersistence: {sessionName: 'a b'}, TO", ".sessionPersistence.sessionName", "no token"),
             (
                 "sessionPersistence: {cookieConfig: {lifetimeType: Permanent}}, TO",
@@ -166,6 +178,11 @@ fn what_is_wrong_in_other_kinds_and_above_the_rules_is_refused() {
                 "GRPCRoute has no",
             ),
             ("timeouts: {request: 1s}, TO", "timeouts", "unknown field"),
+            (
+                "backendRefs: [{name: a, port: 80, filters: [{type: URLRewrite, urlRewrite: {hostname: a.b}}]}]",
+                ".backendRefs[0].filters[0].type",
+                "GRPCRoute has no",
+            ),
         ],
         grpc,
         "spec.rules[0]",

@@ -1,7 +1,5 @@
 //! `sessionPersistence`: requests of one session go to one endpoint.
 
-use std::time::Duration;
-
 use http::HeaderName;
 use serde::Deserialize;
 
@@ -33,14 +31,11 @@ struct CookieManifest<'a> {
 pub(super) fn read(stated: Option<SessionManifest<'_>>, field: &str) -> Result<Option<Session>, Fault> {
     let at = |name: &str| format!("{field}.{name}");
     let Some(stated) = stated else { return Ok(None) };
-    if stated.idle_timeout.is_some() {
-        // Nothing is remembered of a session here: it is in the hands of its client.
-        return Err(Fault::new(at("idleTimeout"), "not supported; state absoluteTimeout"));
-    }
     let name = stated.session_name.as_deref().filter(|it| !it.is_empty()).unwrap_or(UNNAMED);
     let header = HeaderName::from_bytes(name.as_bytes());
     let header = header.map_err(|_| Fault::new(at("sessionName"), format!("{name:?} is no token")))?;
     let lasts = positive(stated.absolute_timeout.as_ref(), &at("absoluteTimeout"))?;
+    let idle = positive(stated.idle_timeout.as_ref(), &at("idleTimeout"))?;
     let lifetime = stated.cookie_config.as_ref().and_then(|it| it.lifetime_type.as_deref());
     let permanent = match lifetime {
         None | Some("Session") => false,
@@ -53,15 +48,13 @@ pub(super) fn read(stated: Option<SessionManifest<'_>>, field: &str) -> Result<O
     if permanent && lasts.is_none() {
         return Err(Fault::new(at("absoluteTimeout"), "not stated; a Permanent cookie needs it"));
     }
-    match stated.r#type.as_deref().unwrap_or("Cookie") {
-        "Cookie" => {
-            let max_age: Option<Duration> = lasts.filter(|_| permanent);
-            Ok(Some(Session { carrier: Carrier::Cookie { name: name.into(), max_age } }))
-        }
+    let carrier = match stated.r#type.as_deref().unwrap_or("Cookie") {
+        "Cookie" => Carrier::Cookie { name: name.into(), is_permanent: permanent },
         "Header" if stated.cookie_config.is_some() => {
-            Err(Fault::new(at("cookieConfig"), "stated of a session that is carried by a header"))
+            return Err(Fault::new(at("cookieConfig"), "stated of a session that is carried by a header"));
         }
-        "Header" => Ok(Some(Session { carrier: Carrier::Header(header) })),
-        other => Err(Fault::new(at("type"), format!("{other:?} is neither Cookie nor Header"))),
-    }
+        "Header" => Carrier::Header(header),
+        other => return Err(Fault::new(at("type"), format!("{other:?} is neither Cookie nor Header"))),
+    };
+    Ok(Some(Session { carrier, lasts, idle }))
 }

@@ -284,10 +284,40 @@ fn a_filter_that_is_not_implemented_breaks_its_rule_and_not_the_route() {
         "{type: ExtensionRef, extensionRef: {group: gateway.ebb.dev, kind: HTTPFaultFilter, name: slow}}";
     assert_eq!(rule(&format!("filters: [{ours}], TO")).fault_filter, Some(ObjectName::new("shop", "slow")));
     let inner = rule(
-        "backendRefs: [{name: a, port: 80, filters: [{type: URLRewrite, urlRewrite: {hostname: a.b}}]}]",
+        "backendRefs: [{name: a, port: 80, filters: [{type: RequestRedirect, requestRedirect: {scheme: https}}]}]",
     );
     let HttpAction::Forward(to) = &inner.action else { panic!("{inner:?}") };
     assert!(matches!(to[0].destination.backend, Some(Backend::Unknown(_))), "{to:?}");
+}
+
+#[test]
+fn a_backend_is_rewritten_to_and_copied_by_itself() {
+    let stated = rule(
+        "matches: [{path: {value: /a}}], backendRefs: [{name: a, port: 80, filters: [{type: URLRewrite, urlRewrite: {hostname: \
+         a.b, path: {type: ReplacePrefixMatch, replacePrefixMatch: /c}}}, {type: RequestMirror, requestMirror: {backendRef: \
+         {name: m, port: 80}, percent: 50}}, {type: RequestMirror, requestMirror: {backendRef: {name: n, port: 80}}}]}, {name: \
+         b, port: 80}]",
+    );
+    let HttpAction::Forward(to) = &stated.action else { panic!("{stated:?}") };
+    let rewrite = to[0].rewrite.as_ref().unwrap();
+    assert_eq!(rewrite.authority.as_deref(), Some("a.b"));
+    assert_eq!(rewrite.path, Some(RewritePath::Matched("/c".into())));
+    let shares: Vec<u32> = to[0].mirrors.iter().map(|it| it.share.per_million()).collect();
+    assert_eq!(shares, [500_000, 1_000_000]);
+    assert_eq!((&to[1].rewrite, to[1].mirrors.len(), stated.mirrors.len()), (&None, 0, 0));
+}
+
+#[test]
+fn a_session_ends_as_stated_whatever_carries_it() {
+    for (stated, lasts, idle) in [
+        ("type: Header, sessionName: x-s", None, None),
+        ("absoluteTimeout: 1h, idleTimeout: 90s", Some(3600), Some(90)),
+        ("type: Header, sessionName: x-s, idleTimeout: 1m", None, Some(60)),
+    ] {
+        let session = rule(&format!("sessionPersistence: {{{stated}}}, TO")).session.unwrap();
+        let seconds = |it: Option<Duration>| it.map(|it| it.as_secs());
+        assert_eq!((seconds(session.lasts), seconds(session.idle)), (lasts, idle), "{stated}");
+    }
 }
 
 #[test]

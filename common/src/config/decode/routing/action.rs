@@ -84,7 +84,7 @@ pub(super) fn destinations(
         let destination = reader.destination(it.destination.as_ref(), &format!("{field}.destination"))?;
         let weight = weight(it.weight, field)?;
         let headers = headers::read(reader, it.headers, &format!("{field}.headers"))?;
-        Ok(HttpDestination { destination, weight, headers })
+        Ok(HttpDestination { destination, weight, headers, rewrite: None, mirrors: Box::default() })
     })?;
     check_weights(found.iter().map(|it| it.weight), field)?;
     Ok(found)
