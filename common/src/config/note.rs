@@ -154,9 +154,7 @@ impl Caveat {
             Self::GatewayErrorsWithoutEffect => {
                 "consecutiveGatewayErrors is not below consecutive5xxErrors, which counts the same errors first"
             }
-            Self::ProxyProtocolIgnored => {
-                "proxyProtocol is not sent inside a tunnel of the mesh, as in Istio"
-            }
+            Self::ProxyProtocolIgnored => "not sent inside a tunnel of the mesh, as in Istio",
             Self::WildcardHostIgnored => "a pattern is no service: calls to such names go where they went",
             Self::AddressRangeIgnored => {
                 "a range is not looked up: calls to its addresses go where they went"

@@ -248,3 +248,46 @@ fn an_authorizer_that_says_nothing_refuses_unless_it_is_to_fail_open() -> Result
     stage.logged(&["GET /asked", "503 UAEX ext_authz_error"])?;
     stage.mesh.finish()
 }
+
+/// A route whose filter has an authorizer asked about everything under `/asked`, and about nothing else.
+fn route(filter: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: ask, namespace: shop}}\nspec:\n  \
+         parentRefs: [{{group: '', kind: Service, name: server}}]\n  rules:\n  - matches: [{{path: {{value: /asked}}}}]\n    \
+         filters: [{{type: ExternalAuth, externalAuth: {{{filter}}}}}]\n    backendRefs: [{{name: server, port: 8080}}]\n  - \
+         backendRefs: [{{name: server, port: 8080}}]\n"
+    )
+}
+
+#[test]
+fn a_filter_of_a_route_has_its_authorizer_asked_and_sends_nothing_without_its_word() -> Result<()> {
+    let (mut stage, _server, authorizers) = stage()?;
+    stage
+        .mesh
+        .apply("52-route.yaml", &route("protocol: GRPC, backendRef: {name: gone, port: 9000}, grpc: {}"))?;
+    comes(&stage, "allow", 500)?;
+    assert_eq!(send(&stage, "GET /free", "", "")?.status, 200);
+    let by_http = "protocol: HTTP, backendRef: {name: authz, port: 8000}, http: {path: /check, allowedHeaders: [x-check], \
+                   allowedResponseHeaders: [x-user, x-checked]}";
+    let by_grpc = "protocol: GRPC, backendRef: {name: authz, port: 9000}, grpc: {allowedHeaders: [x-check]}";
+    for (filter, asked) in [(by_http, "GET /check/asked?a=1 by http"), (by_grpc, "GET /asked?a=1 by grpc")] {
+        stage.mesh.apply("52-route.yaml", &route(filter))?;
+        let mut last = String::new();
+        let outcome = eventually(filter, SETTLED, || {
+            let reply = ask(&stage, "allow")?;
+            last = format!("{reply:?}");
+            let checked = reply.seen().ok().and_then(|it| it.headers.get("x-checked").cloned());
+            Ok(checked.as_deref() == Some(asked))
+        });
+        outcome.with_context(|| last)?;
+        assert_eq!(ask(&stage, "allow")?.seen()?.headers["x-user"], "alice", "{filter}");
+        let refused = ask(&stage, "deny")?;
+        assert_eq!((refused.status, refused.body), (401, format!("refused: {asked}")), "{filter}");
+        assert_eq!(ask(&stage, "fail")?.status, 403, "{filter}");
+        assert_eq!(send(&stage, "GET /free", "", "")?.status, 200, "{filter}");
+    }
+    stage.logged(&["GET /asked", "401 UAEX ext_authz_denied"])?;
+    drop(authorizers);
+    comes(&stage, "allow", 403)?;
+    stage.mesh.finish()
+}

@@ -175,6 +175,12 @@ fn is_named(patterns: &[StringMatch], name: &HeaderName) -> bool {
     })
 }
 
+/// Those of the headers that patterns, in lower case, name.
+pub fn shown(patterns: &[StringMatch], headers: &HeaderMap) -> HeaderMap {
+    let named = headers.iter().filter(|(name, _)| is_named(patterns, name));
+    named.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
 fn is_framing(name: &HeaderName) -> bool {
     FRAMING.contains(&name.as_str())
 }

@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::arrived::Arrived;
-use super::consult::{Consulting, consult};
+use super::consult::{Asking, consult};
 use super::head::Head;
 use super::{admission, reply, upgrade};
 use crate::authorizer::Change;
@@ -62,8 +62,8 @@ pub(super) async fn admit(
     };
     let mut body = Inbound::from(body);
     let (now, shown) = (&mut head, &mut body);
-    let consulting = Consulting { conversation, pulse, head: now, body: shown, standing: &mut standing };
-    let told = consult(consulting, record).await?;
+    let asking = Asking { conversation, pulse, head: now, body: shown };
+    let told = consult(asking, &mut standing, record).await?;
     standing.admit(Some(&head)).map_err(|denial| refused(&denial, (version, is_grpc), record))?;
     Ok(Admitted { standing, head, body, asked, told })
 }

@@ -1,4 +1,5 @@
-//! Asks the authorizers of CUSTOM policies, before any other policy is asked, and carries out what they say.
+//! Asks the authorizers of CUSTOM policies, before any other policy is asked, and those of a route's filter when it takes
+//! the request; carries out what they say.
 //!
 //! A check goes to the authorizer's service as any request goes to its destination, on the waypoint's own behalf. What is
 //! asked and what an answer means stands in `authorizer`.
@@ -13,6 +14,8 @@ use common::config::ObjectName;
 use common::config::mesh::{
     Authorizer, HttpAuthorizer, MAX_PROVIDERS, MeshConfig, ProviderKind, ProviderService,
 };
+use common::config::routing::http::AskedBy;
+use common::snapshot::model::StringMatch;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Response, StatusCode, Version, header};
 use http_body_util::BodyExt as _;
@@ -22,6 +25,7 @@ use tokio::time::timeout;
 
 use super::attempts::version;
 use super::authorize;
+use super::called::Called;
 use super::head::Head;
 use super::outgoing::Outgoing;
 use crate::authorizer::{self, Asked, Change, Failure, MAX_VERDICT_BYTES, Refused, Seen, Verdict, grpc};
@@ -29,6 +33,7 @@ use crate::authz::standing::Standing;
 use crate::flags::Flag;
 use crate::payload::{Hidden, Inbound, Payload};
 use crate::record::{Details, Record};
+use crate::routes::Target;
 use crate::serve::Conversation;
 use crate::serve::pulse::Pulse;
 use crate::stages::respond::{self, Answer as Made};
@@ -68,26 +73,36 @@ impl Checks {
 }
 
 /// A request that is asked about.
-pub(super) struct Consulting<'c> {
+pub(super) struct Asking<'c> {
     pub(super) conversation: &'c Arc<Conversation>,
     pub(super) pulse: &'c Pulse,
     pub(super) head: &'c mut Head,
     pub(super) body: &'c mut Inbound,
-    pub(super) standing: &'c mut Standing,
 }
 
-/// Either of the protocols.
+/// Either of the protocols; of gRPC with the headers that are shown, where not all are.
 #[derive(Clone, Copy)]
 enum Provider<'p> {
     Http(&'p HttpAuthorizer),
-    Grpc(&'p Authorizer),
+    Grpc(&'p Authorizer, Option<&'p [StringMatch]>),
+}
+
+/// Who is asked.
+struct Authority<'p> {
+    provider: Provider<'p>,
+    /// By which its checks are counted.
+    name: Arc<str>,
+    /// Where it is.
+    cluster: Result<Arc<Cluster>, Failure>,
+    /// The authority of a check by gRPC.
+    host: Arc<str>,
 }
 
 impl<'p> Provider<'p> {
     fn find(config: &'p MeshConfig, name: &str) -> Option<Self> {
         match &config.provider(name)?.kind {
             ProviderKind::HttpAuthorizer(it) => Some(Self::Http(it)),
-            ProviderKind::GrpcAuthorizer(it) => Some(Self::Grpc(it)),
+            ProviderKind::GrpcAuthorizer(it) => Some(Self::Grpc(it, None)),
             _ => None,
         }
     }
@@ -95,62 +110,71 @@ impl<'p> Provider<'p> {
     fn common(self) -> &'p Authorizer {
         match self {
             Self::Http(it) => &it.common,
-            Self::Grpc(it) => it,
+            Self::Grpc(it, _) => it,
         }
     }
 }
 
-impl Consulting<'_> {
+impl Asking<'_> {
     /// Asks these, one after the other, until one does not agree. One that is not known is left for the policies to
     /// refuse. Returns what they tell the client of a request that may go on.
     ///
     /// # Errors
     /// The answer, where the request may not.
-    pub(super) async fn ask(
+    async fn each(
         mut self,
         providers: Vec<Arc<str>>,
+        standing: &mut Standing,
         record: &mut Record,
     ) -> Result<Vec<Change>, Made> {
-        let is_grpc = self.head.facts(self.conversation).is_grpc();
         let mut told = Vec::new();
         for name in providers {
             let config = self.conversation.worker.shared.mesh().mesh_config().clone();
             let Some(provider) = Provider::find(&config, &name) else { break };
-            let seen = self.seen(provider, is_grpc, record).await?;
-            let Some(_place) = self.conversation.worker.checks.place(&name) else {
-                return Err(overloaded(is_grpc, record));
-            };
-            let until = tokio::time::Instant::now() + provider.common().timeout;
-            self.pulse.rests_until(until);
-            let verdict = self.check(provider, seen.as_ref()).await;
-            self.pulse.moves();
-            if let Provider::Http(authorizer) = provider {
-                authorizer::http::strip(authorizer, &mut self.head.headers);
-            }
-            match verdict {
-                Ok(Verdict::Agreed(changes)) => {
-                    changes.apply(&mut self.head.headers);
-                    told.extend(changes.answer);
-                }
-                Ok(Verdict::Refused(refused)) => return Err(denied(refused, is_grpc, record)),
-                Err(failure) if provider.common().fail_open => {
-                    tracing::debug!(provider = %name, %failure, "an authorizer says nothing; the request goes on");
-                }
-                Err(failure) => {
-                    tracing::debug!(provider = %name, %failure, "an authorizer says nothing");
-                    record.flag(Flag::ExternallyDenied);
-                    record.details(Details::AuthorizerError);
-                    let status = StatusCode::from_u16(provider.common().status_on_error);
-                    return Err(respond::answer(
-                        status.unwrap_or(StatusCode::FORBIDDEN),
-                        Bytes::new(),
-                        is_grpc,
-                    ));
-                }
-            }
-            self.standing.agreed(name, self.head);
+            let service = &provider.common().service;
+            let (cluster, host) = (cluster(self.conversation, service), service.host.clone());
+            told.extend(self.ask(&Authority { provider, name: name.clone(), cluster, host }, record).await?);
+            standing.agreed(name, self.head);
         }
         Ok(told)
+    }
+
+    /// Asks one.
+    ///
+    /// # Errors
+    /// The answer, where it does not agree.
+    async fn ask(&mut self, authority: &Authority<'_>, record: &mut Record) -> Result<Vec<Change>, Made> {
+        let Authority { provider, name, .. } = authority;
+        let is_grpc = self.head.facts(self.conversation).is_grpc();
+        let seen = self.seen(*provider, is_grpc, record).await?;
+        let Some(_place) = self.conversation.worker.checks.place(name) else {
+            return Err(overloaded(is_grpc, record));
+        };
+        let until = tokio::time::Instant::now() + provider.common().timeout;
+        self.pulse.rests_until(until);
+        let verdict = self.check(authority, seen.as_ref()).await;
+        self.pulse.moves();
+        if let Provider::Http(authorizer) = provider {
+            authorizer::http::strip(authorizer, &mut self.head.headers);
+        }
+        match verdict {
+            Ok(Verdict::Agreed(changes)) => {
+                changes.apply(&mut self.head.headers);
+                Ok(changes.answer)
+            }
+            Ok(Verdict::Refused(refused)) => Err(denied(refused, is_grpc, record)),
+            Err(failure) if provider.common().fail_open => {
+                tracing::debug!(provider = %name, %failure, "an authorizer says nothing; the request goes on");
+                Ok(Vec::new())
+            }
+            Err(failure) => {
+                tracing::debug!(provider = %name, %failure, "an authorizer says nothing");
+                record.flag(Flag::ExternallyDenied);
+                record.details(Details::AuthorizerError);
+                let status = StatusCode::from_u16(provider.common().status_on_error);
+                Err(respond::answer(status.unwrap_or(StatusCode::FORBIDDEN), Bytes::new(), is_grpc))
+            }
+        }
     }
 
     /// What the provider sees of the body.
@@ -182,7 +206,7 @@ impl Consulting<'_> {
     }
 
     /// Asks a provider, and waits for as long as it may take.
-    async fn check(&self, provider: Provider<'_>, seen: Option<&Seen>) -> Result<Verdict, Failure> {
+    async fn check(&self, authority: &Authority<'_>, seen: Option<&Seen>) -> Result<Verdict, Failure> {
         let conversation = self.conversation;
         let facts = self.head.facts(conversation);
         let target = facts.target();
@@ -194,10 +218,10 @@ impl Consulting<'_> {
             version: self.head.version,
             body: seen,
         };
-        let common = provider.common();
-        let cluster = cluster(conversation, &common.service)?;
+        let common = authority.provider.common();
+        let cluster = authority.cluster.as_ref().map_err(Failure::clone)?;
         let checked = async {
-            match provider {
+            match authority.provider {
                 Provider::Http(authorizer) => {
                     let question = authorizer::http::question(authorizer, &asked);
                     let outgoing = Outgoing {
@@ -207,21 +231,23 @@ impl Consulting<'_> {
                         authority: asked.authority.into(),
                         headers: question.headers,
                     };
-                    let answer = carry(conversation, &cluster, &outgoing, question.body).await?;
+                    let answer = carry(conversation, cluster, &outgoing, question.body).await?;
                     let head = answer.response;
                     authorizer::http::verdict(authorizer, head.status(), head.headers(), answer.body)
                 }
-                Provider::Grpc(authorizer) => {
+                Provider::Grpc(authorizer, shown) => {
                     let parties = parties(conversation);
+                    let shown = shown.map(|names| authorizer::shown(names, asked.headers));
+                    let asked = Asked { headers: shown.as_ref().unwrap_or(asked.headers), ..asked };
                     let question = grpc::question(authorizer, &asked, &parties, SystemTime::now());
                     let outgoing = Outgoing {
                         method: Method::POST,
                         version: Version::HTTP_2,
                         target: path(grpc::CHECK)?,
-                        authority: common.service.host.clone(),
+                        authority: authority.host.clone(),
                         headers: grpc::headers(common.timeout),
                     };
-                    let answer = carry(conversation, &cluster, &outgoing, question).await?;
+                    let answer = carry(conversation, cluster, &outgoing, question).await?;
                     let head = answer.response;
                     grpc::verdict(head.status(), head.headers(), answer.trailers.as_ref(), &answer.body)
                 }
@@ -344,15 +370,43 @@ fn overloaded(is_grpc: bool, record: &mut Record) -> Made {
 ///
 /// # Errors
 /// The answer, where the request may not go on.
-pub(super) async fn consult(consulting: Consulting<'_>, record: &mut Record) -> Result<Vec<Change>, Made> {
-    let head = &consulting.head;
-    let providers = consulting.standing.providers(head).map_err(|denial| {
-        let of = (head.version, head.facts(consulting.conversation).is_grpc());
+pub(super) async fn consult(
+    asking: Asking<'_>,
+    standing: &mut Standing,
+    record: &mut Record,
+) -> Result<Vec<Change>, Made> {
+    let head = &asking.head;
+    let providers = standing.providers(head).map_err(|denial| {
+        let of = (head.version, head.facts(asking.conversation).is_grpc());
         authorize::refused(&denial, of, record)
     })?;
     if providers.is_empty() {
         return Ok(Vec::new());
     }
     // Rare and large: without a box of its own it would be moved about with every request.
-    Box::pin(consulting.ask(providers, record)).await
+    Box::pin(asking.each(providers, standing, record)).await
+}
+
+/// Asks whoever a route's filter says has to agree, and returns what it tells the client.
+///
+/// # Errors
+/// The answer, where the request may not go on: also where there is nobody to ask.
+pub(super) async fn of_route(
+    mut asking: Asking<'_>,
+    called: &Called<'_>,
+    (asked_by, target): (&AskedBy, &Target),
+    record: &mut Record,
+) -> Result<Vec<Change>, Made> {
+    let Some(cluster) = called.cluster(Some(target)).ok().filter(|_| target.missing.is_none()) else {
+        tracing::debug!(authorizer = %target.host, "there is no authorizer to ask");
+        record.flag(Flag::ExternallyDenied);
+        record.details(Details::AuthorizerError);
+        return Err(respond::unroutable(asking.head.facts(asking.conversation).is_grpc()));
+    };
+    let provider = match asked_by {
+        AskedBy::Http(authorizer) => Provider::Http(authorizer),
+        AskedBy::Grpc { common, shown_headers } => Provider::Grpc(common, shown_headers.as_deref()),
+    };
+    let (name, host) = (cluster.name().clone(), target.host.clone());
+    Box::pin(asking.ask(&Authority { provider, name, cluster: Ok(cluster), host }, record)).await
 }

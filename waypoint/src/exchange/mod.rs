@@ -38,6 +38,7 @@ use self::head::Head;
 pub use self::mirror::{MAX_MIRRORS_IN_FLIGHT, MIRROR_DEADLINE};
 use self::observed::Observed;
 use self::outgoing::Path;
+use crate::authorizer::Change;
 use crate::authz::standing::Standing;
 use crate::flags::Flag;
 use crate::limits::Told;
@@ -130,7 +131,7 @@ async fn admitted_walk(
 async fn walk(
     conversation: &Arc<Conversation>,
     pulse: &Arc<Pulse>,
-    (head, body, asked): (Head, Inbound, Option<upgrade::Asked>),
+    (mut head, mut body, asked): (Head, Inbound, Option<upgrade::Asked>),
     record: &mut Record,
 ) -> Result<Sent, Made> {
     let called = Called::find(conversation);
@@ -160,16 +161,26 @@ async fn walk(
         }
         None => Onward::Sent(None),
     };
-    let (sent, grant) = match onward {
-        // It tells what was asked for and nothing else, as in Envoy.
+    // It tells what was asked for and nothing else, as in Envoy.
+    let onward = match onward {
         Onward::Preflight(answer) => return Err(answer),
-        Onward::Answered(answer) => (Err(answer), None),
-        Onward::Sent(grant) => {
+        onward => onward,
+    };
+    let asking = consult::Asking { conversation, pulse, head: &mut head, body: &mut body };
+    let agreed = match rule.and_then(|rule| rule.route.external_auth()) {
+        Some(authorizer) => consult::of_route(asking, &called, authorizer, record).await,
+        None => Ok(Vec::new()),
+    };
+    let (told, (sent, grant)) = match (agreed, onward) {
+        (Err(answer), Onward::Sent(grant)) => (Vec::new(), (Err(answer), grant)),
+        (Err(answer), _) => (Vec::new(), (Err(answer), None)),
+        (Ok(told), Onward::Preflight(answer) | Onward::Answered(answer)) => (told, (Err(answer), None)),
+        (Ok(told), Onward::Sent(grant)) => {
             let facing = Facing { conversation, pulse, called: &called, is_grpc };
-            (forward(&facing, &path, (head, body, asked), record).await, grant)
+            (told, (forward(&facing, &path, (head, body, asked), record).await, grant))
         }
     };
-    answered(&path, (grant, left), sent)
+    answered(&path, (grant, left, told), sent)
 }
 
 /// One request and what it falls into.
@@ -230,7 +241,7 @@ async fn forward(
 /// answered.
 fn answered(
     path: &Path<'_>,
-    (grant, left): (Option<Grant<'_>>, Option<Told>),
+    (grant, left, told): (Option<Grant<'_>>, Option<Told>, Vec<Change>),
     mut sent: Result<Sent, Made>,
 ) -> Result<Sent, Made> {
     let headers = match &mut sent {
@@ -246,6 +257,7 @@ fn answered(
     if let Some(left) = left {
         crate::stages::limit::tell(&left, headers);
     }
+    told.iter().for_each(|it| it.apply(headers));
     sent
 }
 

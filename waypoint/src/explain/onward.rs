@@ -83,6 +83,9 @@ impl Onwards<'_, '_> {
             Some(kept) => vec![(kept, 1.0)],
             None => split::parts(&rule.route),
         };
+        if let Some(refused) = self.authorizer(rule, teller) {
+            return refused;
+        }
         self.session(rule, of_session.is_some(), teller);
         let nowhere = Path { rule: Some(rule), chosen: None };
         if destinations.is_empty() {
@@ -100,6 +103,19 @@ impl Onwards<'_, '_> {
             }
             verdict => verdict.unwrap_or(Verdict::Admitted),
         }
+    }
+
+    /// The authorizer of the rule; a refusal where there is none to ask.
+    fn authorizer(&self, rule: &Rule, teller: &mut Teller<'_>) -> Option<Verdict> {
+        let (_, asked) = rule.route.external_auth()?;
+        let named = target(asked, self.facts.port);
+        if asked.missing.is_none() && self.called.cluster(Some(asked)).is_ok() {
+            let says = format!("authorizer {named} is asked first; what follows is if it agrees");
+            teller.told.say("authorizer", says, None);
+            return None;
+        }
+        teller.told.say("authorizer", format!("{named} cannot be asked, and nothing is sent without"), None);
+        Some(Verdict::Refused(format!("500: there is no authorizer {named}")))
     }
 
     fn session(&self, rule: &Rule, is_kept: bool, teller: &mut Teller<'_>) {

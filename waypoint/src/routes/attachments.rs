@@ -170,6 +170,7 @@ impl Filed {
                     backend.mirrors.iter().for_each(|it| filed.lead(&it.destination, stated, view));
                 }
             }
+            rule.external_auth.iter().for_each(|it| filed.lead(&it.backend, stated, view));
             rule.mirrors.iter().for_each(|it| filed.lead(&it.destination, stated, view));
         }
         let connections = stated.tls.iter().map(|it| &it.route).chain(stated.tcp.iter().map(|it| &it.route));

@@ -10,7 +10,7 @@ use common::config::FaultFilter;
 use common::config::gateway::RouteKind;
 use common::config::routing::cors::CorsPolicy;
 use common::config::routing::headers::HeaderChanges;
-use common::config::routing::http::{HttpDestination, Rewrite};
+use common::config::routing::http::{AskedBy, HttpDestination, Rewrite};
 use common::config::routing::request::HttpMatch;
 use common::config::routing::resilience::{Fault, Mirror, Retries};
 use common::config::routing::session::Session;
@@ -123,6 +123,8 @@ pub struct Route {
     /// Of each of the destinations.
     destination_mirrors: Box<[Box<[Target]>]>,
     mirrors: Box<[Target]>,
+    /// Who has to agree to its requests.
+    authorizer: Option<Target>,
     /// What its `extensionRef` names, where it has one and that is there.
     fault_filter: Option<Arc<FaultFilter>>,
 }
@@ -143,8 +145,16 @@ impl Route {
         };
         let filter = own.route().fault_filter.as_ref().and_then(|it| mesh.fault_filter(it)).cloned();
         let (destinations, destination_mirrors, mirrors) = Default::default();
-        let mut route =
-            Self { own, root, name, destinations, destination_mirrors, mirrors, fault_filter: filter };
+        let mut route = Self {
+            own,
+            root,
+            name,
+            destinations,
+            destination_mirrors,
+            mirrors,
+            authorizer: None,
+            fault_filter: filter,
+        };
         let find = |stated: &Destination, place: &Place| place.stated_by.target(stated, mesh, cluster_domain);
         if let HttpAction::Forward(stated) = route.action() {
             let found = stated.iter().map(|it| find(&it.destination, &route.own)).collect();
@@ -154,6 +164,8 @@ impl Route {
             let mirrors = stated.iter().map(mirrors).collect();
             (route.destinations, route.destination_mirrors) = (found, mirrors);
         }
+        let authorizer = route.own.route().external_auth.as_ref();
+        route.authorizer = authorizer.map(|it| find(&it.backend, &route.own));
         let place = route.mirroring();
         route.mirrors = place.route().mirrors.iter().map(|it| find(&it.destination, place)).collect();
         route
@@ -233,6 +245,12 @@ impl Route {
         self.own.route().session.as_ref()
     }
 
+    /// `ExternalAuth`: how somebody is asked, who has to agree, and where that is.
+    pub fn external_auth(&self) -> Option<(&AskedBy, &Target)> {
+        let stated = self.own.route().external_auth.as_ref()?;
+        Some((&stated.asked_by, self.authorizer.as_ref()?))
+    }
+
     /// Every mirror and its share.
     pub fn mirrors(&self) -> impl Iterator<Item = (Share, &Target)> {
         let stated: &[Mirror] = &self.mirroring().route().mirrors;
@@ -253,7 +271,11 @@ impl Route {
 
     /// Every service that it may lead to, mirrors too.
     pub(super) fn leads_to(&self) -> impl Iterator<Item = &Target> {
-        self.destinations.iter().chain(&self.mirrors).chain(self.destination_mirrors.iter().flatten())
+        self.destinations
+            .iter()
+            .chain(&self.mirrors)
+            .chain(self.destination_mirrors.iter().flatten())
+            .chain(&self.authorizer)
     }
 
     /// Whose mirrors count: those of the delegating route when the delegated one has none.

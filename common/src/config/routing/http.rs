@@ -14,6 +14,8 @@ use super::resilience::{Fault, Mirror, Retries};
 use super::session::Session;
 use super::strings::Substitution;
 use crate::config::ObjectName;
+use crate::config::mesh::{Authorizer, HttpAuthorizer};
+use crate::snapshot::model::StringMatch;
 
 /// One entry of `spec.http`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +44,31 @@ pub struct HttpRoute {
     pub headers: HeaderChanges,
     /// `sessionPersistence`, of a rule of the Gateway API.
     pub session: Option<Session>,
+    /// The filter `ExternalAuth`, of a rule of the Gateway API.
+    pub external_auth: Option<Box<ExternalAuth>>,
+}
+
+/// Who has to agree to the requests of a rule (GEP-1494).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExternalAuth {
+    /// `backendRef`.
+    pub backend: Destination,
+    /// How it is asked; the service named there is nobody's.
+    pub asked_by: AskedBy,
+}
+
+/// `protocol` of an authorizer, and what is stated of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AskedBy {
+    /// `HTTP`.
+    Http(HttpAuthorizer),
+    /// `GRPC`.
+    Grpc {
+        /// What it has in common with the other protocol.
+        common: Authorizer,
+        /// `allowedHeaders`: names, in lower case; `None` is all of them.
+        shown_headers: Option<Box<[StringMatch]>>,
+    },
 }
 
 impl HttpRoute {

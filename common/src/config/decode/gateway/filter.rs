@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use super::backend::{self, BackendManifest};
 use super::cors::{self, CorsManifest};
+use super::external::{self, ExternalManifest};
 use super::parent;
 use super::rewrite::{self, RedirectManifest, RewriteManifest};
 use crate::config::ObjectName;
@@ -21,7 +21,7 @@ use crate::config::note::Caveat;
 use crate::config::routing::Share;
 use crate::config::routing::cors::CorsPolicy;
 use crate::config::routing::headers::HeaderChanges;
-use crate::config::routing::http::{Redirect, Rewrite};
+use crate::config::routing::http::{ExternalAuth, Redirect, Rewrite};
 use crate::config::routing::resilience::Mirror;
 
 #[derive(Debug, Deserialize)]
@@ -34,7 +34,7 @@ pub(super) struct FilterManifest<'a> {
     request_redirect: Option<Box<RedirectManifest<'a>>>,
     url_rewrite: Option<RewriteManifest<'a>>,
     cors: Option<Box<CorsManifest<'a>>>,
-    external_auth: Option<IgnoredAny>,
+    external_auth: Option<Box<ExternalManifest<'a>>>,
     extension_ref: Option<ExtensionManifest<'a>>,
 }
 
@@ -85,6 +85,7 @@ pub(super) struct Filters {
     pub(super) mirrors: Vec<Mirror>,
     pub(super) cors: Option<CorsPolicy>,
     pub(super) fault: Option<ObjectName>,
+    pub(super) external_auth: Option<Box<ExternalAuth>>,
     /// One of them is not implemented, so that the requests must not be sent on.
     pub(super) is_broken: bool,
 }
@@ -156,9 +157,8 @@ fn take(
     if let Some(it) = stated.cors {
         found.cors = Some(cors::read(reader, *it, &at("cors"))?);
     }
-    if stated.external_auth.is_some() {
-        reader.note(at("externalAuth"), Caveat::FilterUnknown);
-        found.is_broken = true;
+    if let Some(it) = stated.external_auth {
+        found.external_auth = Some(Box::new(external::read(reader, namespace, *it, &at("externalAuth"))?));
     }
     if let Some(it) = &stated.extension_ref {
         let field = at("extensionRef");

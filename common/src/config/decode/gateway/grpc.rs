@@ -84,6 +84,7 @@ fn rule(
         retries: None,
         fault: Default::default(),
         fault_filter: fault,
+        external_auth: None,
         mirrors: mirrors.into(),
         cors: None,
         headers,

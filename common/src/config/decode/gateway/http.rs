@@ -125,7 +125,7 @@ fn rule(
     }
     let session = session::read(stated.session_persistence, &at("sessionPersistence"))?;
     let name = name(reader, of, stated.name.as_ref(), number);
-    let Filters { headers, rewrite, mirrors, cors, fault, .. } = filters;
+    let Filters { headers, rewrite, mirrors, cors, fault, external_auth, .. } = filters;
     let route = HttpRoute {
         name,
         matches,
@@ -135,6 +135,7 @@ fn rule(
         retries,
         fault: Default::default(),
         fault_filter: fault,
+        external_auth,
         mirrors: mirrors.into(),
         cors,
         headers,

@@ -7,6 +7,7 @@
 
 mod backend;
 mod cors;
+mod external;
 mod filter;
 mod grant;
 mod grpc;

@@ -272,7 +272,7 @@ fn timeouts_and_retries_are_read() {
 fn a_filter_that_is_not_implemented_breaks_its_rule_and_not_the_route() {
     for filter in [
         "{type: ExtensionRef, extensionRef: {group: example.com, kind: Auth, name: a}}",
-        "{type: ExternalAuth, externalAuth: {protocol: GRPC}}",
+        "{type: ExtensionRef, extensionRef: {group: '', kind: Secret, name: a}}",
     ] {
         let text = http(&format!("filters: [{filter}], TO"));
         let HttpAction::Forward(to) = &route(&text).http[0].action else { panic!("{filter}") };

@@ -189,6 +189,7 @@ fn http(reader: &mut Reader<'_>, mut stated: HttpManifest<'_>, field: &str) -> R
         retries,
         fault: fault.unwrap_or_default(),
         fault_filter: None,
+        external_auth: None,
         mirrors: resilience::mirrors(reader, older, stated.mirrors, field)?,
         cors: stated.cors_policy.map(|it| cors::read(reader, it, &at("corsPolicy"))).transpose()?,
         headers: headers::read(reader, stated.headers, &at("headers"))?,
