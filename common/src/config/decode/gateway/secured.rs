@@ -429,7 +429,7 @@ mod tests {
                 (read, expected) => panic!("{read:?} {expected:?}"),
             }
         }
-        let other = map("  note: see ca.crt\n");
+        let other = map("  note: 'see ca.crt: x'\n");
         let Resource::CaBundle(it) = &other.stated[0].resource else { panic!() };
         assert_eq!(it.pem, Err("has no ca.crt".into()));
     }

@@ -295,7 +295,7 @@ fn a_backend_is_rewritten_to_and_copied_by_itself() {
     let stated = rule(
         "matches: [{path: {value: /a}}], backendRefs: [{name: a, port: 80, filters: [{type: URLRewrite, urlRewrite: {hostname: \
          a.b, path: {type: ReplacePrefixMatch, replacePrefixMatch: /c}}}, {type: RequestMirror, requestMirror: {backendRef: \
-         {name: m, port: 80}, percent: 50}}, {type: RequestMirror, requestMirror: {backendRef: {name: n, port: 80}}}]}, {name: \
+         {name: m, port: 80}, percent: 50}}, {type: RequestMirror, requestMirror: {backendRef: {name: p, port: 80}}}]}, {name: \
          b, port: 80}]",
     );
     let HttpAction::Forward(to) = &stated.action else { panic!("{stated:?}") };

@@ -35,7 +35,7 @@ use super::policy::AuthorizationPolicyManifest;
 use super::routing::VirtualServiceManifest;
 use super::telemetry::TelemetryManifest;
 use super::{Decoded, Fault, Skipped};
-use crate::config::backend_tls::{CA_KEY, MaySecure};
+use crate::config::backend_tls::MaySecure;
 use crate::config::mesh::MESH_CONFIG_NAME;
 use crate::config::names::Names;
 use crate::config::{Kind, Origin, Rejected, Resource, Stated, Subject};
@@ -54,6 +54,9 @@ pub const MAX_DEPTH: usize = 64;
 pub const MAX_ALIASED_NODES: usize = 10_000;
 /// How much of an unreadable file is searched for signs that it holds policies, in bytes.
 pub const SNIFF_BYTES: usize = 1 << 20;
+
+/// The key of authorities as it may be written.
+const CA_KEYS: [&str; 3] = ["ca.crt:", "\"ca.crt\"", "'ca.crt'"];
 
 /// Reads one file.
 pub fn decode(file: &Arc<str>, bytes: &[u8], names: &mut Names) -> Decoded {
@@ -199,7 +202,7 @@ impl Decoder<'_> {
             {
                 kind
             }
-            Kind::MeshConfig if page.text.contains(CA_KEY) => Kind::CaBundle,
+            Kind::MeshConfig if CA_KEYS.iter().any(|key| page.text.contains(key)) => Kind::CaBundle,
             Kind::MeshConfig => return self.skip(page, head),
             other => other,
         };
