@@ -164,7 +164,8 @@ fn a_backend_is_spoken_to_by_tls_that_holds_or_not_at_all() -> Result<()> {
     stage.logged(&["spec.validation.hostname", "the last good version stays in force"])?;
     assert_eq!(get(&stage, "/kept")?, 200);
     stage.mesh.apply("62-broken.yaml", &broken.replace("name: secure", "name: never"))?;
-    comes(&stage, "/never-read", 503)?;
+    comes(&stage, "/not-yet", 503)?;
+    assert_eq!(get(&stage, "/never-read")?, 503);
 
     let since = &seen(&record)[begun..];
     assert!(since.iter().all(|it| it.first.is_none_or(|it| it == HANDSHAKE)), "{since:?}");
