@@ -47,12 +47,22 @@ pub struct Code {
 pub struct Finding {
     /// What sort.
     pub code: &'static Code,
-    /// Where the object was stated.
+    /// Where: the line is that of the field, or of what is nearest to it, where there is one.
     pub origin: Origin,
     /// Kind, namespace and name; what of them is known.
     pub object: String,
+    /// Path of the field at fault (`spec.http[0].route`), empty when there is none.
+    pub field: String,
     /// What is wrong, in words.
     pub message: String,
+}
+
+impl Finding {
+    /// Field and message.
+    pub fn says(&self) -> String {
+        let Self { field, message, .. } = self;
+        if field.is_empty() { message.clone() } else { format!("{field}: {message}") }
+    }
 }
 
 macro_rules! codes {

@@ -8,7 +8,7 @@ use super::{Report, View};
 use crate::analyze::finding::{ADDRESSES_NEEDED, PORT_NAME};
 use crate::destination::Protocol;
 
-pub(super) fn check(view: &View<'_>, report: &mut Report) {
+pub(super) fn check(view: &View<'_>, report: &mut Report<'_>) {
     for stated in &view.manifests.stated {
         match &stated.resource {
             Resource::Service(it) => ports(view, stated, it, report),
@@ -19,7 +19,7 @@ pub(super) fn check(view: &View<'_>, report: &mut Report) {
 }
 
 /// Behind a waypoint the protocol decides what is done; elsewhere nobody asks.
-fn ports(view: &View<'_>, stated: &Stated, service: &Service, report: &mut Report) {
+fn ports(view: &View<'_>, stated: &Stated, service: &Service, report: &mut Report<'_>) {
     let Some(known) = view.mesh.service(&service.object.namespace, &service.object.name) else { return };
     if view.mesh.waypoint_of_service(known).is_none() {
         return;
@@ -29,6 +29,7 @@ fn ports(view: &View<'_>, stated: &Stated, service: &Service, report: &mut Repor
         report.say(
             PORT_NAME,
             stated,
+            view.item(stated, "spec.ports", ("port", &port.port.to_string())),
             format!(
                 "port {} ({name}) declares no protocol: the waypoint goes by a connection's first bytes",
                 port.port
@@ -38,11 +39,12 @@ fn ports(view: &View<'_>, stated: &Stated, service: &Service, report: &mut Repor
 }
 
 /// Without an address nobody's call can be told to be for it.
-fn addresses(stated: &Stated, entry: &ServiceEntry, report: &mut Report) {
+fn addresses(stated: &Stated, entry: &ServiceEntry, report: &mut Report<'_>) {
     if entry.addresses.is_empty() && !entry.hosts.is_empty() {
         report.say(
             ADDRESSES_NEEDED,
             stated,
+            "spec.hosts",
             "no address: calls are told by the address they go to, and Ebb answers no DNS; only routes lead to it",
         );
     }

@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
-use common::config::decode::yaml;
-use common::config::names::Names;
 use serde_json::Value;
+
+mod lines;
 
 use super::output::{Form, render};
 use super::*;
@@ -55,8 +55,7 @@ spec: {targetRefs: [{kind: Service, group: '', name: web}], rules: [{}]}
 ";
 
 fn found(text: &str) -> Vec<Finding> {
-    let decoded = yaml::decode(&"all.yaml".into(), text.as_bytes(), &mut Names::default());
-    checks::findings(&Manifests::of(decoded, MeshSettings::default(), 1))
+    checks::findings(&Manifests::of(vec![("all.yaml".into(), text.into())], MeshSettings::default()))
 }
 
 fn codes(text: &str) -> BTreeSet<&'static str> {
@@ -188,7 +187,7 @@ fn what_is_added_for_the_worse_is_found() {
 
 #[test]
 fn every_code_is_found_by_some_test() {
-    let source = include_str!("tests.rs");
+    let source = include_str!("mod.rs");
     for code in finding::CODES {
         assert!(source.contains(&format!("\"{}\"", code.id)), "{} {}", code.id, code.name);
     }
