@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use common::config::decode::Skipped;
 use common::config::note::Caveat;
+use common::config::similar::nearest;
 
 use super::{Report, View};
-use crate::analyze::finding::{CAVEAT, NEVER_FIRES, NOT_OURS, NOT_READ, REJECTED, TWICE, UNREACHABLE_RULE};
+use crate::analyze::finding::{
+    CAVEAT, KIND_MISSPELT, NEVER_FIRES, NOT_OURS, NOT_READ, REJECTED, TWICE, UNREACHABLE_RULE,
+};
 
 /// What comes of a document that may be a policy, or may bind something to a waypoint.
 const DENIES: &str = "; where no version was read before, nobody is admitted to what it may concern";
@@ -41,11 +44,25 @@ pub(super) fn check(view: &View<'_>, report: &mut Report<'_>) {
     skipped(&view.manifests.skipped, report);
 }
 
+/// The core kind that was meant by one that is none.
+fn misspelt(kind: &str) -> Option<&'static str> {
+    let (version, name) = kind.split_once(' ')?;
+    let known = ["Namespace", "Node", "Pod", "Service", "ServiceAccount"];
+    nearest(name, known).filter(|it| version == "v1" && *it != name)
+}
+
 /// Those of the mesh one by one, all others by kind.
 fn skipped(all: &[Skipped], report: &mut Report<'_>) {
     let mut others: BTreeMap<&Arc<str>, (usize, &Skipped)> = BTreeMap::new();
     for skipped in all {
-        if skipped.is_of_the_mesh() {
+        if let Some(meant) = misspelt(&skipped.kind) {
+            report.tell(
+                KIND_MISSPELT,
+                &skipped.origin,
+                &skipped.kind,
+                ("kind", format!("did you mean {meant}?")),
+            );
+        } else if skipped.is_of_the_mesh() {
             report.tell(
                 NOT_READ,
                 &skipped.origin,

@@ -39,6 +39,12 @@ fn attached(
         LimitedKind::Entry if !view.is_stated(Kind::ServiceEntry, namespace, name) => {
             missing(report, "ServiceEntry");
         }
+        LimitedKind::Entry
+            if !view.of_entry(namespace, name).any(|it| view.mesh.waypoint_of_service(it).is_some()) =>
+        {
+            let message = format!("the ServiceEntry {name} has no waypoint, so that nobody counts");
+            report.say(NO_WAYPOINT, stated, field, message);
+        }
         LimitedKind::Route if !view.is_stated(Kind::HttpRoute, namespace, name) => {
             missing(report, "HTTPRoute")
         }

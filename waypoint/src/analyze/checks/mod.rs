@@ -1,13 +1,17 @@
 //! What is looked for. Each part takes what was stated and says what it finds; none knows how it is printed.
 
+mod core;
 mod documents;
+mod fields;
 mod gateway;
 mod limits;
 mod policies;
 mod providers;
 mod routing;
 mod services;
+mod tokens;
 mod waypoints;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -23,6 +27,7 @@ use common::manifests::Manifests;
 use common::snapshot::Snapshot;
 use common::snapshot::model::Service;
 
+use self::core::Templates;
 use super::finding::{Code, Finding};
 use crate::routes::hosts::full_name;
 
@@ -31,11 +36,13 @@ pub fn findings(manifests: &Manifests) -> Vec<Finding> {
     let view = View::of(manifests);
     let mut report = Report { manifests, found: Vec::new() };
     documents::check(&view, &mut report);
+    core::check(&view, &mut report);
     services::check(&view, &mut report);
     waypoints::check(&view, &mut report);
     routing::check(&view, &mut report);
     gateway::check(&view, &mut report);
     policies::check(&view, &mut report);
+    tokens::check(&view, &mut report);
     providers::check(&view, &mut report);
     limits::check(&view, &mut report);
     let mut found = report.found;
@@ -90,6 +97,7 @@ struct View<'m> {
     namespaces: HashMap<Arc<str>, Arc<Namespace>>,
     gateways: HashMap<ObjectName, Option<Waypoint>>,
     pods: BTreeMap<Arc<str>, Vec<Arc<Pod>>>,
+    templates: Templates,
     /// By the full name of the host.
     rules: HashMap<Arc<str>, Vec<Arc<DestinationRule>>>,
     /// Full names of hosts in the mesh.
@@ -105,6 +113,7 @@ impl<'m> View<'m> {
             namespaces: HashMap::new(),
             gateways: HashMap::new(),
             pods: BTreeMap::new(),
+            templates: core::templates(manifests),
             rules: HashMap::new(),
             hosts: manifests.mesh.services().map(|it| it.hostname.clone()).collect(),
         };
@@ -158,10 +167,17 @@ impl<'m> View<'m> {
     /// stated at all, so that nobody can know.
     fn selects(&self, labels: &Labels, namespace: &str) -> Option<bool> {
         let everywhere = *namespace == *self.manifests.settings.root_namespace;
-        let of = self.pods.iter().filter(|(own, _)| everywhere || ***own == *namespace);
-        let mut pods = of.flat_map(|(_, pods)| pods).peekable();
-        pods.peek()?;
-        Some(pods.any(|pod| labels.all_in(&pod.labels)))
+        let is_of = |own: &str| everywhere || *own == *namespace;
+        let pods = self.pods.iter().filter(|(own, _)| is_of(own)).flat_map(|(_, it)| it).map(|it| &it.labels);
+        let made = self.templates.iter().filter(|(own, _)| is_of(own)).flat_map(|(_, it)| it);
+        let mut all = pods.chain(made).peekable();
+        all.peek()?;
+        Some(all.any(|it| labels.all_in(it)))
+    }
+
+    /// Whether pods are stated anywhere, or what makes some: where none are nobody can know what selects some.
+    fn knows_pods(&self) -> bool {
+        !self.pods.is_empty() || !self.templates.is_empty()
     }
 
     fn virtual_services(&self) -> impl Iterator<Item = (&'m Stated, &'m Arc<VirtualService>)> {
@@ -186,6 +202,15 @@ impl<'m> View<'m> {
             items.iter().position(|it| it.get(key).and_then(Node::text) == Some(value))
         });
         at.map_or_else(|| list.to_owned(), |at| format!("{list}[{at}]"))
+    }
+
+    /// The services of a ServiceEntry.
+    fn of_entry(&self, namespace: &str, name: &str) -> impl Iterator<Item = &'m Arc<Service>> {
+        let of = move |it: &&Arc<Service>| {
+            *it.namespace == *namespace
+                && it.external.as_ref().is_some_and(|external| *external.entry == *name)
+        };
+        self.mesh.services().filter(of)
     }
 
     fn is_stated(&self, kind: Kind, namespace: &str, name: &str) -> bool {

@@ -78,7 +78,14 @@ fn attached(
     let (namespace, name) = (&*object.namespace, &*target.name);
     let service = match &*target.kind {
         "Service" => view.mesh.service(namespace, name),
-        "ServiceEntry" if view.is_stated(Kind::ServiceEntry, namespace, name) => return,
+        "ServiceEntry" if view.is_stated(Kind::ServiceEntry, namespace, name) => {
+            if !view.of_entry(namespace, name).any(|it| view.mesh.waypoint_of_service(it).is_some()) {
+                let message =
+                    format!("the ServiceEntry {name} has no waypoint, so that nobody does as this says");
+                report.say(NO_WAYPOINT, stated, field, message);
+            }
+            return;
+        }
         "Gateway" => {
             let gateway = view.gateways.get(&ObjectName::new(namespace, name));
             match gateway {

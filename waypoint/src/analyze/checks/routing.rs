@@ -4,18 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use common::config::destination::{DestinationRule, PortPolicy};
-use common::config::routing::http::HttpDestination;
+use common::config::routing::http::{HttpDestination, HttpRoute};
 use common::config::routing::{Destination, HttpAction, VirtualService, Visibility};
 use common::config::{Resource, Stated};
 
 use super::{Report, View};
 use crate::analyze::finding::{
     GATEWAY_ROUTES, NO_SUCH_HOST, NO_WAYPOINT, NOT_VERIFIED, NOT_VERIFIED_PORT, REFERENCE_MISSING,
-    SEVERAL_FOR_HOST, SUBSET_EMPTY, WEIGHTS,
+    SEVERAL_FOR_HOST, SUBSET_EMPTY, TIMEOUT_FIRST, WEIGHTS,
 };
 
 /// Most VirtualServices that one finding names.
 const MAX_NAMED: usize = 3;
+/// `attempts` where none are stated.
+const DEFAULT_ATTEMPTS: u32 = 2;
 
 pub(super) fn check(view: &View<'_>, report: &mut Report<'_>) {
     for (stated, it) in view.virtual_services() {
@@ -52,6 +54,7 @@ fn virtual_service(view: &View<'_>, stated: &Stated, it: &VirtualService, report
                     leads_to(view, stated, (&to.destination, &it.object.namespace), &field, report);
                 }
                 weights(stated, to, &field, report);
+                tries(stated, route, &field, report);
             }
             HttpAction::Delegate(to) if view.mesh.virtual_service(to).is_none() => {
                 report.say(
@@ -128,6 +131,23 @@ fn leads_to(
             format!("{field}.destination.subset"),
             format!("no DestinationRule gives {full} a subset {subset}"),
         );
+    }
+}
+
+/// Tries that the timeout of the whole request leaves no time for.
+fn tries(stated: &Stated, route: &HttpRoute, field: &str, report: &mut Report<'_>) {
+    let (Some(timeout), Some(retries)) = (route.timeout, &route.retries) else { return };
+    let (Some(each), attempts) = (retries.per_try_timeout, retries.attempts.unwrap_or(DEFAULT_ATTEMPTS))
+    else {
+        return;
+    };
+    let all = each.saturating_mul(attempts.saturating_add(1));
+    if attempts > 0 && all > timeout {
+        let message = format!(
+            "ends the request after {timeout:?}, and its {} tries of {each:?} take {all:?}",
+            attempts + 1
+        );
+        report.say(TIMEOUT_FIRST, stated, format!("{field}.timeout"), message);
     }
 }
 

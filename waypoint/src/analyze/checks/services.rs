@@ -5,17 +5,33 @@ use common::config::entry::ServiceEntry;
 use common::config::{Resource, Stated};
 
 use super::{Report, View};
-use crate::analyze::finding::{ADDRESSES_NEEDED, PORT_NAME};
+use crate::analyze::finding::{ADDRESSES_NEEDED, PORT_NAME, SELECTS_NOTHING};
 use crate::destination::Protocol;
 
 pub(super) fn check(view: &View<'_>, report: &mut Report<'_>) {
     for stated in &view.manifests.stated {
         match &stated.resource {
-            Resource::Service(it) => ports(view, stated, it, report),
+            Resource::Service(it) => {
+                selector(view, stated, it, report);
+                ports(view, stated, it, report);
+            }
             Resource::ServiceEntry(it) => addresses(stated, it, report),
             _ => {}
         }
     }
+}
+
+/// A service that nobody serves, unless by an EndpointSlice.
+fn selector(view: &View<'_>, stated: &Stated, service: &Service, report: &mut Report<'_>) {
+    let (namespace, name) = (&service.object.namespace, &service.object.name);
+    let Some(known) = view.mesh.service(namespace, name).filter(|_| view.knows_pods()) else { return };
+    if service.selector.is_empty()
+        || view.selects(&service.selector, namespace) == Some(true)
+        || view.mesh.endpoints(known).iter().next().is_some()
+    {
+        return;
+    }
+    report.say(SELECTS_NOTHING, stated, "spec.selector", "its selector picks no pod: calls to it go nowhere");
 }
 
 /// Behind a waypoint the protocol decides what is done; elsewhere nobody asks.

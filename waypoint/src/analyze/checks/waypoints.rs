@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use common::config::core::{Namespace, Pod};
-use common::config::waypoint::UseWaypoint;
+use common::config::waypoint::{GATEWAY_NAME, UseWaypoint};
 use common::config::{Kind, ObjectName, Resource, Stated};
 use common::snapshot::model::{Health, Service};
 
@@ -88,7 +88,9 @@ fn bound(
 /// Where no pods are stated nobody can know.
 fn gateway(view: &View<'_>, stated: &Stated, gateway: &ObjectName, report: &mut Report<'_>) {
     let is_ready = |pod: &Arc<common::snapshot::model::Endpoint>| pod.health == Health::Healthy;
-    if !view.pods.is_empty() && !view.mesh.waypoint_pods(gateway).iter().any(is_ready) {
+    let made = view.templates.get(&gateway.namespace).into_iter().flatten();
+    let mut made = made.filter(|it| it.get(GATEWAY_NAME) == Some(&gateway.name));
+    if view.knows_pods() && made.next().is_none() && !view.mesh.waypoint_pods(gateway).iter().any(is_ready) {
         report.say(WAYPOINT_WITHOUT_PODS, stated, "spec.gatewayClassName", "no pod of it is ready");
     }
 }
