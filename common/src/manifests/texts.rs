@@ -3,7 +3,7 @@
 //! Nothing is parsed before somebody asks, and then one document, which is kept until another one is asked for: findings
 //! come document by document.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
@@ -16,13 +16,23 @@ use crate::config::{Key, Origin};
 #[derive(Default)]
 pub(super) struct Texts {
     files: HashMap<Arc<str>, Text>,
-    last: RefCell<Option<(Arc<str>, u32, Rc<Node>)>>,
+    last: RefCell<Option<Last>>,
 }
+
+/// The document that was asked for last: its file, and the line on which it begins.
+struct Last {
+    file: Arc<str>,
+    first: u32,
+    document: Rc<Node>,
+}
+
+/// The line on which each document of a file begins, and where it stands.
+type Places = Box<[(u32, Range<usize>)]>;
 
 struct Text {
     bytes: Vec<u8>,
     /// Where its documents are, once anybody asked.
-    places: RefCell<Option<Rc<[(u32, Range<usize>)]>>>,
+    places: OnceCell<Places>,
 }
 
 /// What states an object, and how its lines are counted in its file.
@@ -48,26 +58,27 @@ impl Stating {
 
 impl Texts {
     pub(super) fn keep(&mut self, file: Arc<str>, bytes: Vec<u8>) {
-        self.files.insert(file, Text { bytes, places: RefCell::default() });
+        self.files.insert(file, Text { bytes, places: OnceCell::new() });
     }
 
     /// What states an object of which this is the origin; `None` where it cannot be read again.
     pub(super) fn stating(&self, origin: &Origin, key: Option<&Key>) -> Option<Stating> {
         let text = self.files.get(&origin.file)?;
-        let places = text.places.borrow_mut().get_or_insert_with(|| tree::places(&text.bytes).into()).clone();
+        let places = text.places.get_or_init(|| tree::places(&text.bytes).into());
         let at = places.partition_point(|(line, _)| *line <= origin.line).checked_sub(1)?;
         let (first, range) = &places[at];
         let line = origin.line.saturating_sub(*first).saturating_add(1);
         let stating = |document| Stating { document, first: *first, line, key: key.cloned() };
-        if let Some((file, line, last)) = &*self.last.borrow()
-            && *file == origin.file
-            && line == first
+        if let Some(last) = &*self.last.borrow()
+            && last.file == origin.file
+            && last.first == *first
         {
-            return Some(stating(last.clone()));
+            return Some(stating(last.document.clone()));
         }
         let document = std::str::from_utf8(text.bytes.get(range.clone())?).ok()?;
         let document = Rc::new(tree::read(document)?);
-        self.last.replace(Some((origin.file.clone(), *first, document.clone())));
+        let last = Last { file: origin.file.clone(), first: *first, document: document.clone() };
+        self.last.replace(Some(last));
         Some(stating(document))
     }
 }

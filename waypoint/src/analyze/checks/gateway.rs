@@ -84,10 +84,7 @@ fn compiled(view: &View<'_>, report: &mut Report<'_>) {
     }
     for problem in found {
         let Some(stated) = view.origins.get(&problem.of) else { continue };
-        let (code, field) = match problem.of.kind {
-            Kind::VirtualService => (OVERRIDDEN, "spec.hosts"),
-            _ => (ROUTE_PROBLEM, "spec.rules"),
-        };
-        report.say(code, stated, field, &*problem.why);
+        let code = if problem.of.kind == Kind::VirtualService { OVERRIDDEN } else { ROUTE_PROBLEM };
+        report.say(code, stated, &*problem.field, &*problem.why);
     }
 }

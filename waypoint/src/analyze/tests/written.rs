@@ -78,7 +78,7 @@ fn words_that_nobody_knows_are_told_with_those_that_may_be_meant() {
     for (added, code, field, message) in WORDS {
         let all = said(added);
         let is_it =
-            |(id, at, says): &(&str, String, String)| *id == code && at == field && says.contains(message);
+            |(id, at, says): &(&str, String, String)| *id == *code && at == field && says.contains(message);
         assert!(all.iter().any(is_it), "{added}\n{all:#?}");
     }
     for fine in [
