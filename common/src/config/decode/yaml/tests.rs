@@ -113,6 +113,8 @@ fn a_list_is_unpacked_and_a_bad_item_spoils_no_other() {
     let decoded = read(json);
     assert_eq!((decoded.stated.len(), decoded.rejected.len()), (2, 1));
     assert!(decoded.rejected[0].guards_access);
+    let lines: Vec<u32> = decoded.stated.iter().map(|it| it.origin.line).collect();
+    assert_eq!((&*lines, decoded.rejected[0].origin.line), (&[2, 4][..], 3));
 }
 
 #[test]
