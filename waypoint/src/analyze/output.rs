@@ -102,7 +102,7 @@ fn result(finding: &Finding) -> Value {
     json!({
         "ruleId": code.id,
         "level": word(code.level),
-        "message": { "text": format!("{object}: {}. Fix: {}", finding.says(), code.fix) },
+        "message": { "text": format!("{object}: {}\nFix: {}", finding.says(), code.fix) },
         "locations": [{
             "physicalLocation": place,
             "logicalLocations": [{ "fullyQualifiedName": object }],
