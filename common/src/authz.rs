@@ -159,6 +159,11 @@ pub fn is_principal(identity: &Identity, want: &StringMatch) -> bool {
     fits(want, &[trust_domain, "/ns/", namespace, "/sa/", service_account])
 }
 
+/// Whether a text is as asked.
+pub fn is_text(want: &StringMatch, text: &str) -> bool {
+    fits(want, &[text])
+}
+
 /// Whether the text made of these pieces fits.
 fn fits(want: &StringMatch, pieces: &[&str]) -> bool {
     let bytes = || pieces.iter().flat_map(|piece| piece.bytes());

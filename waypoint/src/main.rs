@@ -4,6 +4,7 @@
 
 use std::process::ExitCode;
 
+use common::manifests::command::unknown;
 use common::settings::Program as _;
 use waypoint::settings::Settings;
 
@@ -15,6 +16,9 @@ fn main() -> ExitCode {
     }
     if command == "explain" {
         return waypoint::explain::run(std::iter::once("waypoint explain".into()).chain(arguments));
+    }
+    if let Some(code) = unknown("waypoint", &command, &["analyze", "explain"]) {
+        return code;
     }
     match waypoint::app::run(Settings::read()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -65,5 +65,10 @@ fn directories_are_looked_into_and_those_below_when_asked() -> io::Result<()> {
     assert_eq!(output.status.code(), Some(79));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains(&format!("{path}/below/b.yml:1")), "{text}");
+    // JSON is YAML.
+    fs::write(directory.path().join("c.json"), WRONG.replace('{', "{\n\t"))?;
+    let output = analyze(&[&path], "")?;
+    assert_eq!(output.status.code(), Some(79));
+    assert!(String::from_utf8_lossy(&output.stdout).contains(&format!("{path}/c.json:")), "{output:?}");
     Ok(())
 }

@@ -59,7 +59,7 @@ fn a_request_is_told_on_standard_output_and_everything_wrong_on_the_other() -> i
             0,
             "POST web.shop/x?y",
         ),
-        (&["10.0.0.1", "--to", "10.96.0.1:80"], 0, "at ./mesh.yaml:30"),
+        (&["10.0.0.1", "--to", "10.96.0.1:80"], 0, "at ./mesh.yaml:33"),
         (&["shop/web-2", "--to", "web:80"], 65, "no pod shop/web-2 is stated"),
         (&["shop/web", "--to", "web:80"], 65, "did you mean shop/web-1?"),
         (&["web-1", "--to", "web:80"], 65, "did you mean shop/web-1?"),
@@ -71,6 +71,8 @@ fn a_request_is_told_on_standard_output_and_everything_wrong_on_the_other() -> i
         (&["shop/web-1", "--to", "web:80", "-H", "nonsense"], 64, "name: value"),
         (&["shop/web-1", "--to", "web:80", "-o", "xml"], 64, "xml"),
         (&["shop/web-1"], 64, "--to"),
+        (&["shop/web-1", "--to", "web:80", "--path", "cart"], 64, "a path begins with a slash: /cart"),
+        (&["shop/web-1", "--to", "web:80", "--json"], 0, "\"outcome\": \"admitted\""),
     ];
     for (arguments, code, expected) in cases {
         let output = explain(MESH, arguments)?;
@@ -121,9 +123,33 @@ fn json_has_the_steps_with_what_decided_each_and_the_verdict() -> io::Result<()>
     let of = |subject: &str| steps.iter().find(|it| it["subject"] == subject).cloned().unwrap_or_default();
     let route = steps.iter().rfind(|it| it["subject"] == "route").cloned().unwrap_or_default();
     assert_eq!(route["object"], "VirtualService shop/web");
-    assert_eq!((&route["file"], &route["line"]), (&"./mesh.yaml".into(), &30.into()));
+    assert_eq!((&route["file"], &route["line"]), (&"./mesh.yaml".into(), &33.into()));
     assert_eq!(route["facts"]["field"], "spec.http[0].match[0]");
     assert_eq!(of("waypoint")["facts"]["gateway"], "shop/gate");
     assert_eq!(of("redirect")["facts"]["status"], 301);
+    Ok(())
+}
+
+#[test]
+fn what_is_asked_about_and_cannot_be_read_is_told_to_be_so() -> io::Result<()> {
+    let broken = MESH.replace("port: 80, targetPort", "port: 0, targetPort");
+    let output = explain(&broken, &["shop/web-1", "--to", "web:80"])?;
+    assert_eq!(output.status.code(), Some(65), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    let expected =
+        "it is stated, and cannot be read: ./mesh.yaml:28: Service shop/web spec.ports[0].port rejected";
+    assert!(text.contains("no service web is stated") && text.contains(expected), "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_command_that_is_not_there_is_turned_away_with_a_hint() -> io::Result<()> {
+    for (word, expected) in
+        [("exlain", "did you mean `waypoint explain`?"), ("serve", "there is analyze and explain")]
+    {
+        let output = Command::new(env!("CARGO_BIN_EXE_waypoint")).arg(word).output()?;
+        assert_eq!(output.status.code(), Some(64), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(expected), "{output:?}");
+    }
     Ok(())
 }

@@ -1,5 +1,4 @@
-use common::config::decode::yaml;
-use common::config::names::Names;
+use common::snapshot::MeshSettings;
 
 use super::*;
 use crate::testing::{MESH, WAYPOINT_POD, behind_waypoint};
@@ -9,8 +8,7 @@ fn told(more: &str, from: &str, to: &str) -> (String, Verdict) {
     let (namespace, others) = MESH.split_once("---\n").expect("the mesh has several documents");
     let again = more.contains("kind: Namespace");
     let text = format!("{}---\n{others}---\n{more}", if again { "" } else { namespace });
-    let decoded = yaml::decode(&"mesh.yaml".into(), text.as_bytes(), &mut Names::default());
-    let manifests = Manifests::of(decoded, MeshSettings::default(), 1);
+    let manifests = Manifests::of(vec![("mesh.yaml".into(), text.into())], MeshSettings::default());
     let (told, verdict) = explain(&manifests, from, to).expect("there are such a pod and such a destination");
     (told.lines(&verdict), verdict)
 }
@@ -52,6 +50,17 @@ fn the_policy_that_decides_is_named_with_its_file_and_line() {
     let (text, verdict) = told(&allow, "shop/client", "web:80");
     assert!(matches!(verdict, Verdict::Refused(_)), "{text}");
     assert!(text.contains("ALLOW shop/only-web: does not match"), "{text}");
+    let why =
+        "spec.rules[0].from[0].source.principals: the caller cluster.local/ns/shop/sa/client is not */sa/web";
+    assert!(text.contains(why), "{text}");
+
+    let http = policy(
+        "get",
+        "{rules: [{to: [{operation: {methods: [GET]}}]}, {to: [{operation: {ports: ['81', '82']}}]}]}",
+    );
+    let (text, _) = told(&http, "shop/client", "web:80");
+    assert!(text.contains("spec.rules[0].to[0].operation: asks for what only a waypoint sees"), "{text}");
+    assert!(text.contains("spec.rules[1].to[0].operation.ports: the port 8080 is none of 81, 82"), "{text}");
 }
 
 #[test]
@@ -75,6 +84,9 @@ fn a_waypoint_is_named_and_so_is_one_that_is_missing() {
     let (text, verdict) = told(&(missing.clone() + WAYPOINT_POD), "shop/client", "web:80");
     assert!(matches!(verdict, Verdict::Depends(_)), "{text}");
     assert!(text.contains("Gateway shop/wp at mesh.yaml:"), "{text}");
+    // What there is no port for needs no waypoint to be decided.
+    let (text, verdict) = told(&(missing.clone() + WAYPOINT_POD), "shop/client", "web:81");
+    assert!(matches!(&verdict, Verdict::Refused(why) if why.contains("no port 81")), "{text}");
     // Past it there is no way, for those outside the mesh either.
     let (text, verdict) = told(&(missing + WAYPOINT_POD), "outside/plain", "web.shop:80");
     assert!(matches!(&verdict, Verdict::Refused(why) if why.contains("waypoint")), "{text}");
@@ -83,8 +95,7 @@ fn a_waypoint_is_named_and_so_is_one_that_is_missing() {
 #[test]
 fn what_is_not_there_is_said() {
     let text = format!("{MESH}---\n");
-    let decoded = yaml::decode(&"mesh.yaml".into(), text.as_bytes(), &mut Names::default());
-    let manifests = Manifests::of(decoded, MeshSettings::default(), 1);
+    let manifests = Manifests::of(vec![("mesh.yaml".into(), text.into())], MeshSettings::default());
     for (from, to, says) in [
         ("shop/nobody", "web:80", "no pod shop/nobody"),
         ("client", "web:80", "no pod default/client"),

@@ -4,12 +4,17 @@
 
 use std::process::ExitCode;
 
+use common::manifests::command::unknown;
 use common::settings::{Program as _, Settings};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
-    if arguments.by_ref().nth(1).is_some_and(|it| it == "explain") {
+    let command = arguments.by_ref().nth(1).unwrap_or_default();
+    if command == "explain" {
         return ztunnel::explain::run(std::iter::once("ztunnel explain".into()).chain(arguments));
+    }
+    if let Some(code) = unknown("ztunnel", &command, &["explain"]) {
+        return code;
     }
     match ztunnel::app::run(Settings::read()) {
         Ok(()) => ExitCode::SUCCESS,

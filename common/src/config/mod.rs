@@ -23,6 +23,7 @@ pub mod path_template;
 pub mod rate_limit;
 pub mod routing;
 pub mod security;
+pub mod similar;
 pub mod telemetry;
 pub mod waypoint;
 
@@ -343,8 +344,10 @@ impl fmt::Display for Rejected {
         if let Some(kind) = self.subject.kind {
             write!(f, "{kind} ")?;
         }
-        if let Some(name) = &self.subject.name {
-            write!(f, "{}/{name} ", self.subject.namespace.as_deref().unwrap_or("?"))?;
+        match (self.subject.namespace.as_deref(), &self.subject.name) {
+            (_, None) => {}
+            (Some(""), Some(name)) => write!(f, "{name} ")?,
+            (namespace, Some(name)) => write!(f, "{}/{name} ", namespace.unwrap_or("?"))?,
         }
         if !self.field.is_empty() {
             write!(f, "{} ", self.field)?;

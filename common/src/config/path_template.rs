@@ -3,6 +3,7 @@
 //! `{*}` is one segment, `{**}` any text, slashes included, also none; only literals may follow the latter. The surprising
 //! thing: `/a/{**}` is not `/a`, because the slash before it has to be there.
 
+use std::fmt;
 use std::sync::Arc;
 
 /// A path with placeholders.
@@ -106,6 +107,21 @@ impl PathTemplate {
             rest = behind;
         }
         !self.any_text || rest.ends_with(&*self.tail)
+    }
+}
+
+impl fmt::Display for PathTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for segment in &self.segments {
+            match segment {
+                Segment::Literal(text) => write!(f, "/{text}")?,
+                Segment::One => f.write_str("/{*}")?,
+            }
+        }
+        if self.any_text {
+            f.write_str("/{**}")?;
+        }
+        f.write_str(&self.tail)
     }
 }
 

@@ -11,6 +11,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use serde_json::json;
 
+use super::unmet::of_connection;
 use super::{By, Explanation, Origins, Verdict};
 use crate::authz::{self, Connection};
 use crate::balance::{self, Caller, Wanted};
@@ -19,7 +20,7 @@ use crate::connection::admit::{Admission, judge_for};
 use crate::connection::route::{Bound, NextHop, route_from};
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
-use crate::snapshot::model::{MtlsMode, Policy, Service, TunnelProtocol, Workload};
+use crate::snapshot::model::{Action, MtlsMode, Policy, Service, TunnelProtocol, Workload};
 use crate::spiffe::Identity;
 
 /// Most endpoints of a service that are told of.
@@ -142,7 +143,7 @@ impl<'m> Sight<'m> {
     pub fn by_field(&self, key: Key, field: &str) -> By {
         let mut by = self.by(key);
         if let Some(origin) = &mut by.origin
-            && let Some(line) = self.origins.line_of(origin, field)
+            && let Some(line) = self.origins.line_of(origin, &by.key, field)
         {
             origin.line = line;
         }
@@ -202,7 +203,7 @@ impl Reached {
 
 /// Who tells of one call, and what was told of it.
 pub struct Teller<'m> {
-    sight: Sight<'m>,
+    pub(super) sight: Sight<'m>,
     caller: &'m Arc<Workload>,
     /// What was told.
     pub told: Explanation,
@@ -377,6 +378,13 @@ impl<'m> Teller<'m> {
         }
     }
 
+    fn lacks(&mut self, policy: &Policy, connection: &Connection<'_>) {
+        let mut entries = self.sight.mesh.policies_of(&policy.namespace);
+        let Some(entry) = entries.find(|it| it.object.name == policy.name) else { return };
+        let (rules, lets_in) = (&entry.stated.rules, policy.action == Action::Allow);
+        self.passed_rules(&policy.key, rules.len(), |at| of_connection(&rules[at], lets_in, connection));
+    }
+
     fn policies(&mut self, workload: &Workload, connection: Connection<'_>) {
         let policy = self.sight.mesh.policy_for(workload).clone();
         for unknown in &policy.unknown {
@@ -402,12 +410,20 @@ impl<'m> Teller<'m> {
                 let by = self.sight.by_named(Kind::AuthorizationPolicy, &policy.key);
                 let facts = json!({ "action": action, "matches": matches, "dryRun": policy.dry_run });
                 self.told.tell("policy", format!("{action} {}{dry}: {word}", policy.key), by, facts);
+                if !matches {
+                    self.lacks(policy, &connection);
+                }
             }
         }
         if policy.deny.is_empty() && policy.allow.is_empty() {
             self.told.say("policy", "no AuthorizationPolicy applies", None);
         }
     }
+}
+
+/// Whether a port is one of a service.
+pub fn has_port(service: &Service, port: u16) -> bool {
+    service.ports.iter().any(|it| it.port == port)
 }
 
 /// What several endpoints come to, one of which is chosen; `None` of none. `more` were not looked at.

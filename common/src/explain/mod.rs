@@ -4,6 +4,7 @@
 //! functions that decide; those of a request by the waypoint's.
 
 pub mod connection;
+pub mod unmet;
 
 use std::fmt::{self, Write as _};
 
@@ -47,8 +48,8 @@ pub trait Origins {
     /// Where this one was.
     fn origin(&self, key: &Key) -> Option<&Origin>;
 
-    /// The line of a field of an object that was stated there, where that can be told.
-    fn line_of(&self, origin: &Origin, field: &str) -> Option<u32>;
+    /// The line of a field of an object that was stated there, or of what is nearest to it, where that can be told.
+    fn line_of(&self, origin: &Origin, key: &Key, field: &str) -> Option<u32>;
 }
 
 /// What becomes of the call in the end.
@@ -79,6 +80,11 @@ impl Explanation {
     /// Adds a step with its facts.
     pub fn tell(&mut self, subject: &'static str, says: impl Into<String>, by: Option<By>, facts: Value) {
         self.steps.push(Step { subject, says: says.into(), by, facts });
+    }
+
+    /// Puts steps before all others.
+    pub fn begin_with(&mut self, steps: Vec<Step>) {
+        self.steps.splice(..0, steps);
     }
 
     /// Adds the steps of another one, all under one subject.
@@ -130,7 +136,7 @@ impl Explanation {
 }
 
 /// What documents and callers wrote must not speak to a terminal.
-fn plain(text: &str) -> String {
+pub fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for it in text.chars() {
         if it.is_control() { plain.extend(it.escape_default()) } else { plain.push(it) }

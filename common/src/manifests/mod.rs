@@ -2,10 +2,12 @@
 //!
 //! For commands that look at manifests and serve nothing. What is in force is followed by `source`.
 
-mod lines;
+mod beware;
+pub mod command;
+mod texts;
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -15,15 +17,16 @@ use crate::config::decode::yaml::{self, MAX_FILE_BYTES};
 use crate::config::decode::{Decoded, Skipped};
 use crate::config::names::Names;
 use crate::config::{Batch, Key, Origin, Rejected, Stated};
+use crate::explain::Origins;
 use crate::explain::connection::Sight;
-use crate::explain::{By, Explanation, Origins};
 use crate::snapshot::{Mesh, MeshSettings, Snapshot};
 use anyhow::{Context as _, ensure};
 
+pub use self::texts::Stating;
+use self::texts::Texts;
+
 /// Most files that are looked at.
 pub const MAX_FILES: usize = 200_000;
-/// Most documents of a sort that an explanation names as not read.
-const MAX_TOLD: usize = 5;
 /// Deepest directory below one that is named, with `--recursive`.
 const MAX_DEPTH: usize = 32;
 
@@ -44,6 +47,7 @@ pub struct Manifests {
     pub settings: MeshSettings,
     /// Files read.
     pub files: usize,
+    texts: Texts,
 }
 
 impl Manifests {
@@ -52,12 +56,11 @@ impl Manifests {
     /// # Errors
     /// A path that is not there or cannot be read, or too much to look at.
     pub fn read(paths: &[PathBuf], recursive: bool, settings: MeshSettings) -> anyhow::Result<Self> {
-        let (mut names, mut all, mut files) = (Names::default(), Decoded::default(), 0);
+        let mut files = Vec::new();
         for path in paths {
             if path.as_os_str() == "-" {
                 let bytes = bounded(io::stdin().lock()).context("read standard input")?;
-                append(&mut all, yaml::decode(&"-".into(), &bytes, &mut names));
-                files += 1;
+                files.push(("-".into(), bytes));
                 continue;
             }
             let mut found = Vec::new();
@@ -65,16 +68,25 @@ impl Manifests {
             for file in found {
                 let bytes = File::open(&file).and_then(bounded);
                 let bytes = bytes.with_context(|| format!("read {}", file.display()))?;
-                append(&mut all, yaml::decode(&file.display().to_string().into(), &bytes, &mut names));
-                files += 1;
+                files.push((file.display().to_string().into(), bytes));
             }
         }
-        ensure!(files > 0, "no manifest there: none ends in .yaml or .yml");
-        Ok(Self::of(all, settings, files))
+        ensure!(!files.is_empty(), "no manifest there: none ends in {}", yaml::FILE_ENDS.join(", "));
+        Ok(Self::of(files, settings))
     }
 
-    /// The mesh of what was decoded.
-    pub fn of(decoded: Decoded, settings: MeshSettings, files: usize) -> Self {
+    /// The mesh of files, each with its name.
+    pub fn of(files: Vec<(Arc<str>, Vec<u8>)>, settings: MeshSettings) -> Self {
+        let (mut names, mut texts) = (Names::default(), Texts::default());
+        let (mut all, count) = (Decoded::default(), files.len());
+        for (file, bytes) in files {
+            append(&mut all, yaml::decode(&file, &bytes, &mut names));
+            texts.keep(file, bytes);
+        }
+        Self { texts, files: count, ..Self::decoded(all, settings) }
+    }
+
+    fn decoded(decoded: Decoded, settings: MeshSettings) -> Self {
         let mut origins = HashMap::new();
         let (mut stated, mut repeated) = (Vec::with_capacity(decoded.stated.len()), Vec::new());
         for it in decoded.stated {
@@ -89,45 +101,24 @@ impl Manifests {
         let Decoded { rejected, skipped, .. } = decoded;
         let batch = Batch { upserts: stated.clone(), rejected: rejected.clone(), ..Batch::default() };
         let mesh = Mesh::new(settings.clone()).apply(batch);
-        Self { stated, origins, repeated, rejected, skipped, mesh, settings, files }
+        Self {
+            stated,
+            origins,
+            repeated,
+            rejected,
+            skipped,
+            mesh,
+            settings,
+            files: 0,
+            texts: Texts::default(),
+        }
     }
 }
 
 impl Manifests {
-    /// Tells what an explanation does not: what could not be read, what nobody acts on, and what was said about objects
-    /// that decided.
-    pub fn beware(&self, told: &mut Explanation) {
-        for rejected in self.rejected.iter().take(MAX_TOLD) {
-            told.say("beware", rejected.to_string(), None);
-        }
-        let ignored = || self.skipped.iter().filter(|it| it.is_of_the_mesh());
-        for skipped in ignored().take(MAX_TOLD) {
-            told.say(
-                "beware",
-                format!("{} at {} is of a kind that is not implemented", skipped.kind, skipped.origin),
-                None,
-            );
-        }
-        for repeated in self.repeated.iter().take(MAX_TOLD) {
-            told.say(
-                "beware",
-                format!("{} at {} was stated before", repeated.resource.key(), repeated.origin),
-                None,
-            );
-        }
-        let most = [self.rejected.len(), ignored().count(), self.repeated.len()];
-        let more: usize = most.iter().map(|it| it.saturating_sub(MAX_TOLD)).sum();
-        if more > 0 {
-            told.say("beware", format!("and {more} more; `waypoint analyze` tells of all"), None);
-        }
-        let decided: BTreeSet<Key> =
-            told.steps().iter().filter_map(|it| Some(it.by.as_ref()?.key.clone())).collect();
-        for stated in self.stated.iter().filter(|it| decided.contains(&it.resource.key())) {
-            for note in stated.resource.notes().iter().take(MAX_TOLD) {
-                let by = By { key: stated.resource.key(), origin: Some(stated.origin.clone()) };
-                told.say("beware", note.to_string(), Some(by));
-            }
-        }
+    /// What states an object, from the text it was read from.
+    pub fn stating(&self, origin: &Origin, key: Option<&Key>) -> Option<Stating> {
+        self.texts.stating(origin, key)
     }
 
     /// What explanations look at.
@@ -137,9 +128,9 @@ impl Manifests {
 }
 
 impl Origins for Manifests {
-    fn line_of(&self, origin: &Origin, field: &str) -> Option<u32> {
-        let bytes = File::open(&*origin.file).and_then(bounded).ok()?;
-        lines::line_of(&String::from_utf8(bytes).ok()?, origin.line, field)
+    fn line_of(&self, origin: &Origin, key: &Key, field: &str) -> Option<u32> {
+        let stating = self.stating(origin, Some(key))?;
+        Some(stating.line(stating.node()?.line_of(field)))
     }
 
     fn origin(&self, key: &Key) -> Option<&Origin> {
@@ -182,9 +173,7 @@ fn list(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> anyhow::Result<(
         let is_directory = fs::symlink_metadata(&entry).is_ok_and(|it| it.is_dir());
         if is_directory && depth > 1 {
             list(&entry, depth - 1, found)?;
-        } else if !fs::metadata(&entry).is_ok_and(|it| it.is_dir())
-            && [".yaml", ".yml"].iter().any(|end| name.ends_with(end))
-        {
+        } else if !fs::metadata(&entry).is_ok_and(|it| it.is_dir()) && yaml::is_manifest(&name) {
             list(&entry, depth, found)?;
         }
     }

@@ -7,6 +7,7 @@
 use clap::CommandFactory;
 
 use super::Settings;
+use crate::config::similar::distance;
 
 /// Variables of Istio's ztunnel that Ebb does not honour.
 const NOT_HONOURED: [&str; 45] = [
@@ -126,20 +127,6 @@ fn is_slip(name: &str, known: &str) -> bool {
         && known.len() >= SHORTEST_COMPARED
         && name.len().abs_diff(known.len()) <= allowed
         && distance(name.as_bytes(), known.as_bytes()) <= allowed
-}
-
-/// How many letters must be changed, added or left out (Levenshtein).
-fn distance(from: &[u8], to: &[u8]) -> usize {
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (n, a) in from.iter().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], n + 1);
-        for (m, b) in to.iter().enumerate() {
-            let changed = diagonal + usize::from(a != b);
-            diagonal = row[m + 1];
-            row[m + 1] = changed.min(diagonal + 1).min(row[m] + 1);
-        }
-    }
-    row[to.len()]
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ const MIN_SECRET_TTL: Duration = Duration::from_secs(4);
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Mesh")]
 pub struct NodeSettings {
-    /// Directory of Kubernetes manifests: its files that end in `.yaml` or `.yml` that describe the mesh; read again whenever a file changes.
+    /// Directory of Kubernetes manifests: its files that end in `.yaml`, `.yml` or `.json` that describe the mesh; read again whenever a file changes.
     #[arg(long, env = "EBB_MANIFESTS", value_name = "DIR")]
     pub manifests: PathBuf,
     /// Directory where the last good version of the policies is kept for the next start, one file per node.

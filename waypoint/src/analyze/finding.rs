@@ -47,12 +47,22 @@ pub struct Code {
 pub struct Finding {
     /// What sort.
     pub code: &'static Code,
-    /// Where the object was stated.
+    /// Where: the line is that of the field, or of what is nearest to it, where there is one.
     pub origin: Origin,
     /// Kind, namespace and name; what of them is known.
     pub object: String,
+    /// Path of the field at fault (`spec.http[0].route`), empty when there is none.
+    pub field: String,
     /// What is wrong, in words.
     pub message: String,
+}
+
+impl Finding {
+    /// Field and message.
+    pub fn says(&self) -> String {
+        let Self { field, message, .. } = self;
+        if field.is_empty() { message.clone() } else { format!("{field}: {message}") }
+    }
 }
 
 macro_rules! codes {
@@ -73,6 +83,10 @@ codes! {
         "correct the field; until then the version before it is in force, where there is one";
     SEVERAL_FOR_HOST = "IST0109" "ConflictingMeshGatewayVirtualServiceHosts" Warning,
         "merge them, or delegate from one to the others";
+    MISPLACED = "IST0107" "MisplacedAnnotation" Warning,
+        "write it where it is read";
+    UNKNOWN_ANNOTATION = "IST0108" "UnknownAnnotation" Warning,
+        "correct its name: nobody reads it";
     PORT_NAME = "IST0118" "PortNameIsNotUnderNamingConvention" Info,
         "set appProtocol, or begin the name with the protocol, as in http-web";
     SELECTS_NOTHING = "IST0127" "NoMatchingWorkloadsFound" Warning,
@@ -123,6 +137,20 @@ codes! {
         "state what is missing; requests to it are answered with 500 meanwhile";
     OVERRIDDEN = "EBB0017" "OverriddenByRoute" Warning,
         "say it in the route, or remove one of both";
+    UNKNOWN_FIELD = "EBB0018" "UnknownField" Warning,
+        "correct its name, or take it out";
+    UNKNOWN_LABEL = "EBB0019" "UnknownLabel" Warning,
+        "correct its name: nobody reads it";
+    LABEL_VALUE = "EBB0020" "ValueWithoutMeaning" Warning,
+        "state one of the values that mean something";
+    NO_SUCH_GATEWAY = "EBB0021" "WaypointOfNobody" Warning,
+        "state the Gateway, or correct the label";
+    TOKEN_OPTIONAL = "EBB0022" "TokenNotRequired" Warning,
+        "state an AuthorizationPolicy whose rules ask for requestPrincipals";
+    TIMEOUT_FIRST = "EBB0023" "TimeoutBeforeLastTry" Warning,
+        "raise timeout, or lower attempts or perTryTimeout";
+    KIND_MISSPELT = "EBB0024" "KindMisspelt" Warning,
+        "correct the kind: nothing of it is in force";
 }
 
 #[cfg(test)]

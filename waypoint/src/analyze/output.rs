@@ -36,9 +36,10 @@ fn log(findings: &[&Finding], files: usize) -> String {
         return format!("✔ No validation issues found in {files}.\n");
     }
     let mut text = String::new();
-    for Finding { code, origin, object, message } in findings {
+    for finding in findings {
+        let Finding { code, origin, object, .. } = finding;
         // Writing to a string cannot fail.
-        let line = format!("{} [{}] ({object} {origin}) {message}", code.level, code.id);
+        let line = format!("{} [{}] ({object} {origin}) {}", code.level, code.id, finding.says());
         // A document's own words must not speak to the terminal.
         line.chars().for_each(|it| match it.is_control() {
             true => text.extend(it.escape_default()),
@@ -51,7 +52,7 @@ fn log(findings: &[&Finding], files: usize) -> String {
 }
 
 fn object(finding: &Finding) -> Value {
-    let Finding { code, origin, object, message } = finding;
+    let Finding { code, origin, object, field, message } = finding;
     json!({
         "code": code.id,
         "name": code.name,
@@ -59,6 +60,7 @@ fn object(finding: &Finding) -> Value {
         "origin": object,
         "file": origin.file,
         "line": origin.line,
+        "field": field,
         "message": message,
         "fix": code.fix,
     })
@@ -92,7 +94,7 @@ fn sarif(findings: &[&Finding]) -> Value {
 }
 
 fn result(finding: &Finding) -> Value {
-    let Finding { code, origin, object, message } = finding;
+    let Finding { code, origin, object, .. } = finding;
     let mut place = json!({ "artifactLocation": { "uri": reference(&origin.file) } });
     if origin.line > 0 {
         place["region"] = json!({ "startLine": origin.line });
@@ -100,7 +102,7 @@ fn result(finding: &Finding) -> Value {
     json!({
         "ruleId": code.id,
         "level": word(code.level),
-        "message": { "text": format!("{object}: {message}. Fix: {}", code.fix) },
+        "message": { "text": format!("{object}: {}\nFix: {}", finding.says(), code.fix) },
         "locations": [{
             "physicalLocation": place,
             "logicalLocations": [{ "fullyQualifiedName": object }],

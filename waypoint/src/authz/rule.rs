@@ -1,5 +1,8 @@
 //! A policy ready to be asked, and whether a rule of it matches. Allocates nothing.
 
+#[path = "unmet.rs"]
+mod unmet;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

@@ -67,6 +67,14 @@ impl Asked {
     }
 }
 
+/// A path as a flag states it.
+pub(super) fn path(text: &str) -> Result<String, String> {
+    match text.starts_with('/') || text == "*" {
+        true => Ok(text.to_owned()),
+        false => Err(format!("a path begins with a slash: /{text}")),
+    }
+}
+
 /// A header as a flag states it, `name: value`.
 pub(super) fn header(text: &str) -> Result<(String, String), String> {
     let wrong = || format!("write it as 'name: value', not {text:?}");

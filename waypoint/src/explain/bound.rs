@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use common::config::waypoint::UseWaypoint;
-use common::config::{Key, Kind, ObjectName, Resource};
+use common::config::{Key, Kind, ObjectName, Rejected, Resource};
 use common::explain::connection::Teller;
 use common::manifests::Manifests;
 use common::snapshot::model::Service;
@@ -22,11 +22,17 @@ pub(super) fn tell(manifests: &Manifests, service: Option<&Arc<Service>>, teller
     let says = [own, namespace].into_iter().flatten().find(|it| it.asked.is_some());
     let sight = manifests.sight();
     let (text, gateway, key) = match says {
-        None => (
-            "no waypoint: neither its labels nor its namespace's have istio.io/use-waypoint".to_owned(),
-            None,
-            None,
-        ),
+        None => {
+            let text = match unreadable(manifests, service) {
+                Some(rejected) => format!(
+                    "not known: the Namespace {} cannot be read ({})",
+                    service.namespace, rejected.origin
+                ),
+                None => "no waypoint: neither its labels nor its namespace's have istio.io/use-waypoint"
+                    .to_owned(),
+            };
+            (text, None, None)
+        }
         Some(Said { key, asked: Some(UseWaypoint::Gateway(gateway)) }) => {
             let bound = manifests.mesh.waypoint_of_service(service).is_some();
             let text = match bound {
@@ -41,6 +47,15 @@ pub(super) fn tell(manifests: &Manifests, service: Option<&Arc<Service>>, teller
     };
     let facts = json!({ "gateway": gateway.map(|it| it.to_string()) });
     teller.told.tell("waypoint", text, key.map(|it| sight.by(it)), facts);
+}
+
+/// The statement of the service's Namespace that was turned away, which nothing took the place of.
+fn unreadable<'m>(manifests: &'m Manifests, service: &Service) -> Option<&'m Rejected> {
+    let is_it = |it: &&Rejected| {
+        it.subject.kind == Some(Kind::Namespace) && it.subject.name.as_ref() == Some(&service.namespace)
+    };
+    let rejected = manifests.rejected.iter().find(is_it);
+    rejected.filter(|_| said_by_namespace(manifests, service).is_none())
 }
 
 fn said_by(manifests: &Manifests, service: &Service) -> Option<Said> {

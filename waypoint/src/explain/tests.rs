@@ -3,8 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use common::config::decode::{Decoded, yaml};
-use common::config::names::Names;
+use common::snapshot::MeshSettings;
 
 use super::*;
 
@@ -35,13 +34,8 @@ fn examples() -> std::path::PathBuf {
 
 /// The labs' services with one file of routes, and more.
 fn lab(routes: &str, more: &str) -> Manifests {
-    let (mut names, mut all) = (Names::default(), Decoded::default());
-    let mut take = |file: &str, text: &str| {
-        let decoded = yaml::decode(&file.into(), text.as_bytes(), &mut names);
-        all.stated.extend(decoded.stated);
-        all.rejected.extend(decoded.rejected);
-        all.skipped.extend(decoded.skipped);
-    };
+    let mut all = Vec::new();
+    let mut take = |file: &str, text: &str| all.push((file.into(), text.into()));
     let is_base = |name: &str| name.starts_with(|it: char| it.is_ascii_digit());
     let mut files: Vec<_> =
         fs::read_dir(examples()).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
@@ -51,7 +45,7 @@ fn lab(routes: &str, more: &str) -> Manifests {
     }
     take("pods.yaml", &pods());
     take("more.yaml", more);
-    Manifests::of(all, MeshSettings::default(), 1)
+    Manifests::of(all, MeshSettings::default())
 }
 
 fn asked(path: &str, headers: &[(&str, &str)]) -> Asked {
@@ -89,7 +83,7 @@ const CASES: &[Case] = &[
         &[
             "90 % to customers.market.svc.cluster.local:80 subset v1",
             "by DestinationRule market/customers at lab-canary.yaml:2",
-            "by VirtualService market/customers at lab-canary.yaml:13",
+            "by VirtualService market/customers at lab-canary.yaml:19",
             "10 % to",
             "10.1.0.4:8080, pod customers-v2-1",
             "by Namespace market at 10-namespace.yaml:2",
@@ -155,7 +149,7 @@ const CASES: &[Case] = &[
         "/",
         &[],
         &[
-            "by HTTPRoute market/customers at lab-gateway.yaml:30",
+            "by HTTPRoute market/customers at lab-gateway.yaml:37",
             "90 % to customers-v1.market.svc.cluster.local:80",
         ],
         "depends: 20 % are answered 418",
@@ -205,12 +199,20 @@ fn each_policy_is_told_with_the_rule_that_matched() {
     let manifests = lab("canary", DENY);
     let (text, _) = told(&manifests, "customers:80", &asked("/secret/1", &[]));
     assert!(text.contains("DENY market/no-secrets: spec.rules[1] matches"), "{text}");
-    assert!(text.contains("by AuthorizationPolicy market/no-secrets at more.yaml:1"), "{text}");
+    assert!(text.contains("by AuthorizationPolicy market/no-secrets at more.yaml:9"), "{text}");
     assert!(text.contains("ALLOW market/get-only: spec.rules[0] matches"), "{text}");
     assert_eq!(ends(&text), "refused: 403: denied by ns[market]-policy[no-secrets]-rule[1]", "{text}");
     let (text, verdict) = told(&manifests, "customers:80", &asked("/", &[]));
     assert_eq!(verdict, Verdict::Admitted, "{text}");
-    assert!(text.contains("DENY market/no-secrets: no rule matches"), "{text}");
+    for line in [
+        "DENY market/no-secrets: no rule matches",
+        "spec.rules[0].to[0].operation.methods: the method GET is not POST",
+        "by AuthorizationPolicy market/no-secrets at more.yaml:8",
+        "spec.rules[1].to[0].operation.paths: the path / is not /secret/*",
+        "by AuthorizationPolicy market/no-secrets at more.yaml:9",
+    ] {
+        assert!(text.contains(line), "{line:?} is missing\n{text}");
+    }
     let (text, verdict) =
         told(&manifests, "ratings:80", &Asked { method: "PUT".to_owned(), ..asked("/", &[]) });
     assert!(matches!(&verdict, Verdict::Refused(why) if why.contains("403: allow policies exist")), "{text}");
@@ -224,6 +226,8 @@ fn a_policy_of_the_pods_that_does_not_let_the_waypoint_in_is_told() {
     let (text, verdict) = told(&lab("canary", only), "customers:80", &asked("/", &[]));
     assert!(matches!(&verdict, Verdict::Refused(why) if why.contains("refuses the waypoint")), "{text}");
     assert!(text.contains("ALLOW market/only-client: does not match"), "{text}");
+    let why = "spec.rules[0].from[0].source.principals: the caller cluster.local/ns/market/sa/waypoint is not */sa/client";
+    assert!(text.contains(why), "{text}");
 }
 
 #[test]
@@ -264,7 +268,7 @@ fn keys_that_are_not_fetched_leave_it_open() {
         told(&manifests, "customers:80", &asked("/", &[("authorization", &format!("Bearer {claims}"))]));
     assert!(matches!(verdict, Verdict::Depends(_)), "{text}");
     assert!(text.contains("https://keys.example/"), "{text}");
-    assert!(text.contains("by RequestAuthentication market/tokens at more.yaml:1"), "{text}");
+    assert!(text.contains("by RequestAuthentication market/tokens at more.yaml:4"), "{text}");
     let (text, verdict) = told(&manifests, "customers:80", &asked("/", &[]));
     assert_eq!(verdict, Verdict::Admitted, "{text}");
     assert!(text.contains("the request has none"), "{text}");
@@ -300,4 +304,124 @@ fn tls_that_a_policy_states_is_told_with_its_line_and_what_cannot_be_used_is_ref
     let Verdict::Refused(why) = &verdict else { panic!("{text}") };
     assert!(why.contains("there is no ConfigMap market/none"), "{why}");
     assert!(text.contains("in plaintext neither"), "{text}");
+}
+
+#[test]
+fn everything_that_touches_the_question_is_named_and_the_rest_is_counted() {
+    let bad = |name: &str, namespace: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: \
+             {{host: [x]}}\n"
+        )
+    };
+    let many: String = (0..12).map(|it| bad(&format!("bad-{it}"), "market")).collect();
+    let more = many + &bad("customers", "market") + &bad("far", "elsewhere");
+    let (text, _) = told(&lab("canary", &more), "customers:80", &asked("/", &[]));
+    for at in 0..12 {
+        assert!(text.contains(&format!("VirtualService market/bad-{at} ")), "{at}\n{text}");
+    }
+    assert!(
+        text.starts_with("beware") && text.lines().next().unwrap().contains("market/customers"),
+        "{text}"
+    );
+    assert!(text.contains("1 more document, of other namespaces, is not acted on"), "{text}");
+    assert!(!text.contains("elsewhere/far"), "{text}");
+}
+
+#[test]
+fn a_namespace_that_cannot_be_read_is_said_to_be_so() {
+    let mesh = |namespace: &str| {
+        let text = format!(
+            "{namespace}\n---\napiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\nspec: {{clusterIP: 10.96.0.1, \
+             selector: {{app: web}}, ports: [{{name: http, port: 80}}]}}\n---\napiVersion: v1\nkind: Pod\nmetadata: {{name: web, \
+             namespace: shop, labels: {{app: web}}}}\nstatus: {{phase: Running, podIP: 10.0.0.1}}\n"
+        );
+        Manifests::of(vec![("all.yaml".into(), text.into())], Default::default())
+    };
+    let ask = |manifests: &Manifests| {
+        let (mut told, verdict) = explain(manifests, ("shop/web", "web:80"), &asked("/", &[])).unwrap();
+        manifests.beware(&mut told);
+        told.lines(&verdict)
+    };
+    let text = ask(&mesh(
+        "{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {istio.io/use-waypoint: 'a b'}}}",
+    ));
+    assert!(text.contains("waypoint  not known: the Namespace shop cannot be read (all.yaml:1)"), "{text}");
+    assert!(text.contains("Namespace shop ") && !text.contains("/shop "), "{text}");
+    let text = ask(&mesh("{apiVersion: v1, kind: Namespace, metadata: {name: shop}}"));
+    assert!(text.contains("no waypoint: neither its labels nor its namespace's"), "{text}");
+}
+
+#[test]
+fn a_token_that_nobody_looks_at_is_told() {
+    let manifests = lab("canary", "");
+    let (text, _) = told(&manifests, "customers:80", &asked("/", &[("authorization", "Bearer a.b.c")]));
+    assert!(text.contains("no RequestAuthentication applies"), "{text}");
+    let (text, _) = told(&manifests, "customers:80", &asked("/", &[]));
+    assert!(!text.contains("token"), "{text}");
+}
+
+#[test]
+fn of_a_rule_the_first_field_that_is_not_met_is_told() {
+    let unmet = |rule: &str| {
+        let policy = format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p, namespace: market}}\nspec:\n  targetRefs: \
+             [{{kind: Service, group: '', name: customers}}]\n  rules: [{rule}]\n"
+        );
+        told(&lab("canary", &policy), "customers:80", &asked("/a", &[("x-user", "me")])).0
+    };
+    for (rule, expected) in [
+        (
+            "{from: [{source: {namespaces: [a, b]}}]}",
+            "from[0].source.namespaces: the caller cluster.local/ns/market/sa/client is none of a, b",
+        ),
+        (
+            "{from: [{source: {notNamespaces: [market]}}]}",
+            "from[0].source.notNamespaces: the caller cluster.local/ns/market/sa/client is market, as it must not be",
+        ),
+        ("{from: [{source: {serviceAccounts: [other/client]}}]}", "source.serviceAccounts: the caller"),
+        (
+            "{from: [{source: {ipBlocks: [10.9.0.0/16]}}]}",
+            "from[0].source.ipBlocks: the caller's address 10.1.0.7 is not 10.9.0.0/16",
+        ),
+        (
+            "{from: [{source: {requestPrincipals: ['*']}}]}",
+            "requestPrincipals: the request, which has no verified token, is not",
+        ),
+        (
+            "{from: [{source: {namespaces: [market]}}], to: [{operation: {ports: ['81']}}]}",
+            "to[0].operation.ports: the port 80 is not 81",
+        ),
+        (
+            "{to: [{operation: {hosts: [a.example]}}]}",
+            "to[0].operation.hosts: the host customers is not a.example",
+        ),
+        (
+            "{to: [{operation: {methods: [GET], paths: ['/b/{*}', /c, /d, /e]}}]}",
+            "paths: the path /a is none of /b/{*}, /c, /d and 1 more",
+        ),
+        (
+            "{when: [{key: 'request.headers[x-user]', values: [you]}]}",
+            "when[0].values: the value of the header x-user is not you",
+        ),
+        (
+            "{when: [{key: 'request.headers[x-none]', values: ['*']}]}",
+            "when[0].values: the header x-none, which is not there, is not *",
+        ),
+        (
+            "{when: [{key: 'request.auth.claims[group]', values: [a]}]}",
+            "when[0].values: the request, which has no verified token, is not a",
+        ),
+        (
+            "{when: [{key: destination.port, notValues: ['80']}]}",
+            "when[0].notValues: the port 80 is 80, as it must not be",
+        ),
+    ] {
+        let text = unmet(rule);
+        assert!(
+            text.contains(&format!("spec.rules[0].{expected}")) || text.contains(expected),
+            "{expected}\n{text}"
+        );
+        assert!(ends(&text).starts_with("refused: 403"), "{text}");
+    }
 }

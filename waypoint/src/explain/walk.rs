@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::SystemTime;
 
 use common::config::authentication::KeySource;
-use common::config::{Key, Kind};
+use common::config::{AuthorizationPolicy, Key, Kind};
 use common::explain::Verdict;
 use common::explain::connection::{Sight, Teller};
 use common::hbone::request::Authority;
 use common::snapshot::model::Workload;
 use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use serde_json::{Value, json};
 
 use super::asked::Asked;
@@ -160,7 +161,13 @@ impl Walk<'_> {
         teller: &mut Teller<'_>,
     ) -> Result<(), Verdict> {
         let rules = match called.authentication() {
-            Bound::Rules(rules) if rules.is_empty() => return Ok(()),
+            Bound::Rules(rules) if rules.is_empty() => {
+                if head.headers.contains_key(AUTHORIZATION) {
+                    let says = "no RequestAuthentication applies: a token is passed on as it came, and is nobody's word";
+                    teller.told.tell("token", says, None, json!({ "verified": null }));
+                }
+                return Ok(());
+            }
             Bound::Rules(rules) => rules,
             Bound::Unknown => {
                 teller.told.say("token", "a RequestAuthentication that may apply cannot be read", None);
@@ -293,14 +300,28 @@ impl Walk<'_> {
             if let (Some(at), Some(it)) = (matched, &mut by) {
                 *it = self.sight.by_field(it.key.clone(), &format!("spec.rules[{at}]"));
             }
-            let facts = json!({
+            let shown = json!({
                 "action": action,
                 "matches": matched.is_some(),
                 "rule": matched,
                 "dryRun": policy.dry_run(),
             });
-            teller.told.tell("policy", format!("{action} {}{dry}: {word}", policy.key()), by, facts);
+            teller.told.tell("policy", format!("{action} {}{dry}: {word}", policy.key()), by, shown);
+            if matched.is_none()
+                && let Some(stated) = self.stated(policy.key())
+            {
+                let unmet = |at: usize| policy.unmet(at, stated.rules.get(at)?, facts);
+                teller.passed_rules(policy.key(), stated.rules.len(), unmet);
+            }
         }
+    }
+
+    /// A policy, `namespace/name`, as it was stated.
+    fn stated(&self, policy: &str) -> Option<Arc<AuthorizationPolicy>> {
+        let (namespace, name) = policy.split_once('/')?;
+        let namespace = namespace.into();
+        let mut entries = self.sight.mesh.policies_of(&namespace);
+        entries.find(|it| *it.object.name == *name).map(|it| it.stated.clone())
     }
 
     /// The rule that takes it; `None` goes to what was called.

@@ -16,6 +16,8 @@ pub struct Problem {
     pub of: Key,
     /// What is wrong, in words.
     pub why: Arc<str>,
+    /// Path of the field that it is about, or of what has that field: `spec.rules[0]`.
+    pub field: Arc<str>,
 }
 
 impl fmt::Display for Problem {
@@ -30,22 +32,37 @@ pub(super) const MAX_PROBLEMS: usize = 32;
 /// The problems of what applies to a service and what attaches to it.
 pub(super) fn of(applied: &[&Arc<VirtualService>], direct: &[(Attached, Compiled)]) -> Box<[Problem]> {
     let mut found = BTreeSet::new();
-    let mut tell = |of: &Key, why: String| found.insert(Problem { of: of.clone(), why: why.into() });
+    let mut tell = |of: &Key, field: &str, why: String| {
+        found.insert(Problem { of: of.clone(), why: why.into(), field: field.into() })
+    };
     for (attached, compiled) in direct {
         let key = attached.key();
         for rule in compiled.rules() {
+            let field = rule.route.stated_at().last().map(|(_, field)| field).unwrap_or_default();
             if let Some(filter) = rule.route.missing_filter() {
-                tell(&key, format!("{}: there is no HTTPFaultFilter {filter}", rule.name()));
+                tell(
+                    &key,
+                    &format!("{field}.filters"),
+                    format!("{}: there is no HTTPFaultFilter {filter}", rule.name()),
+                );
             }
             for target in rule.route.leads_to() {
                 if let Some(missing) = target.missing {
-                    tell(&key, format!("{}: {}: {}", rule.name(), target.host, missing.meaning()));
+                    tell(
+                        &key,
+                        &format!("{field}.backendRefs"),
+                        format!("{}: {}: {}", rule.name(), target.host, missing.meaning()),
+                    );
                 }
             }
         }
-        for target in compiled.connection_rules().flat_map(|it| it.route.leads_to()) {
-            if let Some(missing) = target.missing {
-                tell(&key, format!("{}: {}", target.host, missing.meaning()));
+        for rule in compiled.connection_rules() {
+            let (_, field) = rule.route.stated_at();
+            for target in rule.route.leads_to() {
+                if let Some(missing) = target.missing {
+                    let why = format!("{}: {}", target.host, missing.meaning());
+                    tell(&key, &format!("{field}.backendRefs"), why);
+                }
             }
         }
     }
@@ -64,7 +81,11 @@ pub(super) fn of(applied: &[&Arc<VirtualService>], direct: &[(Attached, Compiled
                     Some(ports) => format!(" at ports {ports:?}"),
                 };
                 let of = Key { kind: Kind::VirtualService, object: stated.object.clone() };
-                tell(&of, format!("of no effect{ports}, because {} attaches to the service", attached.key()));
+                tell(
+                    &of,
+                    "spec.hosts",
+                    format!("of no effect{ports}, because {} attaches to the service", attached.key()),
+                );
             }
         }
     }

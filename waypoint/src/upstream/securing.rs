@@ -124,9 +124,11 @@ impl Securing {
             let nothing_sent = matches!(authorities, Some(Authorities::Unusable(_)))
                 .then(|| "nothing is sent to its targets: no authority of it can be used".to_owned());
             let targets = policy.targets.iter().flat_map(|it| self.without_effect(mesh, policy, it));
-            let unusable = unusable.into_iter().chain(nothing_sent).map(|why| (Flaw::Missing, why));
-            for (flaw, why) in unusable.chain(targets) {
-                found.insert((flaw, Problem { of: of.clone(), why: why.into() }));
+            let targets = targets.map(|(flaw, why)| (flaw, why, "spec.targetRefs"));
+            let unusable = unusable.into_iter().chain(nothing_sent);
+            let unusable = unusable.map(|why| (Flaw::Missing, why, "spec.validation.caCertificateRefs"));
+            for (flaw, why, field) in unusable.chain(targets) {
+                found.insert((flaw, Problem { of: of.clone(), why: why.into(), field: field.into() }));
             }
             for target in &policy.targets {
                 found.extend(self.overridden(mesh, policy, target, &ruled));
@@ -173,7 +175,8 @@ impl Securing {
                         service.hostname, policy.object
                     );
                     let of = Key { kind: Kind::DestinationRule, object: rule };
-                    found.push((Flaw::Overridden, Problem { of, why: why.into() }));
+                    let field = "spec.trafficPolicy".into();
+                    found.push((Flaw::Overridden, Problem { of, why: why.into(), field }));
                 }
             }
         }
@@ -197,8 +200,8 @@ fn services<'m>(mesh: &'m Snapshot, namespace: &Arc<str>, target: &TlsTarget) ->
             mesh.service(namespace, &target.name).filter(|it| it.external.is_none()).into_iter().collect()
         }
         TlsTargetKind::Entry => {
-            let entry = |it: &&Arc<Service>| it.external.as_ref().is_some_and(|it| it.entry == target.name);
-            mesh.services().filter(|it| it.namespace == *namespace).filter(entry).collect()
+            let entry = ObjectName { namespace: namespace.clone(), name: target.name.clone() };
+            mesh.services_of_entry(&entry).collect()
         }
     }
 }

@@ -48,7 +48,7 @@ const IMPURE: [&[&str]; 9] = [
 const CLOCKS: [&[&str]; 2] = [&["SystemTime", "now"], &["Instant", "now"]];
 
 /// Crates that know a configuration format, and the only places that may name them.
-const FORMATS: [&str; 4] = ["serde_saphyr", "kube", "k8s_openapi", "gateway_api"];
+const FORMATS: [&str; 5] = ["granit_parser", "serde_saphyr", "kube", "k8s_openapi", "gateway_api"];
 const FORMAT_READERS: [&str; 3] =
     ["common/src/config/decode", "common/src/source", "waypoint/src/controller"];
 

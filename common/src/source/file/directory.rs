@@ -70,7 +70,7 @@ impl Opened {
         let mut found = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {
             if let Ok(name) = entry?.file_name().into_string()
-                && Directory::is_manifest(&name)
+                && yaml::is_manifest(&name)
             {
                 found.push(name);
             }
@@ -151,11 +151,6 @@ impl Directory {
         }
         let path = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()));
         Ok(Opened { path, identity: (metadata.dev(), metadata.ino()), _handle: handle })
-    }
-
-    /// Whether a file of this name is one of ours.
-    pub(super) fn is_manifest(name: &str) -> bool {
-        !name.starts_with('.') && (name.ends_with(".yaml") || name.ends_with(".yml"))
     }
 
     /// Looks at every file listed, but those `busy`. With `keep_missing` the files that are gone count as there.

@@ -1,6 +1,6 @@
 //! Watches a directory of manifests.
 //!
-//! Reads `*.yaml` and `*.yml` of the directory itself, through links, so that a mounted ConfigMap works: its update
+//! Reads `*.yaml`, `*.yml` and `*.json` of the directory itself, through links, so that a mounted ConfigMap works: its update
 //! is one rename of `..data`. What has been read stays in force whatever happens to the directory; only a file that
 //! is seen to be gone from a directory that is there takes back what it stated. A directory with nothing in it at the
 //! start says nothing either, where an earlier process kept policies: a volume not mounted yet looks like that.

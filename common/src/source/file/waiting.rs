@@ -10,8 +10,8 @@ use std::time::Instant;
 use notify::EventKind;
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 
-use super::directory::Directory;
 use super::{Event, WRITE_GRACE, name_in};
+use crate::config::decode::yaml;
 
 /// Files that were touched.
 #[derive(Debug, Default)]
@@ -92,7 +92,7 @@ pub(super) fn translate(event: notify::Result<notify::Event>, root: &Path) -> Ve
         _ => None,
     };
     let meaning = |path: &std::path::PathBuf| match name_in(path, root) {
-        Some(name) if Directory::is_manifest(name) => Some(Event::Touched { name: name.to_owned(), writing }),
+        Some(name) if yaml::is_manifest(name) => Some(Event::Touched { name: name.to_owned(), writing }),
         // A mounted ConfigMap replaces this link, and with it all files at once.
         Some("..data") => Some(Event::Anything),
         Some(_) => None,

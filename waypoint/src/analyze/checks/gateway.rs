@@ -12,7 +12,7 @@ use super::{Report, View};
 use crate::analyze::finding::{NO_WAYPOINT, OVERRIDDEN, REFERENCE_MISSING, ROUTE_PROBLEM};
 use crate::routes;
 
-pub(super) fn check(view: &View<'_>, report: &mut Report) {
+pub(super) fn check(view: &View<'_>, report: &mut Report<'_>) {
     let stated = view.manifests.stated.iter();
     let routes = stated.filter_map(|stated| match &stated.resource {
         Resource::Route(it) => Some((stated, it)),
@@ -36,7 +36,7 @@ fn attaches(
     stated: &Stated,
     it: &GatewayRoute,
     (parent, at): (&Parent, usize),
-    report: &mut Report,
+    report: &mut Report<'_>,
 ) {
     let field = format!("spec.parentRefs[{at}]");
     let ObjectName { namespace, name } = &parent.object;
@@ -48,12 +48,12 @@ fn attaches(
         ParentKind::Gateway => {
             // Of a Gateway that is no waypoint nothing is known here.
             if !view.gateways.contains_key(&parent.object) {
-                report.say(REFERENCE_MISSING, stated, format!("{field}: no Gateway {}", parent.object));
+                report.say(REFERENCE_MISSING, stated, field, format!("no Gateway {}", parent.object));
             } else if view.gateways[&parent.object].is_some()
                 && !view.mesh.may_use_waypoint(&it.object.namespace, &parent.object)
             {
-                let why = format!("{field}: the listener of {} lets no route of here attach", parent.object);
-                report.say(REFERENCE_MISSING, stated, why);
+                let why = format!("the listener of {} lets no route of here attach", parent.object);
+                report.say(REFERENCE_MISSING, stated, field, why);
             }
             return;
         }
@@ -61,18 +61,19 @@ fn attaches(
         ParentKind::Entry => view.mesh.services().find(entry),
     };
     match service {
-        None => report.say(REFERENCE_MISSING, stated, format!("{field}: no service {}", parent.object)),
+        None => report.say(REFERENCE_MISSING, stated, field, format!("no service {}", parent.object)),
         Some(service) if view.mesh.waypoint_of_service(service).is_none() => report.say(
             NO_WAYPOINT,
             stated,
-            format!("{field}: {} has no waypoint, so that the route has no effect", service.hostname),
+            field,
+            format!("{} has no waypoint, so that the route has no effect", service.hostname),
         ),
         Some(_) => {}
     }
 }
 
 /// What each waypoint finds when it compiles its routes.
-fn compiled(view: &View<'_>, report: &mut Report) {
+fn compiled(view: &View<'_>, report: &mut Report<'_>) {
     let waypoints = view.gateways.iter().filter(|(_, it)| it.is_some()).map(|(object, _)| object);
     let mut found = BTreeSet::new();
     for waypoint in waypoints {
@@ -84,6 +85,6 @@ fn compiled(view: &View<'_>, report: &mut Report) {
     for problem in found {
         let Some(stated) = view.origins.get(&problem.of) else { continue };
         let code = if problem.of.kind == Kind::VirtualService { OVERRIDDEN } else { ROUTE_PROBLEM };
-        report.say(code, stated, &*problem.why);
+        report.say(code, stated, &*problem.field, &*problem.why);
     }
 }

@@ -1,6 +1,8 @@
 //! What is looked for. Each part takes what was stated and says what it finds; none knows how it is printed.
 
+mod core;
 mod documents;
+mod fields;
 mod gateway;
 mod limits;
 mod policies;
@@ -8,59 +10,84 @@ mod providers;
 mod routing;
 mod secured;
 mod services;
+mod tokens;
 mod waypoints;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use common::config::core::{Labels, Namespace, Pod};
+use common::config::decode::yaml::tree::Node;
 use common::config::destination::DestinationRule;
 use common::config::routing::VirtualService;
 use common::config::waypoint::Waypoint;
 use common::config::{Key, Kind, ObjectName, Origin, Resource, Stated};
+use common::explain::Origins as _;
 use common::manifests::Manifests;
 use common::snapshot::Snapshot;
 use common::snapshot::model::Service;
 
+use self::core::Templates;
 use super::finding::{Code, Finding};
 use crate::routes::hosts::full_name;
 
 /// Everything there is to say, by file and line.
 pub fn findings(manifests: &Manifests) -> Vec<Finding> {
     let view = View::of(manifests);
-    let mut report = Report::default();
+    let mut report = Report { manifests, found: Vec::new() };
     documents::check(&view, &mut report);
+    core::check(&view, &mut report);
     services::check(&view, &mut report);
     waypoints::check(&view, &mut report);
     routing::check(&view, &mut report);
     gateway::check(&view, &mut report);
     policies::check(&view, &mut report);
+    tokens::check(&view, &mut report);
     providers::check(&view, &mut report);
     limits::check(&view, &mut report);
     secured::check(&view, &mut report);
-    let mut found = report.0;
+    let mut found = report.found;
     found.sort_by(|a, b| (&a.origin, a.code.id, &a.message).cmp(&(&b.origin, b.code.id, &b.message)));
     found
 }
 
 /// What was found so far.
-#[derive(Default)]
-struct Report(Vec<Finding>);
+struct Report<'m> {
+    manifests: &'m Manifests,
+    found: Vec<Finding>,
+}
 
-impl Report {
-    fn say(&mut self, code: &'static Code, of: &Stated, message: impl Into<String>) {
-        self.tell(code, &of.origin, of.resource.key(), message);
+impl Report<'_> {
+    /// Something about a field of an object; about all of it where the field is empty.
+    fn say(
+        &mut self,
+        code: &'static Code,
+        of: &Stated,
+        field: impl Into<String>,
+        message: impl Into<String>,
+    ) {
+        let (key, field) = (of.resource.key(), field.into());
+        let mut origin = of.origin.clone();
+        if !field.is_empty()
+            && let Some(line) = self.manifests.line_of(&of.origin, &key, &field)
+        {
+            origin.line = line;
+        }
+        let object = key.to_string();
+        self.found.push(Finding { code, origin, object, field, message: message.into() });
     }
 
+    /// Something about what is no object that could be read.
     fn tell(
         &mut self,
         code: &'static Code,
         origin: &Origin,
         object: impl ToString,
-        message: impl Into<String>,
+        (field, message): (&str, impl Into<String>),
     ) {
         let (origin, object) = (origin.clone(), object.to_string());
-        self.0.push(Finding { code, origin, object, message: message.into() });
+        self.found.push(Finding { code, origin, object, field: field.to_owned(), message: message.into() });
     }
 }
 
@@ -72,6 +99,7 @@ struct View<'m> {
     namespaces: HashMap<Arc<str>, Arc<Namespace>>,
     gateways: HashMap<ObjectName, Option<Waypoint>>,
     pods: BTreeMap<Arc<str>, Vec<Arc<Pod>>>,
+    templates: Templates,
     /// By the full name of the host.
     rules: HashMap<Arc<str>, Vec<Arc<DestinationRule>>>,
     /// Full names of hosts in the mesh.
@@ -87,6 +115,7 @@ impl<'m> View<'m> {
             namespaces: HashMap::new(),
             gateways: HashMap::new(),
             pods: BTreeMap::new(),
+            templates: core::templates(manifests),
             rules: HashMap::new(),
             hosts: manifests.mesh.services().map(|it| it.hostname.clone()).collect(),
         };
@@ -140,10 +169,17 @@ impl<'m> View<'m> {
     /// stated at all, so that nobody can know.
     fn selects(&self, labels: &Labels, namespace: &str) -> Option<bool> {
         let everywhere = *namespace == *self.manifests.settings.root_namespace;
-        let of = self.pods.iter().filter(|(own, _)| everywhere || ***own == *namespace);
-        let mut pods = of.flat_map(|(_, pods)| pods).peekable();
-        pods.peek()?;
-        Some(pods.any(|pod| labels.all_in(&pod.labels)))
+        let is_of = |own: &str| everywhere || *own == *namespace;
+        let pods = self.pods.iter().filter(|(own, _)| is_of(own)).flat_map(|(_, it)| it).map(|it| &it.labels);
+        let made = self.templates.iter().filter(|(own, _)| is_of(own)).flat_map(|(_, it)| it);
+        let mut all = pods.chain(made).peekable();
+        all.peek()?;
+        Some(all.any(|it| labels.all_in(it)))
+    }
+
+    /// Whether pods are stated anywhere, or what makes some: where none are nobody can know what selects some.
+    fn knows_pods(&self) -> bool {
+        !self.pods.is_empty() || !self.templates.is_empty()
     }
 
     fn virtual_services(&self) -> impl Iterator<Item = (&'m Stated, &'m Arc<VirtualService>)> {
@@ -151,6 +187,32 @@ impl<'m> View<'m> {
             Resource::VirtualService(it) => Some((stated, it)),
             _ => None,
         })
+    }
+
+    /// Whether an object writes something at these keys.
+    fn is_written(&self, stated: &Stated, keys: &[&str]) -> bool {
+        let stating = self.manifests.stating(&stated.origin, Some(&stated.resource.key()));
+        stating.is_some_and(|it| it.node().is_some_and(|it| it.at(keys).is_some()))
+    }
+
+    /// The item of a list whose key has this value, such as `spec.ports[1]`; the list where none is.
+    fn item(&self, stated: &Stated, list: &str, (key, value): (&str, &str)) -> String {
+        let stating = self.manifests.stating(&stated.origin, Some(&stated.resource.key()));
+        let keys: Vec<&str> = list.split('.').collect();
+        let at = stating.as_ref().and_then(|it| {
+            let items = it.node()?.at(&keys)?.items();
+            items.iter().position(|it| it.get(key).and_then(Node::text) == Some(value))
+        });
+        at.map_or_else(|| list.to_owned(), |at| format!("{list}[{at}]"))
+    }
+
+    /// The services of a ServiceEntry.
+    fn of_entry(&self, namespace: &str, name: &str) -> impl Iterator<Item = &'m Arc<Service>> {
+        let of = move |it: &&Arc<Service>| {
+            *it.namespace == *namespace
+                && it.external.as_ref().is_some_and(|external| *external.entry == *name)
+        };
+        self.mesh.services().filter(of)
     }
 
     fn is_stated(&self, kind: Kind, namespace: &str, name: &str) -> bool {

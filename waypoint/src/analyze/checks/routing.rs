@@ -4,20 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use common::config::destination::{DestinationRule, PortPolicy};
-use common::config::routing::http::HttpDestination;
+use common::config::routing::http::{HttpDestination, HttpRoute};
 use common::config::routing::{Destination, HttpAction, VirtualService, Visibility};
 use common::config::{Resource, Stated};
 
 use super::{Report, View};
 use crate::analyze::finding::{
     GATEWAY_ROUTES, NO_SUCH_HOST, NO_WAYPOINT, NOT_VERIFIED, NOT_VERIFIED_PORT, REFERENCE_MISSING,
-    SEVERAL_FOR_HOST, SUBSET_EMPTY, WEIGHTS,
+    SEVERAL_FOR_HOST, SUBSET_EMPTY, TIMEOUT_FIRST, WEIGHTS,
 };
 
 /// Most VirtualServices that one finding names.
 const MAX_NAMED: usize = 3;
+/// `attempts` where none are stated.
+const DEFAULT_ATTEMPTS: u32 = 2;
 
-pub(super) fn check(view: &View<'_>, report: &mut Report) {
+pub(super) fn check(view: &View<'_>, report: &mut Report<'_>) {
     for (stated, it) in view.virtual_services() {
         virtual_service(view, stated, it, report);
     }
@@ -29,12 +31,18 @@ pub(super) fn check(view: &View<'_>, report: &mut Report) {
     }
 }
 
-fn virtual_service(view: &View<'_>, stated: &Stated, it: &VirtualService, report: &mut Report) {
+fn virtual_service(view: &View<'_>, stated: &Stated, it: &VirtualService, report: &mut Report<'_>) {
     if !it.gateways.mesh && !it.hosts.is_empty() {
-        report.say(GATEWAY_ROUTES, stated, "in force at gateways only, not for calls inside the mesh");
+        report.say(
+            GATEWAY_ROUTES,
+            stated,
+            "spec.gateways",
+            "in force at gateways only, not for calls inside the mesh",
+        );
     } else {
-        for host in &it.hosts {
-            applies_to(view, stated, (host, &it.object.namespace), "routes", report);
+        for (at, host) in it.hosts.iter().enumerate() {
+            let field = format!("spec.hosts[{at}]");
+            applies_to(view, stated, &field, (host, &it.object.namespace), report);
         }
     }
     for (at, route) in it.http.iter().enumerate() {
@@ -46,9 +54,15 @@ fn virtual_service(view: &View<'_>, stated: &Stated, it: &VirtualService, report
                     leads_to(view, stated, (&to.destination, &it.object.namespace), &field, report);
                 }
                 weights(stated, to, &field, report);
+                tries(stated, route, &field, report);
             }
             HttpAction::Delegate(to) if view.mesh.virtual_service(to).is_none() => {
-                report.say(REFERENCE_MISSING, stated, format!("{field}.delegate: no VirtualService {to}"));
+                report.say(
+                    REFERENCE_MISSING,
+                    stated,
+                    format!("{field}.delegate.name"),
+                    format!("no VirtualService {to}"),
+                );
             }
             HttpAction::Delegate(_) | HttpAction::Redirect(_) | HttpAction::Respond(_) => {}
         }
@@ -71,19 +85,19 @@ fn virtual_service(view: &View<'_>, stated: &Stated, it: &VirtualService, report
 fn applies_to(
     view: &View<'_>,
     stated: &Stated,
+    field: &str,
     (host, namespace): (&str, &str),
-    what: &str,
-    report: &mut Report,
+    report: &mut Report<'_>,
 ) {
     let full = view.full(host, namespace);
     if !view.is_host(&full) {
-        report.say(NO_SUCH_HOST, stated, format!("no service of the mesh is {full}"));
+        report.say(NO_SUCH_HOST, stated, field, format!("no service of the mesh is {full}"));
         return;
     }
     if let Some(service) = view.service(&full, namespace)
         && view.mesh.waypoint_of_service(service).is_none()
     {
-        report.say(NO_WAYPOINT, stated, format!("{full} has no waypoint, so that its {what} have no effect"));
+        report.say(NO_WAYPOINT, stated, field, format!("{full} has no waypoint, so that this has no effect"));
     }
 }
 
@@ -92,15 +106,21 @@ fn leads_to(
     stated: &Stated,
     (to, namespace): (&Destination, &str),
     field: &str,
-    report: &mut Report,
+    report: &mut Report<'_>,
 ) {
     let full = view.full(&to.host, namespace);
     let Some(service) = view.service(&full, namespace) else {
-        report.say(REFERENCE_MISSING, stated, format!("{field}.destination.host: no service {full}"));
+        report.say(
+            REFERENCE_MISSING,
+            stated,
+            format!("{field}.destination.host"),
+            format!("no service {full}"),
+        );
         return;
     };
     if let Some(port) = to.port.filter(|port| !service.ports.iter().any(|it| it.port == *port)) {
-        report.say(REFERENCE_MISSING, stated, format!("{field}.destination.port: {full} has no port {port}"));
+        let message = format!("{full} has no port {port}");
+        report.say(REFERENCE_MISSING, stated, format!("{field}.destination.port.number"), message);
     }
     let Some(subset) = &to.subset else { return };
     let mut subsets = view.rules_for(&full).flat_map(|rule| &rule.subsets);
@@ -108,18 +128,41 @@ fn leads_to(
         report.say(
             REFERENCE_MISSING,
             stated,
-            format!("{field}.destination.subset: no DestinationRule gives {full} a subset {subset}"),
+            format!("{field}.destination.subset"),
+            format!("no DestinationRule gives {full} a subset {subset}"),
         );
     }
 }
 
+/// Tries that the timeout of the whole request leaves no time for.
+fn tries(stated: &Stated, route: &HttpRoute, field: &str, report: &mut Report<'_>) {
+    let (Some(timeout), Some(retries)) = (route.timeout, &route.retries) else { return };
+    let (Some(each), attempts) = (retries.per_try_timeout, retries.attempts.unwrap_or(DEFAULT_ATTEMPTS))
+    else {
+        return;
+    };
+    let all = each.saturating_mul(attempts.saturating_add(1));
+    if attempts > 0 && all > timeout {
+        let message = format!(
+            "ends the request after {timeout:?}, and its {} tries of {each:?} take {all:?}",
+            attempts + 1
+        );
+        report.say(TIMEOUT_FIRST, stated, format!("{field}.timeout"), message);
+    }
+}
+
 /// Weights that do not say what they look like.
-fn weights(stated: &Stated, to: &[HttpDestination], field: &str, report: &mut Report) {
+fn weights(stated: &Stated, to: &[HttpDestination], field: &str, report: &mut Report<'_>) {
     if let [only] = to
         && ![0, 1, 100].contains(&only.weight)
     {
         let weight = only.weight;
-        report.say(WEIGHTS, stated, format!("{field}: the only destination gets everything, not {weight} %"));
+        report.say(
+            WEIGHTS,
+            stated,
+            format!("{field}.route[0].weight"),
+            format!("the only destination gets everything, not {weight} %"),
+        );
     }
     let sum: u64 = to.iter().map(|it| u64::from(it.weight)).sum();
     if to.len() < 2 || sum == 100 || sum == 0 {
@@ -127,11 +170,12 @@ fn weights(stated: &Stated, to: &[HttpDestination], field: &str, report: &mut Re
     }
     let share = |it: &HttpDestination| format!("{:.1} %", f64::from(it.weight) * 100.0 / sum as f64);
     let shares: Vec<_> = to.iter().map(share).collect();
-    report.say(WEIGHTS, stated, format!("{field}: weights add up to {sum}, and mean {}", shares.join(", ")));
+    let message = format!("weights add up to {sum}, and mean {}", shares.join(", "));
+    report.say(WEIGHTS, stated, format!("{field}.route"), message);
 }
 
 /// Of several for one host the oldest comes first, and Istio's waypoint takes it alone.
-fn several_for_one_host(view: &View<'_>, report: &mut Report) {
+fn several_for_one_host(view: &View<'_>, report: &mut Report<'_>) {
     let mut by_host: BTreeMap<Arc<str>, Vec<(&Stated, &VirtualService)>> = BTreeMap::new();
     for (stated, it) in view.virtual_services().filter(|(_, it)| it.gateways.mesh) {
         let hosts: BTreeSet<_> = it.hosts.iter().map(|host| view.full(host, &it.object.namespace)).collect();
@@ -153,7 +197,9 @@ fn several_for_one_host(view: &View<'_>, report: &mut Report) {
                 if more > 0 {
                     others.push_str(&format!(" and {more} more"));
                 }
-                report.say(SEVERAL_FOR_HOST, stated, format!("{host} has routes by {others} too; they are merged, the oldest first, and Istio takes only one"));
+                let is_it = |stated: &Arc<str>| view.full(stated, &it.object.namespace) == *host;
+                let index = it.hosts.iter().position(is_it).unwrap_or_default();
+                report.say(SEVERAL_FOR_HOST, stated, format!("spec.hosts[{index}]"), format!("{host} has routes by {others} too; they are merged, the oldest first, and Istio takes only one"));
             }
         }
     }
@@ -169,17 +215,19 @@ fn meet(one: &Visibility, other: &Visibility) -> bool {
     }
 }
 
-fn destination_rule(view: &View<'_>, stated: &Stated, it: &DestinationRule, report: &mut Report) {
+fn destination_rule(view: &View<'_>, stated: &Stated, it: &DestinationRule, report: &mut Report<'_>) {
     let namespace = &it.object.namespace;
-    applies_to(view, stated, (&it.host, namespace), "policies", report);
+    applies_to(view, stated, "spec.host", (&it.host, namespace), report);
     let unverified =
         |policy: &PortPolicy| policy.tls.as_ref().is_some_and(|tls| tls.skip_verification == Some(true));
-    let subsets = it.subsets.iter().map(|subset| &subset.policy);
-    for policy in std::iter::once(&it.policy).chain(subsets) {
+    let subsets = it.subsets.iter().enumerate();
+    let subsets = subsets.map(|(at, it)| (format!("spec.subsets[{at}].trafficPolicy"), &it.policy));
+    for (field, policy) in std::iter::once(("spec.trafficPolicy".to_owned(), &it.policy)).chain(subsets) {
         if unverified(&policy.ports) {
             report.say(
                 NOT_VERIFIED,
                 stated,
+                format!("{field}.tls.insecureSkipVerify"),
                 "the server's certificate is not verified: anybody can pretend to be it",
             );
         }
@@ -187,6 +235,7 @@ fn destination_rule(view: &View<'_>, stated: &Stated, it: &DestinationRule, repo
             report.say(
                 NOT_VERIFIED_PORT,
                 stated,
+                format!("{field}.portLevelSettings"),
                 format!("the server's certificate is not verified at port {port}"),
             );
         }
@@ -194,10 +243,11 @@ fn destination_rule(view: &View<'_>, stated: &Stated, it: &DestinationRule, repo
     let full = view.full(&it.host, namespace);
     let Some(service) = view.service(&full, namespace).filter(|it| it.external.is_none()) else { return };
     let endpoints = view.mesh.endpoints(service);
-    for subset in it.subsets.iter().filter(|_| !endpoints.is_empty()) {
+    for (at, subset) in it.subsets.iter().enumerate().filter(|_| !endpoints.is_empty()) {
         let mut workloads = endpoints.iter().filter_map(|endpoint| endpoint.workload.as_ref());
         if !workloads.any(|workload| subset.labels.all_in(&workload.labels)) {
-            report.say(SUBSET_EMPTY, stated, format!("no pod of {full} is of the subset {}", subset.name));
+            let message = format!("no pod of {full} is of the subset {}", subset.name);
+            report.say(SUBSET_EMPTY, stated, format!("spec.subsets[{at}].labels"), message);
         }
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn check(view: &View<'_>, report: &mut Report) {
             Flaw::Missing => REFERENCE_MISSING,
             Flaw::Overridden => OVERRIDDEN,
         };
-        report.say(code, stated, &*problem.why);
+        report.say(code, stated, &*problem.field, &*problem.why);
     }
 }
 
@@ -35,7 +35,7 @@ fn applied(view: &View<'_>, stated: &Stated, policy: &BackendTlsPolicy, report: 
         if service.is_some_and(|it| view.mesh.waypoint_of_service(it).is_none()) {
             let message =
                 format!("the Service {} has no waypoint, so that nobody speaks TLS to it", target.name);
-            report.say(NO_WAYPOINT, stated, message);
+            report.say(NO_WAYPOINT, stated, "spec.targetRefs", message);
         }
     }
 }

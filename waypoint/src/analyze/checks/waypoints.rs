@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use common::config::core::{Namespace, Pod};
-use common::config::waypoint::UseWaypoint;
+use common::config::waypoint::{GATEWAY_NAME, UseWaypoint};
 use common::config::{Kind, ObjectName, Resource, Stated};
 use common::snapshot::model::{Health, Service};
 
@@ -14,8 +14,10 @@ use crate::analyze::finding::{
 };
 
 const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
+/// The field that binds.
+const BINDING: &str = "metadata.labels.istio.io/use-waypoint";
 
-pub(super) fn check(view: &View<'_>, report: &mut Report) {
+pub(super) fn check(view: &View<'_>, report: &mut Report<'_>) {
     for stated in &view.manifests.stated {
         match &stated.resource {
             Resource::Namespace(it) => namespace(view, stated, it, report),
@@ -35,7 +37,7 @@ pub(super) fn check(view: &View<'_>, report: &mut Report) {
     }
 }
 
-fn namespace(view: &View<'_>, stated: &Stated, namespace: &Namespace, report: &mut Report) {
+fn namespace(view: &View<'_>, stated: &Stated, namespace: &Namespace, report: &mut Report<'_>) {
     let asked = UseWaypoint::of(&namespace.labels, &namespace.name);
     bound(view, stated, &namespace.name, asked.as_ref(), report);
     let is_enrolled = namespace.labels.get(DATAPLANE_MODE).is_some_and(|it| **it == *"ambient");
@@ -43,12 +45,13 @@ fn namespace(view: &View<'_>, stated: &Stated, namespace: &Namespace, report: &m
         report.say(
             NOT_IN_MESH,
             stated,
+            BINDING,
             "bound to a waypoint, and its pods are not in the mesh: they take whatever comes to them by other ways",
         );
     }
 }
 
-fn pod(view: &View<'_>, stated: &Stated, pod: &Pod, report: &mut Report) {
+fn pod(view: &View<'_>, stated: &Stated, pod: &Pod, report: &mut Report<'_>) {
     let asked = UseWaypoint::of(&pod.labels, &pod.object.namespace);
     bound(view, stated, &pod.object.namespace, asked.as_ref(), report);
 }
@@ -59,20 +62,22 @@ fn bound(
     stated: &Stated,
     namespace: &str,
     asked: Option<&UseWaypoint>,
-    report: &mut Report,
+    report: &mut Report<'_>,
 ) {
     let Some(UseWaypoint::Gateway(gateway)) = asked else { return };
     match view.gateways.get(gateway) {
-        None => report.say(WAYPOINT_MISSING, stated, format!("the Gateway {gateway} is not there")),
+        None => report.say(WAYPOINT_MISSING, stated, BINDING, format!("the Gateway {gateway} is not there")),
         Some(None) => report.say(
             WAYPOINT_MISSING,
             stated,
+            BINDING,
             format!("the Gateway {gateway} is no waypoint: its class is another"),
         ),
         Some(Some(_)) if !view.mesh.may_use_waypoint(namespace, gateway) => {
             report.say(
                 WAYPOINT_NOT_ALLOWED,
                 stated,
+                BINDING,
                 format!("the Gateway {gateway} is not for the namespace {namespace}"),
             );
         }
@@ -81,15 +86,17 @@ fn bound(
 }
 
 /// Where no pods are stated nobody can know.
-fn gateway(view: &View<'_>, stated: &Stated, gateway: &ObjectName, report: &mut Report) {
+fn gateway(view: &View<'_>, stated: &Stated, gateway: &ObjectName, report: &mut Report<'_>) {
     let is_ready = |pod: &Arc<common::snapshot::model::Endpoint>| pod.health == Health::Healthy;
-    if !view.pods.is_empty() && !view.mesh.waypoint_pods(gateway).iter().any(is_ready) {
-        report.say(WAYPOINT_WITHOUT_PODS, stated, "no pod of it is ready");
+    let made = view.templates.get(&gateway.namespace).into_iter().flatten();
+    let mut made = made.filter(|it| it.get(GATEWAY_NAME) == Some(&gateway.name));
+    if view.knows_pods() && made.next().is_none() && !view.mesh.waypoint_pods(gateway).iter().any(is_ready) {
+        report.say(WAYPOINT_WITHOUT_PODS, stated, "spec.gatewayClassName", "no pod of it is ready");
     }
 }
 
 /// Ports of pods that a bound service leads to and that are reached past its waypoint all the same.
-fn ways_round(view: &View<'_>, service: &Service, report: &mut Report) {
+fn ways_round(view: &View<'_>, service: &Service, report: &mut Report<'_>) {
     let Some(gateway) = view.mesh.waypoint_of_service(service) else { return };
     if service.external.is_some() || !view.mesh.may_use_waypoint(&service.namespace, gateway) {
         return;
@@ -116,6 +123,7 @@ fn ways_round(view: &View<'_>, service: &Service, report: &mut Report) {
         report.say(
             OPEN_ROUND,
             stated,
+            "spec.selector",
             format!("port {port} of the pod {pod} is reached past the waypoint ({why}){more}"),
         );
     }

@@ -2,8 +2,6 @@
 //! is explained from the same manifests.
 
 use bytes::Bytes;
-use common::config::decode::yaml;
-use common::config::names::Names;
 use common::explain::{Explanation, Verdict};
 use common::manifests::Manifests;
 use common::snapshot::MeshSettings;
@@ -257,8 +255,7 @@ async fn what_is_explained_is_what_becomes_of_a_request() {
         let text = web(1, &[]) + PARTIES + &configuration;
         let rig = Rig::new(&text);
         assert!(rig.conversation.caller.is_some());
-        let decoded = yaml::decode(&"all.yaml".into(), text.as_bytes(), &mut Names::default());
-        let manifests = Manifests::of(decoded, MeshSettings::default(), 1);
+        let manifests = Manifests::of(vec![("all.yaml".into(), text.into())], MeshSettings::default());
         for asking in requests() {
             let (told, verdict) = explained(&manifests, &asking);
             let came = sent(&rig, &asking).await;

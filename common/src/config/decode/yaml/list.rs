@@ -6,6 +6,7 @@
 use serde::Deserialize;
 
 use super::head::Head;
+use super::tree::{self, Node};
 use super::{Decoder, MAX_DOCUMENTS, Page, Signs, whole};
 use crate::config::Subject;
 use crate::config::decode::Fault;
@@ -94,12 +95,15 @@ fn tree(decoder: &mut Decoder<'_>, page: Page<'_>) {
             return decoder.reject_error(page, Subject::default(), signs, &error);
         }
     };
-    for item in tree.items.unwrap_or_default() {
+    let lines = tree::read(page.text);
+    let lines = lines.as_ref().and_then(|it| it.get("items")).map(Node::items).unwrap_or_default();
+    for (at, item) in tree.items.unwrap_or_default().into_iter().enumerate() {
         decoder.documents += 1;
         let stated = |key: &str| item.get(key).and_then(|it| it.as_str()).unwrap_or_default().to_owned();
         let head = Head { api_version: stated("apiVersion"), kind: stated("kind") };
         // Printed as JSON, which is YAML too, an item is a document like any other.
         let text = item.to_string();
-        decoder.document(Page { text: &text, line: page.line }, &head);
+        let behind = lines.get(at).map_or(0, |it| it.line.saturating_sub(1));
+        decoder.document(Page { text: &text, line: page.line.saturating_add(behind) }, &head);
     }
 }

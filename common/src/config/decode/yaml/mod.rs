@@ -10,6 +10,7 @@ mod head;
 mod list;
 #[cfg(test)]
 mod tests;
+pub mod tree;
 mod whole;
 
 use std::sync::Arc;
@@ -40,6 +41,8 @@ use crate::config::mesh::MESH_CONFIG_NAME;
 use crate::config::names::Names;
 use crate::config::{Kind, Origin, Rejected, Resource, Stated, Subject};
 
+/// How the names of files with manifests end. JSON is YAML.
+pub const FILE_ENDS: [&str; 3] = [".yaml", ".yml", ".json"];
 /// Largest file read, in bytes: some eighty thousand pods in one. A larger one is turned away unread.
 pub const MAX_FILE_BYTES: usize = 64 << 20;
 /// Largest document, in bytes (etcd holds 1.5 MiB); a `List` may be as large as its file.
@@ -57,6 +60,11 @@ pub const SNIFF_BYTES: usize = 1 << 20;
 
 /// The key of authorities as it may be written.
 const CA_KEYS: [&str; 3] = ["ca.crt:", "\"ca.crt\"", "'ca.crt'"];
+
+/// Whether a file of this name in a directory is one of manifests.
+pub fn is_manifest(name: &str) -> bool {
+    !name.starts_with('.') && FILE_ENDS.iter().any(|end| name.ends_with(end))
+}
 
 /// Reads one file.
 pub fn decode(file: &Arc<str>, bytes: &[u8], names: &mut Names) -> Decoded {
@@ -191,7 +199,8 @@ impl Decoder<'_> {
                     Some(_) => signs.guards_access,
                 };
                 let fault = Fault::new("apiVersion", reason);
-                return self.reject(page.line, subject, Signs { guards_access, ..signs }, fault);
+                let line = page.line.saturating_add(line_in(page.text, &fault.field));
+                return self.reject(line, subject, Signs { guards_access, ..signs }, fault);
             }
         };
         // Looked for as text first: some ConfigMaps are large, and hardly any is the one.
@@ -361,11 +370,18 @@ pub(super) fn inside<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, (u32, F
 /// How far behind the beginning of its document a fault stands. What is inside a block of text counts its lines from the
 /// beginning of the block, which follows its key.
 fn line_of(fault: &Fault, kind: Kind, text: &str) -> u32 {
-    if kind != Kind::MeshConfig {
-        return fault.line.saturating_sub(1);
+    match (kind, fault.line) {
+        (_, 0) => line_in(text, &fault.field),
+        (Kind::MeshConfig, line) => {
+            let is_block = text.lines().any(|line| line.trim_start().starts_with("mesh: |"));
+            line_in(text, "data.mesh").saturating_add(if is_block { line } else { 0 })
+        }
+        (_, line) => line.saturating_sub(1),
     }
-    let key = text.lines().position(|line| line.trim_start().starts_with("mesh:"));
-    let Some(at) = key.and_then(|at| u32::try_from(at).ok()) else { return 0 };
-    let is_block = text.lines().any(|line| line.trim_start().starts_with("mesh: |"));
-    at.saturating_add(if is_block { fault.line } else { 0 })
+}
+
+/// How far behind the beginning of a document a field stands, or what is nearest to it.
+fn line_in(text: &str, field: &str) -> u32 {
+    let tree = if field.is_empty() { None } else { tree::read(text) };
+    tree.map_or(0, |it| it.line_of(field).saturating_sub(1))
 }

@@ -113,6 +113,8 @@ fn a_list_is_unpacked_and_a_bad_item_spoils_no_other() {
     let decoded = read(json);
     assert_eq!((decoded.stated.len(), decoded.rejected.len()), (2, 1));
     assert!(decoded.rejected[0].guards_access);
+    let lines: Vec<u32> = decoded.stated.iter().map(|it| it.origin.line).collect();
+    assert_eq!((&*lines, decoded.rejected[0].origin.line), (&[2, 4][..], 3));
 }
 
 #[test]
@@ -188,26 +190,26 @@ fn faults_are_named_by_line_object_and_field() {
         (pod("metadata:", "metadata: {}\nmetadata:"), 4, "duplicate"),
         (pod("containerPort: 8080", "containerPort: 08080"), 14, "leading zero"),
         (pod("containerPort: 8080", "containerPort: 017"), 14, "leading zero"),
-        (pod("containerPort: 8080", "containerPort: 0"), 1, "1 to 65535"),
-        (pod("containerPort: 8080", "containerPort: 65536"), 1, "1 to 65535"),
+        (pod("containerPort: 8080", "containerPort: 0"), 14, "1 to 65535"),
+        (pod("containerPort: 8080", "containerPort: 65536"), 14, "1 to 65535"),
         (pod("containerPort: 8080", "containerPort: \"8080\""), 14, "string"),
         (pod("containerPort: 8080", "containerPort: -1"), 14, "negative"),
         (pod("  namespace: shop", "\tnamespace: shop"), 4, "tab"),
-        (pod("name: web", "name: Web"), 1, "not a valid name"),
-        (pod("namespace: shop", "namespace: shop.x"), 1, "not a valid namespace"),
-        (pod("namespace: shop", "namespace: \"\""), 1, "not a valid namespace"),
-        (pod("app: web", "app: \"a b\""), 1, "not a valid label"),
-        (pod("10.0.0.1", "10.0.0.256"), 1, "not an IP address"),
-        (pod("10.0.0.1", "127.0.0.1"), 1, "loopback"),
-        (pod("nodeName: n1", "nodeName: 'n 1'"), 1, "not a valid name"),
+        (pod("name: web", "name: Web"), 4, "not a valid name"),
+        (pod("namespace: shop", "namespace: shop.x"), 5, "not a valid namespace"),
+        (pod("namespace: shop", "namespace: \"\""), 5, "not a valid namespace"),
+        (pod("app: web", "app: \"a b\""), 7, "not a valid label"),
+        (pod("10.0.0.1", "10.0.0.256"), 15, "not an IP address"),
+        (pod("10.0.0.1", "127.0.0.1"), 15, "loopback"),
+        (pod("nodeName: n1", "nodeName: 'n 1'"), 9, "not a valid name"),
         (pod("nodeName: n1", "hostNetwork: maybe"), 9, "bool"),
         (policy("principals:", "principal:"), 13, "unknown field"),
         (policy("  rules:", "  rule:"), 10, "unknown field"),
         (policy("matchLabels", "matchExpressions"), 8, "unknown field"),
-        (policy("spec:", "spec:\n  action: MAYBE"), 1, "no action"),
+        (policy("spec:", "spec:\n  action: MAYBE"), 7, "no action"),
         (policy("[\"8080\"]", "[8080]"), 16, "quoted"),
-        (policy("[\"8080\"]", "[\"http\"]"), 1, "not a port"),
-        (policy("[\"8080\"]", "[\"08080\"]"), 1, "leading zeros"),
+        (policy("[\"8080\"]", "[\"http\"]"), 16, "not a port"),
+        (policy("[\"8080\"]", "[\"08080\"]"), 16, "leading zeros"),
         (policy("app: web", "app: no"), 9, "quoted"),
         (policy(security, "security.istio.io/v1alpha1"), 1, "expected security.istio.io/v1"),
         (policy(security, "security.istio.oi/v1"), 1, "expected security.istio.io/v1"),

@@ -1,8 +1,9 @@
 use std::collections::BTreeSet;
 
-use common::config::decode::yaml;
-use common::config::names::Names;
 use serde_json::Value;
+
+mod lines;
+mod written;
 
 use super::output::{Form, render};
 use super::*;
@@ -55,8 +56,7 @@ spec: {targetRefs: [{kind: Service, group: '', name: web}], rules: [{}]}
 ";
 
 fn found(text: &str) -> Vec<Finding> {
-    let decoded = yaml::decode(&"all.yaml".into(), text.as_bytes(), &mut Names::default());
-    checks::findings(&Manifests::of(decoded, MeshSettings::default(), 1))
+    checks::findings(&Manifests::of(vec![("all.yaml".into(), text.into())], MeshSettings::default()))
 }
 
 fn codes(text: &str) -> BTreeSet<&'static str> {
@@ -74,7 +74,7 @@ fn what_is_changed_for_the_worse_is_found() {
         (
             "name: gate, namespace: shop}\nspec",
             "name: gate, namespace: other}\nspec",
-            &["EBB0001", "EBB0003"],
+            &["EBB0001", "EBB0003", "EBB0021"],
         ),
         ("gatewayClassName: ebb-waypoint", "gatewayClassName: istio", &["EBB0001"]),
         (
@@ -82,7 +82,7 @@ fn what_is_changed_for_the_worse_is_found() {
             "protocol: HBONE, allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {x: y}}}}}",
             &["EBB0002"],
         ),
-        ("gateway-name: gate}", "gateway-name: other}", &["EBB0003"]),
+        ("gateway-name: gate}", "gateway-name: other}", &["EBB0003", "EBB0021"]),
         ("istio.io/use-waypoint: gate", "istio.io/use-waypoint: none", &["EBB0004"]),
         ("istio.io/dataplane-mode: ambient, ", "", &["EBB0010", "EBB0013"]),
         ("name: http, port: 80", "name: web, port: 80", &["IST0118"]),
@@ -188,7 +188,7 @@ fn what_is_added_for_the_worse_is_found() {
 
 #[test]
 fn every_code_is_found_by_some_test() {
-    let source = include_str!("tests.rs");
+    let source = [include_str!("mod.rs"), include_str!("lines.rs"), include_str!("written.rs")].concat();
     for code in finding::CODES {
         assert!(source.contains(&format!("\"{}\"", code.id)), "{} {}", code.id, code.name);
     }
@@ -198,7 +198,7 @@ fn every_code_is_found_by_some_test() {
 fn a_finding_has_file_line_and_remedy_in_every_form() {
     let text = SOUND.replace("hosts: [web], http", "hosts: [wed], http");
     let all = found(&text);
-    let line = text.lines().position(|line| line.contains("VirtualService")).unwrap();
+    let line = text.lines().position(|line| line.contains("hosts: [wed]")).unwrap() + 1;
     let findings: Vec<_> = all.iter().collect();
     let log = render(Form::Log, &findings, 1);
     let expected = format!("Warning [EBB0014] (VirtualService shop/web all.yaml:{line}) ");
