@@ -13,10 +13,10 @@ use common::config::waypoint::Waypoint;
 use common::config::{ObjectName, Telemetry};
 use common::snapshot::Snapshot;
 use common::snapshot::model::Service;
+use common::telemetry::inherit::{self, BUILT_IN_LOG, Logging, Merged, oldest};
 use serde_json::{Value, json};
 
 use super::counted::Counted;
-use super::inherit::{self, BUILT_IN_LOG, Logging, Merged};
 use super::logs::Log;
 use super::{Effective, Outputs};
 use crate::destination::Destination;
@@ -164,11 +164,6 @@ fn targets_of(stated: &Telemetry) -> impl Iterator<Item = Target> {
         let object = ObjectName { namespace: stated.object.namespace.clone(), name: name.clone() };
         Some(Target { object, is_entry })
     })
-}
-
-/// The one that was there first; of several of one time the first by name.
-fn oldest<'t>(all: impl Iterator<Item = &'t Arc<Telemetry>>) -> Option<&'t Telemetry> {
-    all.min_by_key(|it| (it.created.unwrap_or(i64::MIN), &it.object)).map(|it| &**it)
 }
 
 /// What levels amount to.

@@ -1,5 +1,5 @@
 //! Spans as OpenTelemetry's protocol has them (`opentelemetry.proto.collector.trace.v1`), of which the few messages and
-//! fields that a waypoint fills stand here.
+//! fields that Ebb's proxies fill stand here.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,9 +9,6 @@ use super::{Me, Side, Span};
 
 /// The call that takes them.
 pub const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-
-/// Name of the library that tells, in each export.
-const SCOPE: &str = "ebb-waypoint";
 
 #[derive(Clone, PartialEq, Message)]
 struct Request {
@@ -107,12 +104,12 @@ pub fn encode(me: &Me, spans: Vec<Span>) -> Vec<u8> {
         ("service.name", me.service.as_str()),
         ("service.namespace", &me.namespace),
         ("k8s.cluster.name", &me.cluster),
-        ("telemetry.sdk.name", SCOPE),
+        ("telemetry.sdk.name", me.program),
         ("telemetry.sdk.language", "rust"),
         ("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
     ];
     let attributes = attributes.map(|(key, value)| entry(key.to_owned(), value.to_owned())).into();
-    let scope = Scope { name: SCOPE.to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
+    let scope = Scope { name: me.program.to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
     let spans = spans.into_iter().map(of).collect();
     let resource_spans = vec![ResourceSpans {
         resource: Some(Resource { attributes }),

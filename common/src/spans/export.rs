@@ -9,8 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use common::config::mesh::{Provider, ProviderKind};
-use common::telemetry::exposition::{Family, Kind, Sample, Value};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -18,6 +16,8 @@ use tokio::time::{Instant, timeout};
 use super::reach::Dial;
 use super::send::{Link, Request};
 use super::{MAX_STATED_TAG_BYTES, MAX_TAG_BYTES, Me, Span, otlp, zipkin};
+use crate::config::mesh::{Provider, ProviderKind};
+use crate::telemetry::exposition::{Family, Kind, Sample, Value};
 
 /// Spans of one provider that wait to be sent.
 pub const MAX_QUEUED_SPANS: usize = 8192;
@@ -53,8 +53,8 @@ impl Exporter {
     pub fn start(provider: Arc<Provider>, me: Arc<Me>, dial: Arc<dyn Dial>, runtime: &Handle) -> Arc<Self> {
         let (queue, spans) = mpsc::channel(MAX_QUEUED_SPANS);
         let counts = Arc::new(Counts::default());
-        let delivery =
-            Delivery { provider: provider.clone(), me, link: Link::new(dial), counts: counts.clone() };
+        let link = Link::new(dial, me.program);
+        let delivery = Delivery { provider: provider.clone(), me, link, counts: counts.clone() };
         runtime.spawn(delivery.run(spans));
         Arc::new(Self { provider, queue, counts })
     }
@@ -77,8 +77,7 @@ impl Exporter {
     }
 
     /// Spans that were sent, that found no place, and that could not be delivered.
-    #[cfg(test)]
-    pub(super) fn counted(&self) -> [u64; 3] {
+    pub fn counted(&self) -> [u64; 3] {
         let Counts { sent, overflowed, failed } = &*self.counts;
         [sent, overflowed, failed].map(|it| it.load(Ordering::Relaxed))
     }
