@@ -24,6 +24,7 @@ pub mod rate_limit;
 pub mod routing;
 pub mod security;
 pub mod telemetry;
+pub mod time_format;
 pub mod waypoint;
 
 pub use self::authentication::RequestAuthentication;
