@@ -1,4 +1,4 @@
-//! Spans: what is told of requests and connections, and their way to collectors.
+//! Spans, and lines of access logs: what is told of requests and connections, and their way to collectors.
 //!
 //! Knows neither requests nor connections: whoever carries them makes a span of what it knows, and says by [`reach::Dial`]
 //! how a collector is reached. The surprising thing: nothing here is ever waited for. A span goes into a bounded queue or is
@@ -11,6 +11,7 @@ mod send;
 pub mod zipkin;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// Most tags of one span, custom ones included.
@@ -82,6 +83,19 @@ impl Span {
             self.tags.push((name.into(), value));
         }
     }
+}
+
+/// A line of an access log (OpenTelemetry `LogRecord`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// When the request began.
+    pub at: SystemTime,
+    /// The line.
+    pub body: String,
+    /// What is told beside it, by name.
+    pub attributes: Vec<(Arc<str>, String)>,
+    /// The trace of the request.
+    pub trace: Option<u128>,
 }
 
 /// An id that is not zero.

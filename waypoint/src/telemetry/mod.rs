@@ -28,8 +28,10 @@ pub struct Effective {
     pub tracer: Option<Arc<Tracer>>,
     /// The logs they stand in; `None` for the waypoint's own.
     pub logs: Option<Box<[Log]>>,
-    /// How their metrics differ from Istio's own.
+    /// How the metrics of requests differ from Istio's own.
     pub counted: Option<Counted>,
+    /// How those of connections do.
+    pub counted_connections: Option<Counted>,
     /// Headers of requests that are told of, to be kept while a request lasts.
     pub request_headers: Box<[HeaderName]>,
     /// Those of answers.

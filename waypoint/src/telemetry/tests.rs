@@ -36,7 +36,9 @@ pub(crate) const MESH: &str = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {
      4317}\n    - name: zipkin\n      zipkin: {service: zipkin.obs.svc.cluster.local, port: 9411}\n    - name: json\n      \
      envoyFileAccessLog: {path: /dev/stdout, logFormat: {labels: {code: '%RESPONSE_CODE%', user: '%REQ(X-USER)%'}}}\n    - \
      name: text\n      envoyFileAccessLog: {path: /dev/stdout, logFormat: {text: 'T %RESPONSE_CODE% %RESPONSE_FLAGS%'}}\n    - \
-     name: broken\n      envoyFileAccessLog: {path: /dev/stdout, logFormat: {text: '%NOTHING%'}}\n";
+     name: broken\n      envoyFileAccessLog: {path: /dev/stdout, logFormat: {text: '%NOTHING%'}}\n    - name: als\n      envoyOtelAls: {service: \
+     otel.obs.svc.cluster.local, port: 4317, logName: shop-log, logFormat: {text: '%REQ(:METHOD)% %REQ(:PATH)% \
+     %RESPONSE_CODE%', labels: {user: '%REQ(X-USER)%'}}}\n";
 
 pub(crate) fn telemetry(namespace: &str, name: &str, spec: &str) -> String {
     format!(

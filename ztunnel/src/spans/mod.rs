@@ -19,7 +19,7 @@ use common::config::telemetry::TagSource;
 use common::settings::NodeSettings;
 use common::snapshot::Snapshot;
 use common::spans::Me;
-use common::spans::export::{Exporter, Exporters};
+use common::spans::export::{Exporter, Exporters, Takes};
 use common::telemetry::inherit::{self, oldest};
 
 /// Name of the service account that a ztunnel has in Istio, and of the service that it is in traces.
@@ -113,7 +113,7 @@ impl Spans {
         let stated = inherit::merge(levels, &config.defaults).tracing;
         let name = stated.provider.filter(|_| !stated.is_disabled)?;
         let exporter = match config.provider(&name) {
-            Some(provider) => self.exporters.get(provider),
+            Some(provider) => self.exporters.get(provider, Takes::Spans),
             None => Err(format!("MeshConfig has no provider {name}")),
         };
         let exporter =
