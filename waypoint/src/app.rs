@@ -21,6 +21,8 @@ use common::lifecycle::shutdown::{Shutdown, StopRequest};
 use common::lifecycle::threads::{join, raise_file_limit, spawn_runtime};
 use common::snapshot::publish::Reader;
 use common::source;
+use common::spans::Me;
+use common::spans::export::Exporters;
 use common::spiffe::Identity;
 use common::telemetry::logging::{self, Logging};
 use common::telemetry::metrics::Metrics;
@@ -35,8 +37,6 @@ use crate::exchange::{Checks, MAX_CHECKS_IN_FLIGHT, MAX_MIRRORS_IN_FLIGHT};
 use crate::record::Ledger;
 use crate::routes::{ServiceRoutes, View};
 use crate::settings::Settings;
-use crate::spans::Me;
-use crate::spans::export::Exporters;
 use crate::spans::reach::Reach;
 use crate::telemetry::Outputs;
 use crate::telemetry::logs::Files;
@@ -207,6 +207,7 @@ fn outputs(settings: &Settings, logging: &Logging, reach: Reach) -> Outputs {
     let (namespace, domain) = (&given.pod_namespace, &node.cluster_domain);
     let address = given.listen.ip();
     let me = Me {
+        program: "ebb-waypoint",
         service: format!("{}.{}", given.gateway.name, given.gateway.namespace),
         node: format!("waypoint~{address}~{}.{namespace}~{namespace}.svc.{domain}", given.pod_name),
         mesh: node.trust_domain.clone(),

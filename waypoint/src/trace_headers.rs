@@ -23,7 +23,8 @@ const MAX_TRACESTATE_ENTRIES: usize = 32;
 /// The header that names a request.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// The header that names a trace, and the span that a request was sent in (W3C Trace Context).
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const B3: HeaderName = HeaderName::from_static("b3");
 const X_B3_TRACEID: HeaderName = HeaderName::from_static("x-b3-traceid");

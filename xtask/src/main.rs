@@ -18,6 +18,7 @@ mod test;
 mod tidy;
 mod toolchain;
 mod workspace;
+mod zipkin;
 
 use std::process::ExitCode;
 
@@ -100,7 +101,9 @@ fn run(command: Command) -> Result<()> {
     let workspace = Workspace::find()?;
     child::forward_signals()?;
     match command {
-        Command::Setup => setup::run().and_then(|()| envoy::ensure(&workspace)),
+        Command::Setup => {
+            setup::run().and_then(|()| envoy::ensure(&workspace)).and_then(|()| zipkin::ensure(&workspace))
+        }
         Command::Ebpf => ebpf::run(),
         Command::Tidy => tidy::run(&workspace),
         Command::Test(options) => test::run(&workspace, &options),

@@ -8,21 +8,24 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use common::admin::config_dump::DumpSection;
 use common::admin::{AdminHandler, HttpServer, ReadinessHandler, StatsHandler};
 use common::certs::CertStore;
 use common::hbone::pool::Pool;
 use common::hbone::{Budget, limits};
 use common::lifecycle::drain::{self, Drained};
 use common::lifecycle::readiness::Readiness;
-use common::lifecycle::shutdown::Shutdown;
+use common::lifecycle::shutdown::{Shutdown, StopRequest};
 use common::lifecycle::threads::{join, raise_file_limit, spawn_runtime};
 use common::settings::{Settings, environment};
 use common::snapshot::publish::Reader;
 use common::source;
+use common::spans::export::Exporters;
 use common::telemetry::logging::{self, Logging};
 use common::telemetry::metrics::Metrics;
 use common::telemetry::tcp::EdgeCache;
 use ebb_loader::{AttachMode, Redirector};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +33,8 @@ use tokio_util::sync::CancellationToken;
 use crate::live::Live;
 use crate::pods::agent::Agent;
 use crate::pods::status::Status;
+use crate::spans::Spans;
+use crate::spans::reach::Reach;
 use crate::view;
 use crate::worker::{MAX_QUEUED_COMMANDS, Serve, Worker};
 
@@ -77,17 +82,24 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
         }
     });
     let status = Arc::new(Status::default());
+    let (running, mesh) = source::start(&settings.node, Some(settings.node.last_good()), &readiness)?;
+    let spans = spans(&settings, &mesh, &certs);
     let mut metrics = Metrics::install("ztunnel", VERSION)?;
-    view::collect(&mut metrics, &status, &certs, &logging);
+    view::collect(&mut metrics, &status, &certs, (&logging, &spans));
     metrics.expire_after(settings.servers.metrics_idle_expiry);
     let metrics = Arc::new(metrics);
     tokio::spawn(metrics.upkeep());
 
-    let (running, mesh) = source::start(&settings.node, Some(settings.node.last_good()), &readiness)?;
     let (trigger, watch) = drain::channel();
     let (end, stop) = (CancellationToken::new(), CancellationToken::new());
-    let parts =
-        Parts { settings: &settings, mesh: &mesh, certs: &certs, metrics: &metrics, logging: &logging };
+    let parts = Parts {
+        settings: &settings,
+        mesh: &mesh,
+        certs: &certs,
+        metrics: &metrics,
+        logging: &logging,
+        spans: &spans,
+    };
     let crew = Crew::start(&parts, &watch, &end, &readiness)?;
     let agent = Agent::new(
         settings.node.node.as_str().into(),
@@ -101,13 +113,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     let pods = spawn_agent(agent, stop.clone(), &readiness, &status)?;
 
     let sections = view::sections(&settings, &mesh, &certs, &status, &crew.live);
-    let admin = AdminHandler::new(sections, logging.control.clone(), shutdown.request());
-    tokio::spawn(admin.bind(settings.servers.admin)?.serve(std::future::pending()));
-    let stats = HttpServer::bind("stats", settings.servers.stats, StatsHandler::new(metrics.clone()))?;
-    tokio::spawn(stats.serve(std::future::pending()));
-    let probes = ReadinessHandler::new(readiness.clone());
-    let probes = HttpServer::bind("readiness", settings.servers.readiness, probes)?;
-    tokio::spawn(probes.serve(std::future::pending()));
+    servers(&parts, &readiness, (sections, shutdown.request()))?;
     tokio::spawn(say_when_ready(readiness.clone(), mesh.clone(), settings.node.node.clone()));
 
     let reason = shutdown.wait().await;
@@ -131,6 +137,22 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Who is told of connections, kept in step with the mesh.
+fn spans(settings: &Settings, mesh: &Reader, certs: &CertStore) -> Arc<Spans> {
+    let node = &settings.node;
+    let reach = Reach::new(mesh.clone(), certs.clone(), node.clone());
+    let exporters = Exporters::new(Arc::new(Spans::me(node)), Arc::new(reach), Handle::current());
+    let spans = Arc::new(Spans::new(exporters));
+    let (following, mut mesh) = (spans.clone(), mesh.clone());
+    tokio::spawn(async move {
+        loop {
+            let now = mesh.changed().await;
+            following.follow(&now);
+        }
+    });
+    spans
+}
+
 /// Says once that the node is served, and how much of a mesh was found.
 async fn say_when_ready(readiness: Readiness, mesh: Reader, node: String) {
     readiness.ready().await;
@@ -149,12 +171,30 @@ fn redirector(settings: &Settings) -> anyhow::Result<Redirector> {
     })?)
 }
 
+/// Starts the servers for operators and probes.
+fn servers(
+    parts: &Parts<'_>,
+    readiness: &Readiness,
+    (sections, stop): (Vec<DumpSection>, StopRequest),
+) -> anyhow::Result<()> {
+    let addresses = &parts.settings.servers;
+    let admin = AdminHandler::new(sections, parts.logging.control.clone(), stop);
+    tokio::spawn(admin.bind(addresses.admin)?.serve(std::future::pending()));
+    let stats = HttpServer::bind("stats", addresses.stats, StatsHandler::new(parts.metrics.clone()))?;
+    tokio::spawn(stats.serve(std::future::pending()));
+    let probes = ReadinessHandler::new(readiness.clone());
+    let probes = HttpServer::bind("readiness", addresses.readiness, probes)?;
+    tokio::spawn(probes.serve(std::future::pending()));
+    Ok(())
+}
+
 struct Parts<'a> {
     settings: &'a Settings,
     mesh: &'a Reader,
     certs: &'a CertStore,
     metrics: &'a Arc<Metrics>,
     logging: &'a Logging,
+    spans: &'a Arc<Spans>,
 }
 
 /// The traffic threads.
@@ -183,6 +223,7 @@ impl Crew {
                 silent: Default::default(),
                 edges: EdgeCache::new(parts.metrics.tcp()),
                 access: parts.logging.access.clone(),
+                spans: parts.spans.clone(),
                 handshakes: Default::default(),
                 tunnels: Default::default(),
                 drain: drain.clone(),

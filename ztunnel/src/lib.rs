@@ -17,6 +17,7 @@ pub mod netns;
 pub mod outbound;
 pub mod pods;
 pub mod record;
+pub mod spans;
 #[cfg(test)]
 mod testing;
 pub mod view;

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use common::hbone::request::Traceparent;
 use common::net::relay::{End, FarReset, Meter, Outcome};
 use common::net::socket;
 use common::refusal::Refusal;
@@ -20,6 +21,8 @@ use common::telemetry::tcp::{Edge, EdgeCache};
 use tokio::net::TcpStream;
 
 use crate::flow::Flow;
+use crate::spans::Spans;
+use crate::spans::joined::{self, Joined};
 use crate::worker::Worker;
 
 /// Whose socket the near side of a connection's relay is.
@@ -63,6 +66,8 @@ pub struct Ends {
 pub struct Record {
     ends: Ends,
     edge: Arc<Edge>,
+    /// The trace that it is told of in; hardly ever any.
+    joined: Option<Box<Joined>>,
 }
 
 impl Ends {
@@ -105,7 +110,15 @@ impl Record {
         let edge = edges.edge(&ends.labels());
         edge.opened();
         ends.show(|connection| log.opened(connection));
-        Self { ends, edge }
+        Self { ends, edge, joined: None }
+    }
+
+    /// Has a connection that arrived through a tunnel told of in the trace that the tunnel's other end states, where that
+    /// is believed and told of.
+    #[must_use]
+    pub fn within(mut self, spans: &Spans, mesh: &Snapshot, stated: Option<Traceparent>) -> Self {
+        self.joined = Joined::new(spans, mesh, &self.ends, stated);
+        self
     }
 
     /// Notes which pod of its destination a connection is led to in the end. It stays counted where it was at first:
@@ -139,6 +152,10 @@ impl Record {
             error: refusal.map(|refusal| refusal as &dyn Display),
         };
         self.ends.show(|connection| log.completed(connection, &outcome));
+        if let Some(joined) = self.joined {
+            let took = outcome.duration;
+            joined.tell(&self.ends, &joined::Outcome { request_bytes, response_bytes, took, refusal });
+        }
     }
 }
 

@@ -18,9 +18,17 @@ use serde_json::json;
 use crate::app::VERSION;
 use crate::live::{Direction, Live, Protocol};
 use crate::pods::status::Status;
+use crate::spans::Spans;
 
 /// Adds the metrics of the parts that count for themselves.
-pub fn collect(metrics: &mut Metrics, status: &Arc<Status>, certs: &CertStore, logging: &Logging) {
+pub fn collect(
+    metrics: &mut Metrics,
+    status: &Arc<Status>,
+    certs: &CertStore,
+    (logging, spans): (&Logging, &Arc<Spans>),
+) {
+    let told = spans.clone();
+    metrics.collect(Box::new(move || told.exporters().families()));
     metrics.collect_log(logging.sink.clone());
     let pods = status.clone();
     metrics.collect_redirect(move || {

@@ -27,6 +27,7 @@ use crate::netns::listen::PodListeners;
 use crate::outbound;
 use crate::outbound::silent::Silent;
 use crate::pods::Pod;
+use crate::spans::Spans;
 use common::hbone::tunnels::TunnelLimiter;
 
 /// How many pods may wait to be taken over by one worker.
@@ -50,6 +51,8 @@ pub struct Worker {
     pub edges: EdgeCache,
     /// Where connections are told of.
     pub access: AccessLog,
+    /// Which connections are told of in traces.
+    pub spans: Arc<Spans>,
     /// Bounds TLS handshakes in flight.
     pub handshakes: HandshakeLimiter,
     /// Bounds tunnel connections by peer.

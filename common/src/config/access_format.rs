@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use super::expression::Expression;
+use super::time_format::TimeFormat;
 
 /// Longest format, in bytes.
 pub const MAX_FORMAT_BYTES: usize = 16 << 10;
@@ -34,6 +35,8 @@ pub enum Piece {
 #[expect(missing_docs, reason = "each is the operator of its name")]
 pub enum Operator {
     StartTime,
+    /// `%START_TIME(...)%`.
+    StartTimeAs(TimeFormat),
     Method,
     Path,
     Authority,
@@ -212,7 +215,9 @@ fn operator(
         ("CEL", Some(text)) => Operator::Expression(Expression::value(text.into())?),
         ("ENVIRONMENT", Some(name)) => Operator::Known(variable(name).unwrap_or_else(|| "-".into()).into()),
         ("HOSTNAME", None) => Operator::Known(variable("HOSTNAME").unwrap_or_else(|| "-".into()).into()),
-        ("START_TIME", Some(_)) => return Err(format!("%{text}%: a format of the time is not implemented")),
+        // Envoy takes a format of nothing for none.
+        ("START_TIME", Some("")) => Operator::StartTime,
+        ("START_TIME", Some(format)) => Operator::StartTimeAs(TimeFormat::read(format)?),
         (name, None) => {
             let found = PLAIN.iter().find(|(known, _)| *known == name);
             found.map(|(_, operator)| operator.clone()).ok_or_else(unknown)?
@@ -281,6 +286,14 @@ mod tests {
     }
 
     #[test]
+    fn a_time_may_have_a_format_of_its_own() {
+        let read = |text| read(text).unwrap().pieces().to_vec();
+        let operator = Operator::StartTimeAs(TimeFormat::read("%Y/%m %T.%3f%%").unwrap());
+        assert_eq!(read("%START_TIME(%Y/%m %T.%3f%%)%"), [Piece::Operator(operator, None)]);
+        assert_eq!(read("%START_TIME()%"), read("%START_TIME%"));
+    }
+
+    #[test]
     fn what_is_not_known_is_refused() {
         for (text, why) in [
             ("%BYTES%", "%BYTES% is not known"),
@@ -289,7 +302,7 @@ mod tests {
             ("%REQ(a", "without its closing %"),
             ("%DURATION:x%", "is not known"),
             ("%DURATION(x)%", "is not known"),
-            ("%START_TIME(%s)%", "a format of the time"),
+            ("%START_TIME(%s %k)%", "%k at byte 4 of the time's format"),
             ("%CEL(request.time)%", "the attribute request.time"),
             (&"%DURATION%".repeat(2 * MAX_FORMAT_OPERATORS + 1), "more than 256 operators"),
             (&"a".repeat(MAX_FORMAT_BYTES + 1), "bytes"),

@@ -25,6 +25,7 @@ pub mod routing;
 pub mod security;
 pub mod similar;
 pub mod telemetry;
+pub mod time_format;
 pub mod waypoint;
 
 pub use self::authentication::RequestAuthentication;

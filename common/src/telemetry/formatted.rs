@@ -141,7 +141,10 @@ fn labels(fields: &[(Arc<str>, Format)], omits_empty: bool, line: &RequestLine<'
 
 fn value<'v>(operator: &'v Operator, line: &'v RequestLine<'v>) -> Option<Value<'v>> {
     let attribute = match operator {
-        Operator::StartTime => return Some(Value::Text(started(line).into())),
+        Operator::StartTime => return Some(told(line, timestamp::write_millis)),
+        Operator::StartTimeAs(format) => {
+            return Some(told(line, |out, at| timestamp::write_as(out, at, format)));
+        }
         Operator::OriginalPath => {
             let path = line.http.as_ref()?.path;
             return Some(Value::Text(String::from_utf8_lossy(path)));
@@ -209,11 +212,12 @@ fn shown(address: std::net::SocketAddr) -> Value<'static> {
     Value::Text(Address(address).to_string().into())
 }
 
-fn started(line: &RequestLine<'_>) -> String {
+/// When the request began, as `write` writes it.
+fn told(line: &RequestLine<'_>, write: impl FnOnce(&mut Vec<u8>, SystemTime)) -> Value<'static> {
     let began = SystemTime::now().checked_sub(line.duration).unwrap_or(SystemTime::UNIX_EPOCH);
-    let mut out = Vec::with_capacity(24);
-    timestamp::write_millis(&mut out, began);
-    String::from_utf8_lossy(&out).into_owned()
+    let mut out = Vec::with_capacity(32);
+    write(&mut out, began);
+    Value::Text(String::from_utf8_lossy(&out).into_owned().into())
 }
 
 #[cfg(test)]

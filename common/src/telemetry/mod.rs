@@ -11,6 +11,7 @@ pub mod exposition;
 pub mod flags;
 pub mod formatted;
 mod histogram;
+pub mod inherit;
 pub mod labels;
 pub mod line;
 pub mod logging;

@@ -25,7 +25,7 @@ mod variant;
 pub use scrape::RequestScrape;
 pub use variant::{Family, MAX_TAG_VALUE_BYTES, MAX_VARIANT_EDGES, Variant};
 
-use variant::{Hidden, Variants};
+use variant::{Hidden, KnownVariant, Variants};
 
 /// How many edges are kept; requests of further ones are counted under the label value `overflow`.
 pub const MAX_REQUEST_EDGES: usize = 5_000;
@@ -309,6 +309,15 @@ impl RequestEnds<'_> {
             security: if self.source_identity.is_some() { Security::MutualTls } else { Security::None },
         }
     }
+
+    fn known(&self, edge: &Arc<RequestEdge>) -> Known {
+        Known {
+            edge: Arc::downgrade(edge),
+            _source: self.source.map(Arc::downgrade),
+            _destination: self.destination.map(Arc::downgrade),
+            _service: self.service.map(Arc::downgrade),
+        }
+    }
 }
 
 /// The edges one worker has met lately. Stays on its thread, so that its lock is never contended.
@@ -317,8 +326,8 @@ pub struct RequestEdgeCache {
     metrics: Arc<RequestMetrics>,
     known: Mutex<HashMap<Key, Known>>,
     hash: RandomState,
-    /// Those whose labels are not Istio's own, by a hash of their labels.
-    variants: Mutex<HashMap<u64, Weak<RequestEdge>>>,
+    /// Those whose labels are not Istio's own, by a hash of what makes them.
+    variants: Mutex<HashMap<u64, KnownVariant>>,
 }
 
 /// Addresses of source, destination and service, and a hash of the identity where it is not the source's own.
@@ -355,15 +364,7 @@ impl RequestEdgeCache {
         if known.len() >= REQUEST_EDGE_CACHE_ENTRIES {
             known.clear();
         }
-        known.insert(
-            key,
-            Known {
-                edge: Arc::downgrade(&edge),
-                _source: ends.source.map(Arc::downgrade),
-                _destination: ends.destination.map(Arc::downgrade),
-                _service: ends.service.map(Arc::downgrade),
-            },
-        );
+        known.insert(key, ends.known(&edge));
         edge
     }
 

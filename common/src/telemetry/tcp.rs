@@ -7,9 +7,10 @@
 //! each series. And it cannot drop a series while somebody holds its handle: here an edge is dropped exactly when no
 //! connection holds it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::RandomState;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -18,12 +19,15 @@ use bytes::Bytes;
 use super::edges::{Counters, EdgeTable};
 use super::exposition::{Format, Kind, write_head};
 use super::labels::{Counted, EdgeLabels, Reporter, overflow_text};
+use super::requests::Variant;
 use crate::refusal::Refusal;
 
 /// How many edges are kept; connections of further ones are counted under the label value `overflow`.
 pub const MAX_EDGES: usize = 10_000;
 /// How many edges a worker finds without asking the table they share.
 pub const EDGE_CACHE_ENTRIES: usize = 2048;
+/// How many edges with labels that an operator states are kept; connections of further ones are counted under `overflow`.
+pub const MAX_TCP_VARIANT_EDGES: usize = 2_000;
 /// About how much of a scrape's answer is built at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -52,6 +56,12 @@ const WAYPOINT_CATCH_ALL: usize = 8;
 #[derive(Debug)]
 pub struct Edge {
     labels: Arc<str>,
+    /// Which metrics show it, by their places in [`FAMILIES`].
+    families: AtomicU8,
+    /// No series of it says how connections ended.
+    hides_flags: bool,
+    /// Whose open sockets its connections are; `None` where another edge counts the same ones.
+    sockets_of: Option<Reporter>,
     opened: AtomicU64,
     closed: [AtomicU64; FLAGS.len()],
     request_bytes: AtomicU64,
@@ -59,14 +69,32 @@ pub struct Edge {
 }
 
 impl Edge {
-    fn new(labels: Arc<str>) -> Self {
+    /// Of Istio's own labels, in all metrics.
+    fn new(labels: Arc<str>, reporter: Reporter) -> Self {
         Self {
             labels,
+            families: AtomicU8::new(ALL_FAMILIES),
+            hides_flags: false,
+            sockets_of: Some(reporter),
             opened: AtomicU64::new(0),
             closed: Default::default(),
             request_bytes: AtomicU64::new(0),
             response_bytes: AtomicU64::new(0),
         }
+    }
+
+    /// Says which metrics show it from now on, by their bits. What is counted stays, so that no metric has a series twice
+    /// when some are turned off.
+    fn show(&self, families: u8) {
+        // Hardly ever another: the line it stands on is shared with other workers.
+        if self.families.load(Ordering::Relaxed) != families {
+            self.families.store(families, Ordering::Relaxed);
+        }
+    }
+
+    /// Has it shown in all metrics from now on: nobody wants it otherwise, or nobody any more.
+    pub fn show_all(&self) {
+        self.show(ALL_FAMILIES);
     }
 
     /// A connection was accepted.
@@ -107,6 +135,10 @@ impl Edge {
         self.opened.load(Ordering::Relaxed).saturating_sub(closed)
     }
 
+    fn failed(&self) -> u64 {
+        self.closed[1..].iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
     fn is_used(&self) -> bool {
         self.opened.load(Ordering::Relaxed) > 0 || self.closed.iter().any(|c| c.load(Ordering::Relaxed) > 0)
     }
@@ -133,7 +165,22 @@ pub fn envoy_flag(refusal: &Refusal) -> &'static str {
 pub struct TcpMetrics {
     table: Mutex<EdgeTable<Edge>>,
     overflow: [(Reporter, Arc<Edge>); REPORTERS.len()],
+    variants: Mutex<Variants>,
     hash: RandomState,
+}
+
+/// Edges with labels that an operator states.
+#[derive(Debug)]
+struct Variants {
+    table: EdgeTable<Edge>,
+    /// For those that found no place, one for each way of differing.
+    overflow: HashMap<String, Arc<Edge>>,
+}
+
+impl Default for Variants {
+    fn default() -> Self {
+        Self { table: EdgeTable::new(MAX_TCP_VARIANT_EDGES), overflow: HashMap::new() }
+    }
 }
 
 /// Whoever reports, in the order in which open sockets are shown.
@@ -141,10 +188,12 @@ const REPORTERS: [Reporter; 3] = [Reporter::Source, Reporter::Destination, Repor
 
 impl Default for TcpMetrics {
     fn default() -> Self {
-        let edge = |reporter| Arc::new(Edge::new(overflow_text(reporter, Counted::Connections).into()));
+        let edge =
+            |reporter| Arc::new(Edge::new(overflow_text(reporter, Counted::Connections).into(), reporter));
         Self {
             table: Mutex::new(EdgeTable::new(MAX_EDGES)),
             overflow: REPORTERS.map(|reporter| (reporter, edge(reporter))),
+            variants: Mutex::default(),
             hash: RandomState::new(),
         }
     }
@@ -159,6 +208,34 @@ impl TcpMetrics {
     /// Keeps the series of idle edges for so long; `None` is for ever.
     pub fn expire_after(&self, expiry: Option<Duration>) {
         self.lock().expire_after(expiry);
+        self.variants().table.expire_after(expiry);
+    }
+
+    /// The edge with other labels.
+    fn variant(
+        &self,
+        labels: &EdgeLabels<'_>,
+        (variant, counts_open): (&Variant, bool),
+        values: &[Cow<'_, str>],
+    ) -> Arc<Edge> {
+        let (families, hides_flags) = (variant.families(), variant.hides_flags());
+        let sockets_of = counts_open.then_some(labels.reporter);
+        let make = |text: Arc<str>| Edge {
+            families: families.into(),
+            hides_flags,
+            sockets_of,
+            ..Edge::new(text, labels.reporter)
+        };
+        // Before the labels, which edges of several metrics may share.
+        let way = format!("{families:02x}{}{}", u8::from(hides_flags), u8::from(counts_open));
+        let whole = way.clone() + &variant.labels(&labels.text(), values);
+        let mut variants = self.variants();
+        let Variants { table, overflow } = &mut *variants;
+        let found = table.find(whole, Instant::now(), |whole| make(whole[way.len()..].into()));
+        found.unwrap_or_else(|| {
+            let text = overflow_text(labels.reporter, Counted::Connections);
+            overflow.entry(way + &text).or_insert_with(|| Arc::new(make(text.into()))).clone()
+        })
     }
 
     /// How many edges have series now.
@@ -173,7 +250,7 @@ impl TcpMetrics {
 
     /// `None` when the edge is new and there is no room for it.
     fn find(&self, labels: &EdgeLabels<'_>, now: Instant) -> Option<Arc<Edge>> {
-        self.lock().find(labels.text(), now, Edge::new)
+        self.lock().find(labels.text(), now, |text| Edge::new(text, labels.reporter))
     }
 
     /// Begins a scrape: expires what is idle and returns the series as chunks of text.
@@ -181,9 +258,19 @@ impl TcpMetrics {
         let mut table = self.lock();
         table.scraped(Instant::now());
         let overflow = self.overflow.iter().map(|(_, edge)| edge).filter(|edge| edge.is_used());
-        let edges: Vec<_> = table.edges().chain(overflow).cloned().collect();
+        let mut edges: Vec<_> = table.edges().chain(overflow).cloned().collect();
+        drop(table);
+        let mut variants = self.variants();
+        variants.table.scraped(Instant::now());
+        edges.extend(variants.table.edges().chain(variants.overflow.values()).cloned());
+        drop(variants);
         let sockets = Some(open_sockets(&edges, format));
         TcpScrape { edges, format, family: 0, next: 0, sockets }
+    }
+
+    fn variants(&self) -> MutexGuard<'_, Variants> {
+        // As below.
+        self.variants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, EdgeTable<Edge>> {
@@ -204,6 +291,22 @@ impl EdgeCache {
     /// An empty cache in front of `metrics`.
     pub fn new(metrics: Arc<TcpMetrics>) -> Self {
         Self { metrics, known: Mutex::default() }
+    }
+
+    /// Finds or makes the edge of a connection in metrics that differ from Istio's own; `values` are those of the labels
+    /// that are added. Of the edges of one connection one `counts_open` ones: the plain one, where there is one.
+    pub fn variant(
+        &self,
+        labels: &EdgeLabels<'_>,
+        of: (&Variant, bool),
+        values: &[Cow<'_, str>],
+    ) -> Arc<Edge> {
+        if of.0.is_plain() {
+            let edge = self.edge(labels);
+            edge.show(of.0.families());
+            return edge;
+        }
+        self.metrics.variant(labels, of, values)
     }
 
     /// Finds or makes the edge of a connection: once for each connection, which then holds the edge to its end.
@@ -234,12 +337,17 @@ impl EdgeCache {
 /// Name, help and what to write of an edge.
 type EdgeFamily = (&'static str, &'static str, fn(&Edge, &str, &mut String));
 
+/// Metrics of connections, each by its place: the set in which an edge is shown is of bits at these places.
 const FAMILIES: [EdgeFamily; 5] = [
     ("istio_tcp_connections_opened_total", "Connections accepted.", |edge, name, out| {
-        sample(edge, name, 0, &edge.opened, out);
+        sample(edge, name, 0, edge.opened.load(Ordering::Relaxed), out);
     }),
     ("istio_tcp_connections_closed_total", "Connections that are over.", |edge, name, out| {
-        sample(edge, name, 0, &edge.closed[0], out);
+        let well = edge.closed[0].load(Ordering::Relaxed);
+        if edge.hides_flags {
+            return sample(edge, name, 0, well + edge.failed(), out);
+        }
+        sample(edge, name, 0, well, out);
         failures(edge, name, out);
     }),
     (
@@ -248,12 +356,29 @@ const FAMILIES: [EdgeFamily; 5] = [
         failures,
     ),
     ("istio_tcp_received_bytes_total", "Bytes from clients to servers.", |edge, name, out| {
-        sample(edge, name, 0, &edge.request_bytes, out);
+        sample(edge, name, 0, edge.request_bytes.load(Ordering::Relaxed), out);
     }),
     ("istio_tcp_sent_bytes_total", "Bytes from servers to clients.", |edge, name, out| {
-        sample(edge, name, 0, &edge.response_bytes, out);
+        sample(edge, name, 0, edge.response_bytes.load(Ordering::Relaxed), out);
     }),
 ];
+const ALL_FAMILIES: u8 = (1 << FAMILIES.len()) - 1;
+
+/// A metric of connections, by its place in a scrape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the metric of its name")]
+pub enum TcpFamily {
+    Opened,
+    Closed,
+    Failed,
+    ReceivedBytes,
+    SentBytes,
+}
+
+impl TcpFamily {
+    /// How many there are.
+    pub const COUNT: usize = FAMILIES.len();
+}
 
 /// `istio_tcp_sockets_open`: connections being carried now, by the side that reports them. An edge expires only when
 /// it has none, so nothing is missing from the sum. A node's proxy is no waypoint and shows nothing of one.
@@ -263,7 +388,7 @@ fn open_sockets(edges: &[Arc<Edge>], format: Format) -> String {
     write_head(name, "Connections that are open now.", Kind::Gauge, format, &mut out);
     for reporter in REPORTERS {
         let begin = format!("reporter=\"{}\"", reporter.label());
-        let mut of_reporter = edges.iter().filter(|edge| edge.labels.starts_with(&begin)).peekable();
+        let mut of_reporter = edges.iter().filter(|edge| edge.sockets_of == Some(reporter)).peekable();
         if reporter == Reporter::Waypoint && of_reporter.peek().is_none() {
             continue;
         }
@@ -275,18 +400,32 @@ fn open_sockets(edges: &[Arc<Edge>], format: Format) -> String {
 
 /// One sample for each reason there was.
 fn failures(edge: &Edge, name: &str, out: &mut String) {
+    if edge.hides_flags {
+        let failed = edge.failed();
+        return if failed > 0 {
+            sample(edge, name, 0, failed, out)
+        };
+    }
     for (flag, count) in edge.closed.iter().enumerate().skip(1) {
-        if count.load(Ordering::Relaxed) > 0 {
+        let count = count.load(Ordering::Relaxed);
+        if count > 0 {
             sample(edge, name, flag, count, out);
         }
     }
 }
 
-fn sample(edge: &Edge, name: &str, flag: usize, count: &AtomicU64, out: &mut String) {
-    for part in [name, "{", &edge.labels, ",response_flags=\"", FLAGS[flag], "\"} "] {
+fn sample(edge: &Edge, name: &str, flag: usize, count: u64, out: &mut String) {
+    let separator = if edge.labels.is_empty() { "" } else { "," };
+    for part in [name, "{", &edge.labels] {
         out.push_str(part);
     }
-    out.push_str(&count.load(Ordering::Relaxed).to_string());
+    if !edge.hides_flags {
+        for part in [separator, "response_flags=\"", FLAGS[flag], "\""] {
+            out.push_str(part);
+        }
+    }
+    out.push_str("} ");
+    out.push_str(&count.to_string());
     out.push('\n');
 }
 
@@ -313,7 +452,9 @@ impl Iterator for TcpScrape {
             }
             while let Some(edge) = self.edges.get(self.next) {
                 self.next += 1;
-                write(edge, name, &mut chunk);
+                if edge.families.load(Ordering::Relaxed) & 1 << self.family != 0 {
+                    write(edge, name, &mut chunk);
+                }
                 if chunk.len() >= CHUNK_BYTES {
                     return Some(chunk.into());
                 }

@@ -192,11 +192,97 @@ fn every_flag_of_a_refusal_has_its_own_count() {
     ];
     for (flag, refusal) in flags.iter().zip(refusals) {
         assert_eq!(refusal.flag(), *flag);
-        let edge = Edge::new("".into());
+        let edge = Edge::new("".into(), Reporter::Source);
         edge.closed(Some(&refusal));
         let at = FLAGS.iter().position(|known| known == flag).unwrap();
         assert_eq!(edge.closed[at].load(Ordering::Relaxed), 1, "{flag}");
     }
+}
+
+#[test]
+fn metrics_that_an_operator_changes_differ_from_the_others_and_open_sockets_are_counted_once() {
+    let (metrics, [web, cart]) = (Arc::new(TcpMetrics::default()), ["web", "cart"].map(workload));
+    let (cache, labels) = (EdgeCache::new(metrics.clone()), labels(&web, &cart));
+    let bit = |it: TcpFamily| 1 << it as u8;
+    let names = |all: &[&str]| all.iter().map(|it| Arc::from(*it)).collect::<Vec<_>>();
+    // Opened and closed without how it ended and with another label, received bytes as ever, sent bytes not at all.
+    let ended = Variant::new(
+        bit(TcpFamily::Opened) | bit(TcpFamily::Closed),
+        names(&["response_flags", "source_app"]),
+        names(&["zone"]),
+    );
+    let bytes = Variant::new(bit(TcpFamily::ReceivedBytes), Vec::new(), Vec::new());
+    for refusal in [None, Some(Refusal::Draining), None] {
+        let edges = [
+            cache.variant(&labels, (&ended, false), &["z1".into()]),
+            cache.variant(&labels, (&bytes, true), &[]),
+        ];
+        for edge in &edges {
+            edge.opened();
+            edge.request_bytes(5);
+            edge.response_bytes(7);
+        }
+        let is_open = "istio_tcp_sockets_open{reporter=\"source\"} 1";
+        assert!(scraped(&metrics).lines().any(|line| line == is_open));
+        edges.iter().for_each(|edge| edge.closed(refusal.as_ref()));
+    }
+    let text = scraped(&metrics);
+    let of = |name: &str| text.lines().filter(|it| it.starts_with(&format!("{name}{{"))).collect::<Vec<_>>();
+    for name in ["istio_tcp_connections_opened_total", "istio_tcp_connections_closed_total"] {
+        let [one] = &of(name)[..] else { panic!("{text}") };
+        assert!(one.ends_with(",zone=\"z1\"} 3") && one.contains("destination_app=\"cart\""), "{one}");
+        assert!(!one.contains("response_flags") && !one.contains("source_app"), "{one}");
+    }
+    let [one] = &of("istio_tcp_received_bytes_total")[..] else { panic!("{text}") };
+    assert!(one.ends_with(",response_flags=\"-\"} 15") && one.contains("source_app=\"web\""), "{one}");
+    assert!(
+        of("istio_tcp_sent_bytes_total").is_empty() && of("istio_tcp_connections_failed_total").is_empty()
+    );
+    assert_eq!(
+        of("istio_tcp_sockets_open"),
+        [
+            "istio_tcp_sockets_open{reporter=\"source\"} 0",
+            "istio_tcp_sockets_open{reporter=\"destination\"} 0"
+        ]
+    );
+}
+
+#[test]
+fn a_metric_of_connections_that_is_turned_off_takes_no_count_from_the_others_and_comes_back() {
+    let (metrics, [web, cart]) = (Arc::new(TcpMetrics::default()), ["web", "cart"].map(workload));
+    let (cache, labels) = (EdgeCache::new(metrics.clone()), labels(&web, &cart));
+    let without_bytes = Variant::new(1 << TcpFamily::Opened as u8, Vec::new(), Vec::new());
+    for (count, is_off) in [(1, false), (2, true), (3, false)] {
+        let edge = match is_off {
+            true => cache.variant(&labels, (&without_bytes, true), &[]),
+            false => cache.edge(&labels),
+        };
+        if !is_off {
+            edge.show_all();
+        }
+        edge.opened();
+        edge.closed(None);
+        let text = scraped(&metrics);
+        assert_eq!(samples(&text, "istio_tcp_connections_opened_total"), [("-".to_owned(), count)]);
+        assert_eq!(samples(&text, "istio_tcp_sent_bytes_total").is_empty(), is_off);
+    }
+}
+
+#[test]
+fn values_that_operators_state_cannot_make_series_without_end() {
+    let (metrics, [web, cart]) = (Arc::new(TcpMetrics::default()), ["web", "cart"].map(workload));
+    let cache = EdgeCache::new(metrics.clone());
+    let variant = Variant::new(ALL_FAMILIES, Vec::new(), vec!["port".into()]);
+    for port in 0..MAX_TCP_VARIANT_EDGES + 5 {
+        cache.variant(&labels(&web, &cart), (&variant, true), &[port.to_string().into()]).opened();
+    }
+    let text = scraped(&metrics);
+    let opened = |needle: &str| {
+        text.lines()
+            .filter(|it| it.starts_with("istio_tcp_connections_opened_total{") && it.contains(needle))
+            .count()
+    };
+    assert_eq!((opened("port="), opened("source_workload=\"overflow\"")), (MAX_TCP_VARIANT_EDGES, 1));
 }
 
 /// Resident memory now, in bytes.

@@ -4,6 +4,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::config::time_format::{TimeField, TimeFormat, TimePiece};
+
 const SECONDS_PER_DAY: u64 = 86_400;
 
 /// Appends `at` to `out`. A time before 1970 is written as 1970.
@@ -20,6 +22,76 @@ pub(super) fn write_millis(out: &mut Vec<u8>, at: SystemTime) {
     write_seconds(out, since.as_secs());
     digits(out, u64::from(since.subsec_millis()), 3);
     out.push(b'Z');
+}
+
+const MONTHS: [&str; 12] = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+];
+const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+
+/// Appends `at` as a format has it, in UTC. A time before 1970 is written as 1970.
+pub(super) fn write_as(out: &mut Vec<u8>, at: SystemTime, format: &TimeFormat) {
+    let since = since_epoch(at);
+    for piece in format.pieces() {
+        match piece {
+            TimePiece::Literal(text) => out.extend_from_slice(text.as_bytes()),
+            TimePiece::Field(field) => write_field(out, since, *field),
+        }
+    }
+}
+
+fn write_field(out: &mut Vec<u8>, since: Duration, field: TimeField) {
+    let (days, second) = (since.as_secs() / SECONDS_PER_DAY, since.as_secs() % SECONDS_PER_DAY);
+    let (year, month, day) = civil(days);
+    // 1970-01-01 was a Thursday.
+    let (weekday, hour) = ((days + 4) % 7, second / 3600);
+    // Each number is within the words it counts.
+    let word = |of: &[&'static str], at: u64| of[at as usize % of.len()];
+    let (month_name, weekday_name) = (word(&MONTHS, month - 1), word(&WEEKDAYS, weekday));
+    let mut text = |text: &str| out.extend_from_slice(text.as_bytes());
+    match field {
+        TimeField::ShortMonthName => text(&month_name[..3]),
+        TimeField::MonthName => text(month_name),
+        TimeField::ShortWeekday => text(&weekday_name[..3]),
+        TimeField::Weekday => text(weekday_name),
+        TimeField::Half => text(if hour < 12 { "AM" } else { "PM" }),
+        TimeField::Offset => text("+0000"),
+        TimeField::Zone => text("UTC"),
+        TimeField::SinceEpoch => text(&since.as_secs().to_string()),
+        TimeField::PaddedDay => text(&format!("{day:>2}")),
+        TimeField::Year => digits(out, year, 4),
+        TimeField::ShortYear => digits(out, year, 2),
+        TimeField::Month => digits(out, month, 2),
+        TimeField::Day => digits(out, day, 2),
+        TimeField::DayOfYear => digits(out, days - first_day(year) + 1, 3),
+        TimeField::WeekdayNumber => digits(out, (weekday + 6) % 7 + 1, 1),
+        TimeField::WeekdayFromSunday => digits(out, weekday, 1),
+        TimeField::Hour => digits(out, hour, 2),
+        TimeField::HourOfHalf => digits(out, (hour + 11) % 12 + 1, 2),
+        TimeField::Minute => digits(out, second / 60 % 60, 2),
+        TimeField::Second => digits(out, second % 60, 2),
+        TimeField::Fraction(width) => {
+            let cut = 10_u64.pow(9 - u32::from(width.min(9)));
+            digits(out, u64::from(since.subsec_nanos()) / cut, width.into());
+        }
+    }
+}
+
+/// The day on which a year from 1970 on begins, in days since 1970-01-01.
+fn first_day(year: u64) -> u64 {
+    let before = year - 1;
+    365 * (year - 1970) + (before / 4 - before / 100 + before / 400) - (1969 / 4 - 1969 / 100 + 1969 / 400)
 }
 
 fn since_epoch(at: SystemTime) -> Duration {
@@ -85,6 +157,39 @@ mod tests {
         let mut out = Vec::new();
         write_millis(&mut out, at);
         assert_eq!(out, b"2026-11-21T04:49:43.123Z");
+    }
+
+    #[test]
+    fn a_time_is_written_as_its_format_has_it() {
+        let at = UNIX_EPOCH + Duration::new(1_795_236_583, 120_456_789);
+        for (format, expected) in [
+            ("%Y/%m/%dT%H:%M:%S%z %s", "2026/11/21T04:49:43+0000 1795236583"),
+            ("%s.%3f %s.%6f %s.%9f", "1795236583.120 1795236583.120456 1795236583.120456789"),
+            ("%f|%1f", "120456789|1"),
+            ("%a, %d %b %Y %T %Z", "Sat, 21 Nov 2026 04:49:43 UTC"),
+            ("%A %B %e %y %j %u %w", "Saturday November 21 26 325 6 6"),
+            ("%I:%M %p%n%D%t%R %%", "04:49 AM\n11/21/26\t04:49 %"),
+        ] {
+            let mut out = Vec::new();
+            write_as(&mut out, at, &TimeFormat::read(format).unwrap());
+            assert_eq!(String::from_utf8(out).unwrap(), expected, "{format}");
+        }
+        let mut out = Vec::new();
+        write_as(&mut out, UNIX_EPOCH, &TimeFormat::read("%e %I %p %u %w %j").unwrap());
+        assert_eq!(out, b" 1 12 AM 4 4 001");
+    }
+
+    #[test]
+    fn days_of_years_and_weeks_agree_with_the_time_crate() {
+        let format = TimeFormat::read("%j %u").unwrap();
+        for day in 0..146_097u64 {
+            let at = UNIX_EPOCH + Duration::from_secs(day * SECONDS_PER_DAY);
+            let theirs = OffsetDateTime::from(at);
+            let mut out = Vec::new();
+            write_as(&mut out, at, &format);
+            let expected = format!("{:03} {}", theirs.ordinal(), theirs.weekday().number_from_monday());
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
     }
 
     #[test]

@@ -51,4 +51,5 @@ pub mod report;
 pub mod root;
 pub mod run;
 pub mod wire;
+pub mod zipkin;
 pub mod ztunnel;

@@ -1,5 +1,5 @@
 //! What a waypoint tells of requests: spans to a real collector, inside the mesh and outside of it, and logs as they are
-//! stated.
+//! stated. And what the node of the server adds to the same trace: the connection that was made for the request.
 
 use std::{
     io::{Read, Write},
@@ -57,8 +57,15 @@ fn spans(collector: &Process, trace: &str, via: &str) -> Result<Vec<TracedSpan>>
     Ok(all.into_iter().filter(|it| it.via == via).collect())
 }
 
-/// Has every request told to `provider`.
+/// Has every request told to `provider`, by the waypoint and by the nodes.
 fn tell(stage: &mut Behind, provider: &str) -> Result<()> {
+    stage.mesh.apply(
+        "52-telemetry.yaml",
+        &format!(
+            "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {{name: mesh, namespace: istio-system}}\nspec: \
+             {{tracing: [{{providers: [{{name: {provider}}}]}}]}}\n"
+        ),
+    )?;
     stage.mesh.apply(
         "51-telemetry.yaml",
         &format!(
@@ -70,24 +77,42 @@ fn tell(stage: &mut Behind, provider: &str) -> Result<()> {
     )
 }
 
+/// What was told of one request.
+struct Told {
+    /// What the waypoint was asked.
+    server: TracedSpan,
+    /// What it asked the server.
+    client: TracedSpan,
+    /// The connection that it did that on, as the server's node saw it.
+    connection: TracedSpan,
+}
+
+impl Told {
+    /// The spans of one request among those of a trace, once they are all there.
+    fn find(all: &[TracedSpan]) -> Option<Self> {
+        let of_node = |it: &&TracedSpan| it.service == "ztunnel.istio-system";
+        let connection = all.iter().rev().find(of_node)?;
+        let client = all.iter().find(|it| it.id == connection.parent)?;
+        let server = all.iter().find(|it| it.id == client.parent)?;
+        Some(Self { server: server.clone(), client: client.clone(), connection: connection.clone() })
+    }
+}
+
 /// Asks until spans come, and says what they are.
-fn told(stage: &Behind, collector: &Process, (trace, via): (&str, &str)) -> Result<(TracedSpan, TracedSpan)> {
-    let mut seen = String::new();
+fn told(stage: &Behind, collector: &Process, (trace, via): (&str, &str)) -> Result<Told> {
+    let (mut seen, mut found) = (String::new(), None);
     let outcome = eventually(&format!("spans of {trace}"), SETTLED, || {
         seen = ask(stage, "/slow", &format!("traceparent: 00-{trace}-{CALLER}-01\r\nx-user: ann\r\n"))?;
         // Longer than spans wait for others.
         std::thread::sleep(Duration::from_millis(1500));
-        Ok(spans(collector, trace, via)?.len() >= 2)
+        found = Told::find(&spans(collector, trace, via)?);
+        Ok(found.is_some())
     });
     outcome.with_context(|| collector.tail())?;
-    let all = spans(collector, trace, via)?;
-    let of = |kind: &str| all.iter().rev().find(|it| it.kind == kind).cloned().context("a span of each kind");
-    let client = of("CLIENT")?;
-    let server = all.iter().find(|it| it.id == client.parent).cloned().context("the span around it")?;
     let described: Described = serde_json::from_str(&seen)?;
     let handed = described.headers.get("traceparent").context("the server sees a trace")?;
     ensure!(handed.starts_with(&format!("00-{trace}-")), "{handed}");
-    Ok((server, client))
+    found.context("what was found")
 }
 
 #[test]
@@ -106,7 +131,8 @@ fn each_request_is_told_to_a_collector_wherever_that_is() -> Result<()> {
     ] {
         tell(&mut stage, provider)?;
         let trace = trace(number);
-        let (server, client) = told(&stage, collector, (&trace, via)).with_context(|| provider.to_owned())?;
+        let Told { server, client, connection } =
+            told(&stage, collector, (&trace, via)).with_context(|| provider.to_owned())?;
         assert_eq!(server.parent, CALLER, "{server:?}");
         assert_eq!(server.service, "wp.shop");
         assert_eq!(server.name, "server.shop.svc.cluster.local:8080/*");
@@ -118,7 +144,26 @@ fn each_request_is_told_to_a_collector_wherever_that_is() -> Result<()> {
             server.took_us >= DELAY.as_micros() as u64 && client.took_us < server.took_us,
             "{server:?} {client:?}"
         );
+        let tag = |name: &str| connection.tags.get(name).map(String::as_str);
+        assert_eq!((client.kind.as_str(), connection.kind.as_str()), ("CLIENT", "SERVER"));
+        assert_eq!(connection.name, "server.shop:8080");
+        assert_eq!(
+            (tag("component"), tag("direction")),
+            (Some("ztunnel"), Some("inbound")),
+            "{connection:?}"
+        );
+        assert_eq!(tag("dst.service"), Some("server.shop.svc.cluster.local"), "{connection:?}");
+        let source = tag("istio.source_principal");
+        assert_eq!(source, Some("spiffe://cluster.local/ns/shop/sa/waypoint"), "{connection:?}");
+        assert!(tag("bytes_sent").is_some_and(|it| it != "0"), "{connection:?}");
         stage.logged(&[&format!("{{\"provider\":\"{provider}\""), "\"code\":200", "\"user\":\"ann\""])?;
+    }
+    let nodes = stage.mesh.metrics()?;
+    for provider in ["grpc-inside", "grpc-outside", "http-outside", "zipkin-inside"] {
+        let sent = nodes[1].sum("ebb_spans_total", &[("provider", provider), ("outcome", "sent")]);
+        assert!(sent >= 1.0, "{provider}: {sent}");
+        // The node of the caller sees no trace that a waypoint tells of.
+        assert_eq!(nodes[0].sum("ebb_spans_total", &[("provider", provider), ("outcome", "sent")]), 0.0);
     }
     lost(&mut stage, inside)
 }
@@ -183,6 +228,13 @@ spec:
       fault: {delay: {fixedDelay: 300ms, percentage: {value: 100}}}
       route: [{destination: {host: server}}]
     - route: [{destination: {host: server}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: server, namespace: shop}
+spec:
+  host: server
+  trafficPolicy: {connectionPool: {http: {maxRequestsPerConnection: 1}}}
 ---
 apiVersion: v1
 kind: ConfigMap

@@ -4,21 +4,27 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use common::certs::{CertStore, EmbeddedCa, StoreSettings};
+use common::config::mesh::ProviderService;
 use common::hbone::pool::Pool;
 use common::hbone::{Budget, limits};
 use common::lifecycle::drain::{DrainTrigger, channel};
 use common::lifecycle::readiness::Readiness;
 use common::snapshot::publish::Reader;
+use common::spans::export::Exporters;
+use common::spans::reach::{Connecting, Dial};
 use common::telemetry::access::AccessLog;
 use common::telemetry::line::LogFormat;
 use common::telemetry::metrics::Metrics;
 use common::telemetry::sink::{LogGuard, LogSink};
 use common::telemetry::tcp::EdgeCache;
+use http::Version;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use ztunnel::netns::listen::PodListeners;
 use ztunnel::pods::Pod;
+use ztunnel::spans::Spans;
 use ztunnel::worker::{MAX_QUEUED_COMMANDS, Serve, Worker};
 
 /// A worker at work on this runtime.
@@ -52,13 +58,14 @@ impl Staff {
         let (metrics, _recorder) = Metrics::build("ztunnel", "scenario");
         let worker = Arc::new(Worker {
             mesh,
-            certs: CertStore::new(ca, StoreSettings::new(tokio::runtime::Handle::current())),
+            certs: CertStore::new(ca, StoreSettings::new(Handle::current())),
             pool: Pool::new(limits::IDLE_RELEASE, budget.clone()),
             budget,
             live: Arc::default(),
             silent: Default::default(),
             edges: EdgeCache::new(metrics.tcp()),
             access: AccessLog::new(sink, LogFormat::Plain),
+            spans: Arc::new(Spans::new(Exporters::new(Arc::default(), Arc::new(Nobody), Handle::current()))),
             handshakes: Default::default(),
             tunnels: Default::default(),
             drain,
@@ -89,5 +96,14 @@ impl Staff {
         let serve = Serve { pod: pod.clone(), listeners };
         self.commands.try_send(serve).expect("a worker at work takes commands");
         Ok(())
+    }
+}
+
+/// No collector is to be reached.
+struct Nobody;
+
+impl Dial for Nobody {
+    fn connect<'c>(&'c self, service: &'c ProviderService, _: Version) -> Connecting<'c> {
+        Box::pin(async { Err(format!("{} is not to be reached", service.host)) })
     }
 }

@@ -27,7 +27,8 @@ pub struct Carried {
     pub(super) parties: Parties,
     began: Instant,
     pub(super) sent_to: SentTo,
-    edge: Option<Arc<Edge>>,
+    /// What counts it: one edge, unless an operator wants some metrics otherwise. None before it is counted.
+    edges: Vec<Arc<Edge>>,
     refusal: Option<Refusal>,
     request: Bytes,
     response: Bytes,
@@ -64,7 +65,7 @@ impl Carried {
             parties,
             began: Instant::now(),
             sent_to: SentTo::default(),
-            edge: None,
+            edges: Vec::new(),
             refusal: None,
             request: Bytes::default(),
             response: Bytes::default(),
@@ -85,7 +86,7 @@ impl Carried {
             workload: workload.cloned(),
             service: Some(service.clone()),
         };
-        self.edge();
+        self.count();
     }
 
     /// It was refused, or could not be carried.
@@ -103,9 +104,10 @@ impl Carried {
         Metered { client, carried: self }
     }
 
-    fn edge(&mut self) -> Arc<Edge> {
-        if let Some(edge) = &self.edge {
-            return edge.clone();
+    /// Counts it as open, if it is not yet.
+    fn count(&mut self) {
+        if !self.edges.is_empty() {
+            return;
         }
         let ends = RequestEnds {
             source: self.parties.caller.as_ref(),
@@ -113,30 +115,22 @@ impl Carried {
             destination: self.sent_to.workload.as_ref().or(self.parties.workload.as_ref()),
             service: self.sent_to.service.as_ref().or(self.parties.service.as_ref()),
         };
-        let edge = self.parties.ledger.connections.edge(&ends.labels());
-        edge.opened();
-        self.edge = Some(edge.clone());
-        edge
+        let connections = &self.parties.ledger.connections;
+        let edges = match &self.parties.telemetry.counted_connections {
+            None => {
+                let edge = connections.edge(&ends.labels());
+                edge.show_all();
+                vec![edge]
+            }
+            Some(counted) => counted.edges(connections, &ends.labels(), &self.line()),
+        };
+        edges.iter().for_each(|edge| edge.opened());
+        self.edges = edges;
     }
 
-    fn request_bytes(&self, bytes: u64) {
-        self.request.add(bytes, |bytes| self.edge.iter().for_each(|edge| edge.request_bytes(bytes)));
-    }
-
-    fn response_bytes(&self, bytes: u64) {
-        self.response.add(bytes, |bytes| self.edge.iter().for_each(|edge| edge.response_bytes(bytes)));
-    }
-}
-
-impl Drop for Carried {
-    fn drop(&mut self) {
-        let edge = self.edge();
-        edge.request_bytes(self.request.rest());
-        edge.response_bytes(self.response.rest());
-        edge.closed_at_waypoint(self.refusal.as_ref());
-        let why = self.refusal.as_ref().map(ToString::to_string);
-        let denied = self.refusal.as_ref().and_then(denied).map(|it| it.to_string());
-        let mut line = RequestLine {
+    /// What is known of it so far.
+    fn line(&self) -> RequestLine<'_> {
+        RequestLine {
             flags: self.refusal.as_ref().map_or_else(Flags::default, flags_of),
             bytes_received: self.request.all.load(Ordering::Relaxed),
             bytes_sent: self.response.all.load(Ordering::Relaxed),
@@ -147,7 +141,30 @@ impl Drop for Carried {
             downstream_remote: Some(self.parties.client),
             more: Some(self),
             ..RequestLine::default()
-        };
+        }
+    }
+
+    fn request_bytes(&self, bytes: u64) {
+        self.request.add(bytes, |bytes| self.edges.iter().for_each(|edge| edge.request_bytes(bytes)));
+    }
+
+    fn response_bytes(&self, bytes: u64) {
+        self.response.add(bytes, |bytes| self.edges.iter().for_each(|edge| edge.response_bytes(bytes)));
+    }
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        self.count();
+        let (request, response) = (self.request.rest(), self.response.rest());
+        for edge in &self.edges {
+            edge.request_bytes(request);
+            edge.response_bytes(response);
+            edge.closed_at_waypoint(self.refusal.as_ref());
+        }
+        let why = self.refusal.as_ref().map(ToString::to_string);
+        let denied = self.refusal.as_ref().and_then(denied).map(|it| it.to_string());
+        let mut line = self.line();
         if denied.is_some() {
             line.termination_details = denied.as_deref();
         } else {

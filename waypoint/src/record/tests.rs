@@ -2,6 +2,8 @@ use std::io::Write;
 use std::sync::Mutex;
 
 use bytes::Bytes;
+use common::config::expression::Expression;
+use common::config::telemetry::{Metric, MetricOverride, Mode, TagOverride};
 use common::refusal::Refusal;
 use common::snapshot::model::{Health, LoadBalancing, ServicePort, TunnelProtocol, WorkloadKind};
 use common::spiffe::Identity;
@@ -14,6 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::accept::Peer;
+use crate::telemetry::{Effective, counted};
 
 fn workload(name: &str) -> Arc<Workload> {
     Arc::new(Workload {
@@ -388,6 +391,44 @@ async fn a_connection_is_counted_while_it_is_carried_and_told_at_its_end() {
         "\"- - -\" 0 - - - \"-\" 300000 10 0 - \"-\" \"-\" \"-\" \"-\" \"10.0.1.9:8080\" \
          outbound|80||cart.shop.svc.cluster.local - 10.96.0.1:80 10.0.0.7:41000 - -"
     );
+}
+
+#[test]
+fn metrics_of_connections_are_as_they_are_stated() {
+    let overrides = |metric: Option<Metric>, disabled, tags: &[(&str, &str)]| MetricOverride {
+        mode: Mode::default(),
+        metric,
+        disabled,
+        tags: tags
+            .iter()
+            .map(|(name, value)| {
+                (Arc::from(*name), TagOverride::Upsert(Expression::value((*value).into()).unwrap()))
+            })
+            .collect(),
+    };
+    let stated = [
+        overrides(None, None, &[("to", "destination.workload.name")]),
+        overrides(Some(Metric::TcpSentBytes), Some(true), &[]),
+        overrides(Some(Metric::TcpClosedConnections), None, &[("host", "request.host")]),
+    ];
+    let seen = seen();
+    let effective =
+        Effective { counted_connections: counted::Counted::connections(&stated), ..Effective::default() };
+    let parties = Parties { telemetry: Arc::new(effective), ..seen.parties.clone() };
+    let mut carried = Carried::of(parties);
+    let cluster: Arc<str> = "outbound|80||cart.shop.svc.cluster.local".into();
+    carried.upstream(&cluster, "10.0.1.9:8080".parse().unwrap(), Some(&workload("cart")), &service("cart"));
+    let (opened, count) = seen.sample("istio_tcp_connections_opened_total");
+    assert!(opened.contains("to=\"cart-1\"") && count == "1", "{opened} {count}");
+    drop(carried);
+    let (closed, count) = seen.sample("istio_tcp_connections_closed_total");
+    assert!(
+        closed.contains("host=\"unknown\"") && closed.contains("to=\"cart-1\"") && count == "1",
+        "{closed}"
+    );
+    let text = seen.scraped();
+    assert!(!text.contains("istio_tcp_sent_bytes_total{"), "{text}");
+    assert!(text.contains("istio_tcp_sockets_open{reporter=\"waypoint\"} 0"), "{text}");
 }
 
 #[test]

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use common::config::expression::PeerFact;
+use common::spans::{Side, Span, fresh};
 use common::telemetry::attributes::{More as _, Side as End};
 use common::telemetry::flags::Flags;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::{Facts, Parties, SentTo};
-use crate::spans::{Side, Span, Tracer};
+use crate::spans::Tracer;
 use crate::trace_headers::{self, Ids, Trace};
 
 /// Most tries of one request that have spans of their own.
@@ -221,9 +222,4 @@ impl Traced {
             }
         }
     }
-}
-
-/// An id that is not zero.
-fn fresh() -> u64 {
-    rand::random::<u64>().max(1)
 }

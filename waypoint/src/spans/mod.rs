@@ -1,31 +1,19 @@
-//! Spans: what is told of a request's way through the waypoint, and to whom.
+//! Which requests a waypoint tells of in spans, what operators have it say of them, and its way to collectors.
 //!
-//! Knows no requests: `record` makes a span of what it knows. The surprising thing: nothing here is ever waited for. A span
-//! goes into a bounded queue or is counted as lost, and a task beside the traffic sends what is there.
+//! Knows no requests: `record` makes a span of what it knows, and `common`'s `spans` sends it.
 
-pub mod export;
-pub mod otlp;
 pub mod reach;
-mod send;
 pub mod tags;
 #[cfg(test)]
 pub(crate) mod tests;
-pub mod zipkin;
 
-use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
-use self::export::Exporter;
+use common::spans::Me;
+use common::spans::export::Exporter;
+
 use self::tags::Tag;
 use crate::trace_headers::Sampling;
-
-/// Most tags of one span, custom ones included.
-pub const MAX_TAGS: usize = 128;
-/// Longest value of a tag in bytes, where the provider states none (Envoy's default).
-pub const MAX_TAG_BYTES: usize = 256;
-/// The same, whatever a provider states: spans wait by their number.
-pub const MAX_STATED_TAG_BYTES: usize = 2048;
 
 /// Which requests of some destination are traced, and how.
 #[derive(Debug)]
@@ -42,66 +30,4 @@ pub struct Tracer {
     pub exporter: Arc<Exporter>,
     /// Who tells.
     pub me: Arc<Me>,
-}
-
-/// Who tells: the same in all spans of a process.
-#[derive(Debug, Default)]
-pub struct Me {
-    /// `service.name`: the waypoint and its namespace, as Istio names a service (`waypoint.shop`).
-    pub service: String,
-    /// `node_id` in Istio's form: `waypoint~<address>~<pod>.<namespace>~<namespace>.svc.<domain>`.
-    pub node: String,
-    /// `istio.mesh_id`: the trust domain.
-    pub mesh: String,
-    /// `istio.canonical_service`: the Gateway's name.
-    pub canonical_service: String,
-    /// `istio.namespace`.
-    pub namespace: String,
-    /// `istio.cluster_id`.
-    pub cluster: String,
-}
-
-/// Which side of a call a span is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// What the waypoint was asked.
-    Server,
-    /// What it asked an endpoint.
-    Client,
-}
-
-/// One step of a request.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Span {
-    /// The trace's id, never zero.
-    pub trace: u128,
-    /// Its own, never zero.
-    pub id: u64,
-    /// The span it is within.
-    pub parent: Option<u64>,
-    /// Which side.
-    pub side: Side,
-    /// Envoy's name of the operation.
-    pub name: String,
-    /// When it began.
-    pub began: SystemTime,
-    /// How long it lasted.
-    pub took: Duration,
-    /// Whether it failed.
-    pub is_error: bool,
-    /// What is told of it, by name.
-    pub tags: Vec<(Cow<'static, str>, String)>,
-}
-
-impl Span {
-    /// Adds a tag, cut at `most` bytes. Beyond [`MAX_TAGS`] there are no more.
-    pub fn tag(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>, most: usize) {
-        let mut value = value.into();
-        if value.len() > most {
-            value.truncate(value.floor_char_boundary(most));
-        }
-        if self.tags.len() < MAX_TAGS {
-            self.tags.push((name.into(), value));
-        }
-    }
 }

@@ -1,29 +1,19 @@
 //! The way to a provider's service: as to any endpoint, over HBONE where it is in the mesh and plain where it is not.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use common::config::ObjectName;
 use common::config::mesh::ProviderService;
 use common::snapshot::publish::Reader;
+use common::spans::reach::{Connecting, Dial, Way};
 use common::tls::origin::Inside;
 use http::Version;
 use tokio::time::timeout;
 
-use crate::upstream::connection::Sender;
 use crate::upstream::transport::{Connector, Place, Secured};
 use crate::upstream::{ClusterKey, Clusters, PickFacts, Pickers};
-
-/// A connection that is being made.
-pub type Connecting<'c> = Pin<Box<dyn Future<Output = Result<Sender, String>> + Send + 'c>>;
-
-/// Makes connections to the services of providers.
-pub trait Dial: Send + Sync {
-    /// A connection of HTTP of `version`.
-    fn connect<'c>(&'c self, service: &'c ProviderService, version: Version) -> Connecting<'c>;
-}
 
 /// As a waypoint reaches them.
 pub struct Reach {
@@ -40,7 +30,7 @@ impl Reach {
         Self { mesh, clusters, connector, cluster_domain, turns: Mutex::default() }
     }
 
-    async fn reach(&self, service: &ProviderService, version: Version) -> Result<Sender, String> {
+    async fn reach(&self, service: &ProviderService, version: Version) -> Result<Way, String> {
         let mesh = self.mesh.current();
         let found = mesh.provided(service, &self.cluster_domain);
         let found = found.ok_or_else(|| format!("there is no one service {}", service.host))?;
@@ -62,18 +52,17 @@ impl Reach {
             client,
             host: Some(found.hostname.clone()),
             baggage: None,
+            trace: None,
             keepalive: policy.tcp_keepalive.clone(),
         };
         let inside = if version == Version::HTTP_2 { Inside::Http2 } else { Inside::Http1 };
         let names = || found.external.iter().flat_map(|it| it.subject_alt_names.iter().cloned()).collect();
         let secured = policy.tls.clone().map(|tls| Secured { tls, names: names(), inside });
-        let connecting = async {
-            let transport = self.connector.connect(&place, secured.as_ref()).await?;
-            transport.begin(version, policy.http2_keepalive, ()).await
-        };
+        let connecting = self.connector.connect(&place, secured.as_ref());
         let connected = timeout(policy.connect_timeout, connecting).await;
         let connected = connected.map_err(|_| format!("no answer from {} in time", picked.address))?;
-        connected.map_err(|refusal| refusal.to_string())
+        let transport = connected.map_err(|refusal| refusal.to_string())?;
+        Ok(Way { io: transport.boxed(), keepalive: policy.http2_keepalive })
     }
 }
 

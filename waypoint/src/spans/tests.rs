@@ -1,3 +1,5 @@
+//! Spans on their way to a collector in memory, by `common`'s `spans`, as a waypoint has them sent.
+
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -5,6 +7,9 @@ use bytes::Bytes;
 use common::config::mesh::{
     OpenTelemetry, OtlpGrpc, OtlpHttp, Provider, ProviderKind, ProviderService, Zipkin,
 };
+use common::spans::export::{Exporter, MAX_BATCH_SPANS, MAX_QUEUED_SPANS};
+use common::spans::reach::{Connecting, Dial, Way};
+use common::spans::{MAX_TAGS, Me, Side, Span, otlp};
 use http::{HeaderMap, Response, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::{Frame, Incoming};
@@ -14,11 +19,6 @@ use prost::Message;
 use tokio::io::duplex;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-
-use super::export::{Exporter, MAX_BATCH_SPANS, MAX_QUEUED_SPANS};
-use super::reach::{Connecting, Dial};
-use super::*;
-use crate::upstream::connection::begin;
 
 /// What a collector was sent: the path, the kind of its body, and the body.
 type Received = (String, String, Bytes);
@@ -82,9 +82,9 @@ impl hyper::body::Body for Frames {
 }
 
 /// Connections to a collector.
-pub(crate) struct Way(pub(crate) Arc<Collector>);
+pub(crate) struct To(pub(crate) Arc<Collector>);
 
-impl Dial for Way {
+impl Dial for To {
     fn connect<'c>(&'c self, _: &'c ProviderService, version: Version) -> Connecting<'c> {
         let collector = self.0.clone();
         Box::pin(async move {
@@ -106,7 +106,7 @@ impl Dial for Way {
                     _ => hyper::server::conn::http1::Builder::new().serve_connection(io, service).await,
                 };
             });
-            begin(near, version, None, ()).await.map_err(|refusal| refusal.to_string())
+            Ok(Way { io: Box::new(near), keepalive: None })
         })
     }
 }
@@ -155,7 +155,7 @@ fn span(id: u64) -> Span {
 
 fn started(provider: Arc<Provider>, collector: &Arc<Collector>) -> Arc<Exporter> {
     let me = Arc::new(Me { service: "waypoint.shop".into(), ..Me::default() });
-    Exporter::start(provider, me, Arc::new(Way(collector.clone())), &Handle::current())
+    Exporter::start(provider, me, Arc::new(To(collector.clone())), &Handle::current())
 }
 
 /// Whatever there is to read in an export, by the numbers of its fields.

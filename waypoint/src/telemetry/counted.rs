@@ -1,4 +1,4 @@
-//! Metrics of requests as a Telemetry changes them: some off, some with other labels.
+//! Metrics of requests and of connections as a Telemetry changes them: some off, some with other labels.
 //!
 //! Metrics that are changed alike are counted together, so that a request costs as many lookups as there are ways of
 //! differing, and none more than before where there is none.
@@ -9,14 +9,16 @@ use std::sync::Arc;
 
 use common::config::expression::Expression;
 use common::config::telemetry::{Metric, MetricOverride, TagOverride};
+use common::telemetry::labels::EdgeLabels;
 use common::telemetry::request_line::RequestLine;
 use common::telemetry::requests::{Ending, Family, RequestEdgeCache, RequestEnds, Took, Variant};
+use common::telemetry::tcp::{Edge, EdgeCache, TcpFamily};
 use http::HeaderName;
 
 /// What a label says whose value is missing.
 const UNKNOWN: &str = "unknown";
 
-/// The metrics of requests to some destination.
+/// The metrics of requests, or of connections, to some destination.
 #[derive(Debug)]
 pub struct Counted {
     groups: Vec<Group>,
@@ -38,18 +40,33 @@ struct Said {
 }
 
 impl Counted {
-    /// What overrides amount to, the widest first; `None` where nothing differs. What cannot be done is told to `tell`.
-    pub fn new(overrides: &[MetricOverride], mut tell: impl FnMut(String)) -> Option<Self> {
-        let mut said: [Said; Family::EACH.len()] = Default::default();
+    /// What overrides amount to for metrics of requests, the widest first; `None` where nothing differs.
+    pub fn requests(overrides: &[MetricOverride]) -> Option<Self> {
+        let place = |metric| of_requests(metric).map(|it| it as usize);
+        Self::new::<{ Family::EACH.len() }>(overrides, place)
+    }
+
+    /// The same for metrics of connections.
+    pub fn connections(overrides: &[MetricOverride]) -> Option<Self> {
+        let place = |metric| of_connections(metric).map(|it| it as usize);
+        let mut counted = Self::new::<{ TcpFamily::COUNT }>(overrides, place)?;
+        if counted.groups.is_empty() {
+            // What is open is counted by somebody all the same.
+            counted.groups.push(Group::new(Said::default(), 0));
+        }
+        Some(counted)
+    }
+
+    /// `place` is that of a metric among the `N` which are meant; `None` for one that is not.
+    fn new<const N: usize>(
+        overrides: &[MetricOverride],
+        place: impl Fn(Metric) -> Option<usize>,
+    ) -> Option<Self> {
+        let mut said: [Said; N] = std::array::from_fn(|_| Said::default());
         for stated in overrides {
-            let family = stated.metric.map(family);
-            if family == Some(None) {
-                let name = Metric::ALL.iter().find(|(metric, ..)| Some(*metric) == stated.metric);
-                let word = name.map_or("", |(_, word, _)| word);
-                tell(format!("metrics: {word} cannot be changed; only metrics of requests can"));
-            }
+            let one = stated.metric.map(&place);
             for (at, said) in said.iter_mut().enumerate() {
-                if family.is_some_and(|family| family.map(|it| it as usize) != Some(at)) {
+                if one.is_some_and(|one| one != Some(at)) {
                     continue;
                 }
                 said.is_disabled = stated.disabled.unwrap_or(said.is_disabled);
@@ -60,10 +77,10 @@ impl Counted {
             return None;
         }
         let mut groups: Vec<(Said, u8)> = Vec::new();
-        for (said, family) in said.into_iter().zip(Family::EACH).filter(|(said, _)| !said.is_disabled) {
+        for (at, said) in said.into_iter().enumerate().filter(|(_, said)| !said.is_disabled) {
             match groups.iter_mut().find(|(known, _)| *known == said) {
-                Some((_, families)) => *families |= family.bit(),
-                None => groups.push((said, family.bit())),
+                Some((_, families)) => *families |= 1 << at,
+                None => groups.push((said, 1 << at)),
             }
         }
         Some(Self { groups: groups.into_iter().map(|(said, families)| Group::new(said, families)).collect() })
@@ -77,12 +94,23 @@ impl Counted {
         (ending, took): (Ending, &Took),
         line: &RequestLine<'_>,
     ) {
-        for Group { variant, values } in &self.groups {
-            let value =
-                |it| Expression::evaluate(it, line).map_or(Cow::Borrowed(UNKNOWN), |it| it.into_text());
-            let values: Vec<Cow<'_, str>> = values.iter().map(value).collect();
-            cache.variant(ends, variant, &values).ended(ending, took);
+        for group in &self.groups {
+            cache.variant(ends, &group.variant, &group.values(line)).ended(ending, took);
         }
+    }
+
+    /// What counts a connection, of which `line` is what is known when it begins. Never nothing.
+    pub fn edges(
+        &self,
+        cache: &EdgeCache,
+        labels: &EdgeLabels<'_>,
+        line: &RequestLine<'_>,
+    ) -> Vec<Arc<Edge>> {
+        let counts_open = self.groups.iter().position(|it| it.variant.is_plain()).unwrap_or(0);
+        let edge = |(at, group): (usize, &Group)| {
+            cache.variant(labels, (&group.variant, at == counts_open), &group.values(line))
+        };
+        self.groups.iter().enumerate().map(edge).collect()
     }
 
     /// Headers of requests and of answers that it asks for.
@@ -110,10 +138,16 @@ impl Group {
         }
         Self { variant: Variant::new(families, removed, added), values }
     }
+
+    /// What is to be said in the labels that are added.
+    fn values<'l>(&'l self, line: &'l RequestLine<'_>) -> Vec<Cow<'l, str>> {
+        let value = |it| Expression::evaluate(it, line).map_or(Cow::Borrowed(UNKNOWN), |it| it.into_text());
+        self.values.iter().map(value).collect()
+    }
 }
 
-/// The metric as it is counted here; `None` for those of connections.
-fn family(metric: Metric) -> Option<Family> {
+/// The metric of requests; `None` for those of connections.
+fn of_requests(metric: Metric) -> Option<Family> {
     Some(match metric {
         Metric::RequestCount => Family::Requests,
         Metric::RequestDuration => Family::Duration,
@@ -121,9 +155,17 @@ fn family(metric: Metric) -> Option<Family> {
         Metric::ResponseSize => Family::ResponseBytes,
         Metric::GrpcRequestMessages => Family::RequestMessages,
         Metric::GrpcResponseMessages => Family::ResponseMessages,
-        Metric::TcpOpenedConnections
-        | Metric::TcpClosedConnections
-        | Metric::TcpSentBytes
-        | Metric::TcpReceivedBytes => return None,
+        _ => return None,
+    })
+}
+
+/// The metric of connections; `None` for those of requests.
+fn of_connections(metric: Metric) -> Option<TcpFamily> {
+    Some(match metric {
+        Metric::TcpOpenedConnections => TcpFamily::Opened,
+        Metric::TcpClosedConnections => TcpFamily::Closed,
+        Metric::TcpReceivedBytes => TcpFamily::ReceivedBytes,
+        Metric::TcpSentBytes => TcpFamily::SentBytes,
+        _ => return None,
     })
 }

@@ -6,12 +6,15 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::FileTypeExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use common::config::access_format::Format;
 use common::config::expression::Expression;
-use common::config::mesh::{FileLog, LogEncoding, LogFormat, MeshConfig};
+use common::config::mesh::{FileLog, LogEncoding, LogFormat, MeshConfig, OtelLog};
+use common::spans::Entry;
+use common::spans::export::Exporter;
 use common::telemetry::access::AccessLog;
-use common::telemetry::formatted::Shape;
+use common::telemetry::formatted::{Shape, rendered};
 use common::telemetry::line;
 use common::telemetry::request_line::RequestLine;
 use common::telemetry::sink::{LogGuard, LogSink};
@@ -24,14 +27,29 @@ const MAX_PATH_BYTES: usize = 4096;
 /// Where a provider writes that states no file.
 const STDOUT: &str = "/dev/stdout";
 
+/// Istio's format of a line, for collectors to which no other is stated.
+const DEFAULT_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
+    %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% \
+    \"%UPSTREAM_TRANSPORT_FAILURE_REASON%\" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% \
+    %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \
+    \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% \
+    %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%";
+
 /// One log.
 #[derive(Debug, Clone)]
 pub struct Log {
     shape: Shape,
     filter: Option<Expression>,
-    out: AccessLog,
-    /// Kept open for as long as somebody writes to it.
-    _file: Option<Arc<File>>,
+    out: Out,
+}
+
+/// Where a log goes.
+#[derive(Debug, Clone)]
+enum Out {
+    /// To a file, which is kept open for as long as somebody writes to it.
+    Written { log: AccessLog, _file: Option<Arc<File>> },
+    /// To a collector: a line as the format has it, and what is told beside it.
+    Sent(Arc<Exporter>, Format),
 }
 
 impl Log {
@@ -53,13 +71,47 @@ impl Log {
                 (AccessLog::new(file.sink.clone(), format), Some(file))
             }
         };
-        Ok(Self { shape, filter, out, _file: file })
+        Ok(Self { shape, filter, out: Out::Written { log: out, _file: file } })
+    }
+
+    /// As a provider of OpenTelemetry's protocol states it.
+    ///
+    /// # Errors
+    /// In words, when a format cannot be read.
+    pub fn sent(
+        stated: &OtelLog,
+        filter: Option<Expression>,
+        exporter: Arc<Exporter>,
+    ) -> Result<Self, String> {
+        let body = read(stated.text.as_deref().unwrap_or(DEFAULT_FORMAT))?;
+        let shape = Shape::Labels { fields: fields(&stated.labels)?, omits_empty: false };
+        Ok(Self { shape, filter, out: Out::Sent(exporter, body) })
     }
 
     /// Writes the line of a request, if it stands here.
     pub fn tell(&self, line: &RequestLine<'_>, failed: bool) {
-        if self.filter.as_ref().is_none_or(|it| it.holds(line)) {
-            self.out.shaped(&self.shape, line, failed);
+        if self.filter.as_ref().is_some_and(|it| !it.holds(line)) {
+            return;
+        }
+        match &self.out {
+            Out::Written { log, .. } => log.shaped(&self.shape, line, failed),
+            Out::Sent(exporter, body) => exporter.log(self.entry(body, line)),
+        }
+    }
+
+    fn entry(&self, body: &Format, line: &RequestLine<'_>) -> Entry {
+        let attributes = match &self.shape {
+            Shape::Labels { fields, .. } => {
+                fields.iter().map(|(key, format)| (key.clone(), rendered(format, line))).collect()
+            }
+            Shape::Default | Shape::Text(_) => Vec::new(),
+        };
+        let now = SystemTime::now();
+        Entry {
+            at: now.checked_sub(line.duration).unwrap_or(now),
+            body: rendered(body, line),
+            attributes,
+            trace: line.more.and_then(|it| it.trace_id()),
         }
     }
 
@@ -71,7 +123,11 @@ impl Log {
             Shape::Text(format) => vec![format],
             Shape::Labels { fields, .. } => fields.iter().map(|(_, format)| format).collect(),
         };
-        for format in formats {
+        let sent = match &self.out {
+            Out::Sent(_, body) => Some(body),
+            Out::Written { .. } => None,
+        };
+        for format in formats.into_iter().chain(sent) {
             let (of_request, of_response) = format.headers();
             request.extend(of_request);
             response.extend(of_response);
@@ -80,21 +136,30 @@ impl Log {
     }
 }
 
+fn read(text: &str) -> Result<Format, String> {
+    Format::read(text, |name| std::env::var(name).ok())
+}
+
+/// Keys, and what stands there.
+type Fields = Box<[(Arc<str>, Format)]>;
+
+fn fields(labels: &[(Arc<str>, Arc<str>)]) -> Result<Fields, String> {
+    let of = |(key, text): &(Arc<str>, Arc<str>)| {
+        read(text).map(|it| (key.clone(), it)).map_err(|why| format!("{key}: {why}"))
+    };
+    labels.iter().map(of).collect()
+}
+
 /// What lines look like, and the format of those of no stated shape.
 fn shape(
     stated: &FileLog,
     mesh: &MeshConfig,
     own: line::LogFormat,
 ) -> Result<(Shape, line::LogFormat), String> {
-    let read = |text: &str| Format::read(text, |name| std::env::var(name).ok());
     Ok(match &stated.format {
         Some(LogFormat::Text(text)) => (Shape::Text(read(text)?), own),
         Some(LogFormat::Labels(labels)) => {
-            let of = |(key, text): &(Arc<str>, Arc<str>)| {
-                read(text).map(|it| (key.clone(), it)).map_err(|why| format!("{key}: {why}"))
-            };
-            let fields: Result<Vec<_>, String> = labels.iter().map(of).collect();
-            (Shape::Labels { fields: fields?.into(), omits_empty: stated.omit_empty }, own)
+            (Shape::Labels { fields: fields(labels)?, omits_empty: stated.omit_empty }, own)
         }
         None if mesh.access_log_encoding == LogEncoding::Json => (Shape::Default, line::LogFormat::Json),
         None => match mesh.access_log_format.as_deref().filter(|it| !it.is_empty()) {

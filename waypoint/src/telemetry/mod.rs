@@ -4,7 +4,6 @@
 //! that a request looks at a few empty places and is told of as it always was.
 
 pub mod counted;
-pub mod inherit;
 pub mod logs;
 pub mod tables;
 #[cfg(test)]
@@ -12,6 +11,7 @@ pub(crate) mod tests;
 
 use std::sync::Arc;
 
+use common::spans::export::Exporters;
 use common::telemetry::access::AccessLog;
 use common::telemetry::request_line::RequestLine;
 use http::HeaderName;
@@ -19,7 +19,6 @@ use http::HeaderName;
 use self::counted::Counted;
 use self::logs::{Files, Log};
 use crate::spans::Tracer;
-use crate::spans::export::Exporters;
 use crate::trace_headers::Sampling;
 
 /// What is told of requests to one destination.
@@ -29,8 +28,10 @@ pub struct Effective {
     pub tracer: Option<Arc<Tracer>>,
     /// The logs they stand in; `None` for the waypoint's own.
     pub logs: Option<Box<[Log]>>,
-    /// How their metrics differ from Istio's own.
+    /// How the metrics of requests differ from Istio's own.
     pub counted: Option<Counted>,
+    /// How those of connections do.
+    pub counted_connections: Option<Counted>,
     /// Headers of requests that are told of, to be kept while a request lasts.
     pub request_headers: Box<[HeaderName]>,
     /// Those of answers.

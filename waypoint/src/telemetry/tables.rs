@@ -13,10 +13,11 @@ use common::config::waypoint::Waypoint;
 use common::config::{ObjectName, Telemetry};
 use common::snapshot::Snapshot;
 use common::snapshot::model::Service;
+use common::spans::export::Takes;
+use common::telemetry::inherit::{self, BUILT_IN_LOG, Logging, Merged, oldest};
 use serde_json::{Value, json};
 
 use super::counted::Counted;
-use super::inherit::{self, BUILT_IN_LOG, Logging, Merged};
 use super::logs::Log;
 use super::{Effective, Outputs};
 use crate::destination::Destination;
@@ -166,11 +167,6 @@ fn targets_of(stated: &Telemetry) -> impl Iterator<Item = Target> {
     })
 }
 
-/// The one that was there first; of several of one time the first by name.
-fn oldest<'t>(all: impl Iterator<Item = &'t Arc<Telemetry>>) -> Option<&'t Telemetry> {
-    all.min_by_key(|it| (it.created.unwrap_or(i64::MIN), &it.object)).map(|it| &**it)
-}
-
 /// What levels amount to.
 fn make(
     levels: &[&Telemetry],
@@ -204,7 +200,8 @@ fn make(
             None
         }),
     };
-    let counted = Counted::new(&merged.metrics, &mut tell);
+    let counted = Counted::requests(&merged.metrics);
+    let counted_connections = Counted::connections(&merged.metrics);
     let (mut request, mut response) = (Vec::new(), Vec::new());
     let of_logs = logs.iter().flat_map(|it| it.iter().map(Log::headers));
     let of_tags = tracer.iter().flat_map(|it| it.tags.iter().map(Tag::headers));
@@ -221,6 +218,7 @@ fn make(
         tracer,
         logs,
         counted,
+        counted_connections,
         request_headers: request.into(),
         response_headers: response.into(),
     })
@@ -231,7 +229,7 @@ fn tracer(merged: &Merged, config: &MeshConfig, outputs: &Outputs) -> Result<Opt
     let Some(name) = stated.provider.as_ref().filter(|_| !stated.is_disabled) else { return Ok(None) };
     let provider =
         config.provider(name).ok_or_else(|| format!("tracing: MeshConfig has no provider {name}"))?;
-    let exporter = outputs.exporters.get(provider).map_err(|why| format!("tracing: {why}"))?;
+    let exporter = outputs.exporters.get(provider, Takes::Spans).map_err(|why| format!("tracing: {why}"))?;
     let share = stated.sampling.or(config.tracing_sampling);
     let sampling =
         share.map_or(DEFAULT_SAMPLING, |it| u16::try_from(it.per_million() / 100).unwrap_or(10_000));
@@ -249,9 +247,15 @@ fn tracer(merged: &Merged, config: &MeshConfig, outputs: &Outputs) -> Result<Opt
 fn log(stated: &Logging, config: &MeshConfig, outputs: &Outputs) -> Result<Log, String> {
     let name = &stated.provider;
     let of_mesh = FileLog { path: "".into(), format: None, omit_empty: false };
-    let file = match config.provider(name).map(|it| &it.kind) {
-        Some(ProviderKind::FileLog(file)) => file,
-        Some(other) => {
+    let provider = config.provider(name);
+    let file = match provider.map(|it| (it, &it.kind)) {
+        Some((_, ProviderKind::FileLog(file))) => file,
+        Some((provider, ProviderKind::OtelLog(stated_log))) => {
+            let exporter = outputs.exporters.get(provider, Takes::Logs);
+            let made = exporter.and_then(|it| Log::sent(stated_log, stated.filter.clone(), it));
+            return made.map_err(|why| format!("access log: {name}: {why}"));
+        }
+        Some((_, other)) => {
             return Err(format!(
                 "access log: {name} is a provider of {}, which is not implemented",
                 other.field()

@@ -5,17 +5,17 @@ use common::config::mesh::DefaultProviders;
 use common::config::names::Names;
 use common::config::{Batch, Resource, Telemetry};
 use common::snapshot::{Mesh, MeshSettings, Snapshot};
+use common::spans::Me;
+use common::spans::export::Exporters;
+use common::telemetry::inherit::{Logging as Log, merge};
 use common::telemetry::logging::Logging;
 use tokio::runtime::Handle;
 
-use super::inherit::{Logging as Log, merge};
 use super::logs::Files;
 use super::tables::Tables;
 use super::{Effective, Outputs};
 use crate::destination::Destination;
-use crate::spans::Me;
-use crate::spans::export::Exporters;
-use crate::spans::tests::{Collector, Way};
+use crate::spans::tests::{Collector, To};
 use crate::trace_headers::Sampling;
 
 /// Outputs whose spans go to nobody.
@@ -26,7 +26,7 @@ pub(crate) fn outputs(log: &Logging) -> Outputs {
 /// Outputs whose spans go to `collector`.
 pub(crate) fn outputs_to(log: &Logging, collector: Arc<Collector>) -> Outputs {
     let me = Me { service: "waypoint.edge".into(), ..Me::default() };
-    let exporters = Exporters::new(Arc::new(me), Arc::new(Way(collector)), Handle::current());
+    let exporters = Exporters::new(Arc::new(me), Arc::new(To(collector)), Handle::current());
     Outputs { own: log.access.clone(), files: Files::default(), exporters }
 }
 
@@ -36,7 +36,9 @@ pub(crate) const MESH: &str = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {
      4317}\n    - name: zipkin\n      zipkin: {service: zipkin.obs.svc.cluster.local, port: 9411}\n    - name: json\n      \
      envoyFileAccessLog: {path: /dev/stdout, logFormat: {labels: {code: '%RESPONSE_CODE%', user: '%REQ(X-USER)%'}}}\n    - \
      name: text\n      envoyFileAccessLog: {path: /dev/stdout, logFormat: {text: 'T %RESPONSE_CODE% %RESPONSE_FLAGS%'}}\n    - \
-     name: broken\n      envoyFileAccessLog: {path: /dev/stdout, logFormat: {text: '%NOTHING%'}}\n";
+     name: broken\n      envoyFileAccessLog: {path: /dev/stdout, logFormat: {text: '%NOTHING%'}}\n    - name: als\n      envoyOtelAls: {service: \
+     otel.obs.svc.cluster.local, port: 4317, logName: shop-log, logFormat: {text: '%REQ(:METHOD)% %REQ(:PATH)% \
+     %RESPONSE_CODE%', labels: {user: '%REQ(X-USER)%'}}}\n";
 
 pub(crate) fn telemetry(namespace: &str, name: &str, spec: &str) -> String {
     format!(

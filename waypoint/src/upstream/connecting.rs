@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use common::balance::budget::Resource;
 use common::balance::outlier::Outcome;
+use common::hbone::request::Traceparent;
 use common::refusal::Refusal;
 use common::tls::origin::Inside;
 use http::Version;
@@ -31,7 +32,7 @@ impl Upstream<'_> {
             }
             false => None,
         };
-        let mut transport = self.connect(Inside::Bytes).await?;
+        let mut transport = self.connect(Inside::Bytes, None).await?;
         // Of HTTP routes nothing is tunnelled, as in Istio.
         if let Some(tunnel) = &self.policy.tunnel {
             let asking = timeout(self.policy.connect_timeout, transport.through(tunnel));
@@ -42,17 +43,22 @@ impl Upstream<'_> {
         Ok((transport, (place, self.picked.attempt.endpoint().connected())))
     }
 
-    /// A new connection, or a share in one of HTTP/2 that another request is making.
-    pub(super) async fn connection(&self, key: &PoolKey, is_limited: bool) -> Result<Pooled, Failed> {
+    /// A new connection, or a share in one of HTTP/2 that another request is making. A new one is told of in `trace`.
+    pub(super) async fn connection(
+        &self,
+        key: &PoolKey,
+        is_limited: bool,
+        trace: Option<Traceparent>,
+    ) -> Result<Pooled, Failed> {
         let pool = pool(self.conversation, is_limited);
         let _pending = self.cluster.admit(Resource::Pending, Instant::now()).map_err(Failed::Overflow)?;
         let late = Moment::now() + self.policy.connect_timeout;
         if key.version != Version::HTTP_2 {
-            return self.make(pool, key, is_limited, late).await;
+            return self.make(pool, key, is_limited, (late, trace)).await;
         }
         let requests = self.policy.max_requests_per_connection.map_or(u32::MAX, NonZeroU32::get);
         let most = requests.min(self.policy.max_concurrent_streams);
-        pool.share(key, (most, late), || self.make(pool, key, is_limited, late)).await
+        pool.share(key, (most, late), || self.make(pool, key, is_limited, (late, trace))).await
     }
 
     /// A new connection; where there may be only so many, perhaps one that was given back meanwhile.
@@ -61,7 +67,7 @@ impl Upstream<'_> {
         pool: &Connections,
         key: &PoolKey,
         is_limited: bool,
-        late: Moment,
+        (late, trace): (Moment, Option<Traceparent>),
     ) -> Result<Pooled, Failed> {
         let place = match is_limited {
             true => match self.wait_for_place(pool, key, late).await? {
@@ -71,7 +77,7 @@ impl Upstream<'_> {
             false => None,
         };
         let inside = if key.version == Version::HTTP_2 { Inside::Http2 } else { Inside::Http1 };
-        let transport = self.connect(inside).await?;
+        let transport = self.connect(inside, trace).await?;
         let held: Arc<Held> = Arc::new((place, self.picked.attempt.endpoint().connected()));
         let place = Arc::downgrade(&held);
         let keepalive = self.policy.http2_keepalive;
@@ -122,7 +128,7 @@ impl Upstream<'_> {
         }
     }
 
-    async fn connect(&self, inside: Inside) -> Result<Transport, Failed> {
+    async fn connect(&self, inside: Inside, trace: Option<Traceparent>) -> Result<Transport, Failed> {
         let (conversation, service) = (self.conversation, self.cluster.service());
         let place = Place {
             address: self.picked.address,
@@ -130,6 +136,7 @@ impl Upstream<'_> {
             client: self.client(),
             host: Some(service.hostname.clone()),
             baggage: conversation.baggage.clone().filter(|_| !self.is_own),
+            trace,
             keepalive: self.policy.tcp_keepalive.clone(),
         };
         let names = || service.external.iter().flat_map(|it| it.subject_alt_names.iter().cloned()).collect();

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use common::balance::budget::Overflow;
+use common::hbone::request::Traceparent;
 use common::refusal::Refusal;
 use common::snapshot::model::{Service, Workload};
 use http::{Request, Response, Version};
@@ -18,6 +19,7 @@ use super::pool::{Connections, Held, PoolKey, Pooled};
 use super::{Cluster, EffectivePolicy, Picked};
 use crate::payload::Payload;
 use crate::serve::Conversation;
+use crate::trace_headers::TRACEPARENT;
 
 /// Where an attempt goes.
 pub struct Upstream<'a> {
@@ -98,6 +100,12 @@ impl Lent {
     }
 }
 
+/// The trace that a connection is made in: that of the request, as it goes on, where it is to be recorded.
+fn trace(request: &Request<Payload>) -> Option<Traceparent> {
+    let stated = request.headers().get(TRACEPARENT)?.to_str().ok()?;
+    Traceparent::parse(stated).filter(|it| it.is_sampled())
+}
+
 /// A connection of a destination that allows only so many must be found by every worker.
 pub(super) fn pool(conversation: &Conversation, is_limited: bool) -> &Connections {
     let worker = &conversation.worker;
@@ -126,7 +134,7 @@ impl Upstream<'_> {
             let mut pooled = match pool(self.conversation, is_limited).take(&key) {
                 Some(pooled) => pooled,
                 // Rare and large: without a box of its own, room for a handshake would be moved about with every request.
-                None => match Box::pin(self.connection(&key, is_limited)).await {
+                None => match Box::pin(self.connection(&key, is_limited, trace(&request))).await {
                     Ok(pooled) => pooled,
                     Err(why) => return Err(Unanswered { why, unsent: Some(request.into_body()) }),
                 },

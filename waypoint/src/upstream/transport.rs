@@ -14,6 +14,7 @@ use common::hbone::request::{Authority, Baggage, Connect, Forwarded, Traceparent
 use common::net::socket;
 use common::refusal::Refusal;
 use common::snapshot::model::{TunnelProtocol, Workload};
+use common::spans::reach::ByteStream;
 use common::spiffe::Identity;
 use common::tls;
 use common::tls::origin::Inside;
@@ -51,6 +52,8 @@ pub struct Place {
     pub host: Option<Arc<str>>,
     /// Who the client is, for telemetry of the endpoint's node.
     pub baggage: Option<Baggage>,
+    /// The trace in which the endpoint's node tells of the connection: that of the request it is made for.
+    pub trace: Option<Traceparent>,
     /// `tcpKeepalive` of a connection outside tunnels.
     pub keepalive: Option<TcpKeepalive>,
 }
@@ -113,7 +116,7 @@ impl Connector {
             authority,
             forwarded: Some(Forwarded { client: place.client, host: place.host.clone() }),
             baggage: place.baggage.clone(),
-            traceparent: Some(Traceparent::new(rand::random(), rand::random())),
+            traceparent: place.trace.or_else(|| Some(Traceparent::new(rand::random(), rand::random()))),
             unauthenticated: false,
         };
         let certificate = self.certs.get(&self.myself.identity).await?;
@@ -179,6 +182,17 @@ impl Transport {
             Self::TunnelTls(io) => begin(io, version, keepalive, held).await,
             Self::TcpTls(io) => begin(io, version, keepalive, held).await,
             Self::Proxied(io) => begin(io, version, keepalive, held).await,
+        }
+    }
+
+    /// The bytes alone.
+    pub fn boxed(self) -> Box<dyn ByteStream> {
+        match self {
+            Self::Tunnel(io) => Box::new(io),
+            Self::Tcp(io) => Box::new(io),
+            Self::TunnelTls(io) => io,
+            Self::TcpTls(io) => io,
+            Self::Proxied(io) => Box::new(io),
         }
     }
 

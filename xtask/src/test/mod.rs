@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cargo::{TestProgram, build_kernel_programs, build_tests, cargo};
 use crate::workspace::{Profile, Workspace};
-use crate::{child, envoy, fuzz, licences, setup, tidy};
+use crate::{child, envoy, fuzz, licences, setup, tidy, zipkin};
 use summary::{Counts, Outcome, Report, last_line, table, total};
 
 /// The longest one test program may take before it counts as hanging.
@@ -158,10 +158,14 @@ fn stage_outcome(
     Ok(Outcome::Passed)
 }
 
-/// What the stages need. Envoy is for the tests in namespaces alone.
+/// What the stages need. Envoy and Zipkin are for the tests in namespaces alone.
 fn set_up(workspace: &Workspace, options: &Options) -> Result<()> {
     setup::run()?;
-    if options.without_root { Ok(()) } else { envoy::ensure(workspace) }
+    if options.without_root {
+        return Ok(());
+    }
+    envoy::ensure(workspace)?;
+    zipkin::ensure(workspace)
 }
 
 fn formatting(workspace: &Workspace) -> Result<()> {

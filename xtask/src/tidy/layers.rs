@@ -24,7 +24,7 @@ const CRATES: &[(&str, Option<&[&str]>)] = &[
 const LAYERS: [&[&str]; 4] = [
     &["spiffe", "refusal", "wire", "config", "snapshot"],
     &["authz", "balance", "connection", "explain"],
-    &["settings", "net", "tls", "lifecycle", "telemetry"],
+    &["settings", "net", "tls", "lifecycle", "telemetry", "spans"],
     &["hbone", "certs", "source", "admin", "manifests"],
 ];
 

@@ -25,7 +25,8 @@ pub async fn serve(worker: Arc<Worker>, flow: Arc<Flow>, peer: Identity, mut inc
     let flow = Flow { since: std::time::Instant::now(), ..(*flow).clone() };
     let mesh = worker.mesh.current();
     let judged = admit::admit_tunnel(&mesh, &flow, &peer, &incoming.request.authority);
-    let record = Record::open(&worker.edges, &worker.access, ends(&mesh, &flow, &peer, &incoming, &judged));
+    let record = Record::open(&worker.edges, &worker.access, ends(&mesh, &flow, &peer, &incoming, &judged))
+        .within(&worker.spans, &mesh, incoming.request.traceparent);
     let entered = judged.and_then(|admission| {
         let entry = entry(&flow, Protocol::Hbone, admission.clone());
         worker.live.enter(entry).map(|entered| (admission, entered))

@@ -19,6 +19,21 @@ impl Traceparent {
         Self { trace_id: trace_id.max(1), parent_id: parent_id.max(1), flags: 0 }
     }
 
+    /// The trace's id, never zero.
+    pub fn trace_id(self) -> u128 {
+        self.trace_id
+    }
+
+    /// The span that the connection belongs to, never zero.
+    pub fn parent_id(self) -> u64 {
+        self.parent_id
+    }
+
+    /// Whether whoever began the trace has it recorded (flag `sampled`, section 3.2.2.5.1).
+    pub fn is_sampled(self) -> bool {
+        self.flags & 1 == 1
+    }
+
     /// The same trace, one step further.
     pub fn child(self, parent_id: u64) -> Self {
         Self { parent_id: parent_id.max(1), ..self }

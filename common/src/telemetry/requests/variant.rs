@@ -6,12 +6,13 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{
-    Ending, REQUEST_EDGE_CACHE_ENTRIES, RequestEdge, RequestEdgeCache, RequestEnds, RequestProtocol,
+    Ending, Key, Known, REQUEST_EDGE_CACHE_ENTRIES, RequestEdge, RequestEdgeCache, RequestEnds,
+    RequestProtocol,
 };
 use crate::telemetry::edges::EdgeTable;
 use crate::telemetry::flags::Flags;
@@ -98,8 +99,8 @@ impl Hidden {
     }
 }
 
-/// How some metrics differ from Istio's own.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How some metrics, of requests or of connections, differ from Istio's own.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Variant {
     families: u8,
     hidden: Hidden,
@@ -116,12 +117,22 @@ impl Variant {
     }
 
     /// Whether nothing differs but which metrics there are.
-    fn is_plain(&self) -> bool {
+    pub fn is_plain(&self) -> bool {
         self.removed.is_empty() && self.added.is_empty()
     }
 
+    /// The metrics that differ in this way, by their bits.
+    pub(in crate::telemetry) fn families(&self) -> u8 {
+        self.families
+    }
+
+    /// Whether the label `response_flags` goes.
+    pub(in crate::telemetry) fn hides_flags(&self) -> bool {
+        self.hidden.has(Hidden::FLAGS)
+    }
+
     /// The labels of an edge, given those of Istio and the values of what is added.
-    fn labels(&self, standard: &str, values: &[Cow<'_, str>]) -> String {
+    pub(in crate::telemetry) fn labels(&self, standard: &str, values: &[Cow<'_, str>]) -> String {
         let mut text = standard.to_owned();
         for name in self.removed.iter().chain(&self.added) {
             remove(&mut text, name);
@@ -207,6 +218,27 @@ impl Variants {
     }
 }
 
+/// What an edge with other labels is found by without putting its labels together.
+#[derive(Debug)]
+pub(super) struct KnownVariant {
+    key: Key,
+    variant: Variant,
+    values: Box<[Box<str>]>,
+    known: Known,
+}
+
+impl KnownVariant {
+    fn is(&self, key: Key, variant: &Variant, values: &[Cow<'_, str>]) -> bool {
+        self.key == key
+            && self.variant == *variant
+            && self.values.iter().map(|it| &**it).eq(values.iter().map(|it| &**it))
+    }
+
+    fn edge(&self) -> Option<Arc<RequestEdge>> {
+        self.known.edge.upgrade()
+    }
+}
+
 impl RequestEdgeCache {
     /// As [`RequestEdgeCache::edge`], of metrics that differ from Istio's own; `values` are those of the labels that are added.
     pub fn variant(
@@ -220,16 +252,15 @@ impl RequestEdgeCache {
             edge.show(variant.families);
             return edge;
         }
-        let labels = variant.labels(&ends.labels().request_text(), values);
-        let key = self.hash.hash_one((variant.families, variant.hidden, &labels));
-        let is_same = |edge: &Arc<RequestEdge>| {
-            let families = edge.families.load(Ordering::Relaxed);
-            *edge.labels == *labels && families == variant.families && edge.hidden == variant.hidden
-        };
+        let key = self.key(ends);
+        let hash = self.hash.hash_one((key, variant, values));
         let mut known = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(edge) = known.get(&key).and_then(std::sync::Weak::upgrade).filter(is_same) {
+        if let Some(edge) =
+            known.get(&hash).filter(|it| it.is(key, variant, values)).and_then(KnownVariant::edge)
+        {
             return edge;
         }
+        let labels = variant.labels(&ends.labels().request_text(), values);
         let Variants { table, overflow } = &self.metrics.variants;
         let make = |labels: Arc<str>| {
             let mut edge = RequestEdge::new(labels, self.metrics.room.clone());
@@ -253,7 +284,14 @@ impl RequestEdgeCache {
         if known.len() >= REQUEST_EDGE_CACHE_ENTRIES {
             known.clear();
         }
-        known.insert(key, Arc::downgrade(&edge));
+        // What a hash stands for in the key cannot be compared with: the labels are put together anew each time.
+        if key.1 == 0 {
+            let values = values.iter().map(|it| Box::from(&**it)).collect();
+            known.insert(
+                hash,
+                KnownVariant { key, variant: variant.clone(), values, known: ends.known(&edge) },
+            );
+        }
         edge
     }
 }

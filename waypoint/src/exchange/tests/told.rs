@@ -130,6 +130,23 @@ async fn metrics_are_as_they_are_stated() {
     assert!(of("istio_request_duration_milliseconds").is_empty(), "{text}");
     assert_eq!(of("istio_request_bytes_count{").len(), 1);
     assert!(of("istio_request_bytes_count{")[0].contains("response_code=\"200\""));
-    let problems = rig.conversation.worker.shared.followed().telemetry().dump()["problems"].to_string();
-    assert!(problems.contains("TCP_SENT_BYTES cannot be changed"), "{problems}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_go_to_a_log_service_as_they_are_stated() {
+    let collector = Arc::new(Collector::default());
+    let stated = telemetry("edge", "t", "{accessLogging: [{providers: [{name: als}]}]}");
+    let rig = Rig::told_to(&(web(1, &[]) + MESH + &stated), collector.clone());
+    listens(&rig).await;
+    exchange(rig.client(), "GET /a HTTP/1.1\r\nhost: web\r\nx-user: ann\r\nconnection: close\r\n\r\n").await;
+    let received = collector.received(1).await;
+    let (path, kind, body) = &received[0];
+    assert_eq!(path, "/opentelemetry.proto.collector.logs.v1.LogsService/Export");
+    assert_eq!(kind, "application/grpc");
+    let text = String::from_utf8_lossy(body);
+    for part in ["GET /a 200", "user", "ann", "log_name", "shop-log", "service.name"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let log = rig.log();
+    assert!(!log.contains("GET /a"), "{log}");
 }

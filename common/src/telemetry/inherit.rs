@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use common::config::expression::Expression;
-use common::config::mesh::DefaultProviders;
-use common::config::routing::Share;
-use common::config::telemetry::{CustomTag, MetricOverride, Telemetry};
+use crate::config::expression::Expression;
+use crate::config::mesh::DefaultProviders;
+use crate::config::routing::Share;
+use crate::config::telemetry::{CustomTag, MetricOverride, Telemetry};
 
 /// The provider of access logs that is there without being stated, as in Istio.
 pub const BUILT_IN_LOG: &str = "envoy";
@@ -114,4 +114,9 @@ fn logs(levels: &[&Telemetry], defaults: &DefaultProviders) -> Option<Vec<Loggin
         }
     }
     is_stated.then_some(merged)
+}
+
+/// The one of a level that counts: the one that was there first; of several of one time the first by name.
+pub fn oldest<'t>(all: impl Iterator<Item = &'t Arc<Telemetry>>) -> Option<&'t Telemetry> {
+    all.min_by_key(|it| (it.created.unwrap_or(i64::MIN), &it.object)).map(|it| &**it)
 }

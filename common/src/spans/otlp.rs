@@ -1,5 +1,7 @@
 //! Spans as OpenTelemetry's protocol has them (`opentelemetry.proto.collector.trace.v1`), of which the few messages and
-//! fields that a waypoint fills stand here.
+//! fields that Ebb's proxies fill stand here.
+
+pub mod logs;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,9 +11,6 @@ use super::{Me, Side, Span};
 
 /// The call that takes them.
 pub const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-
-/// Name of the library that tells, in each export.
-const SCOPE: &str = "ebb-waypoint";
 
 #[derive(Clone, PartialEq, Message)]
 struct Request {
@@ -101,22 +100,29 @@ const STATUS_ERROR: i32 = 2;
 /// The trace is recorded (W3C Trace Context, section 3.2.2.5).
 const SAMPLED: u32 = 1;
 
-/// The body of one export.
-pub fn encode(me: &Me, spans: Vec<Span>) -> Vec<u8> {
+/// Who tells.
+fn resource(me: &Me) -> Vec<KeyValue> {
     let attributes = [
         ("service.name", me.service.as_str()),
         ("service.namespace", &me.namespace),
         ("k8s.cluster.name", &me.cluster),
-        ("telemetry.sdk.name", SCOPE),
+        ("telemetry.sdk.name", me.program),
         ("telemetry.sdk.language", "rust"),
         ("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
     ];
-    let attributes = attributes.map(|(key, value)| entry(key.to_owned(), value.to_owned())).into();
-    let scope = Scope { name: SCOPE.to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
+    attributes.map(|(key, value)| entry(key.to_owned(), value.to_owned())).into()
+}
+
+fn scope(me: &Me) -> Scope {
+    Scope { name: me.program.to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
+}
+
+/// The body of one export.
+pub fn encode(me: &Me, spans: Vec<Span>) -> Vec<u8> {
     let spans = spans.into_iter().map(of).collect();
     let resource_spans = vec![ResourceSpans {
-        resource: Some(Resource { attributes }),
-        scope_spans: vec![ScopeSpans { scope: Some(scope), spans }],
+        resource: Some(Resource { attributes: resource(me) }),
+        scope_spans: vec![ScopeSpans { scope: Some(scope(me)), spans }],
     }];
     Request { resource_spans }.encode_to_vec()
 }

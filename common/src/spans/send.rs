@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use common::config::mesh::ProviderService;
 use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, USER_AGENT};
-use http::{Method, StatusCode, Uri, Version};
-use http_body_util::{BodyExt as _, Limited};
+use http::{Method, Response, StatusCode, Uri, Version};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
-use super::reach::Dial;
-use crate::payload::Payload;
-use crate::upstream::connection::{SendError, Sender};
+use super::reach::{Dial, Way};
+use crate::config::mesh::ProviderService;
 
 /// Bytes of a collector's answer that are read.
 pub(super) const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("ebb-waypoint/", env!("CARGO_PKG_VERSION")));
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
@@ -82,9 +82,9 @@ impl Request {
         self.version == Version::HTTP_2
     }
 
-    fn http(&self) -> Result<http::Request<Payload>, String> {
+    fn http(&self, agent: &'static str) -> Result<http::Request<Full<Bytes>>, String> {
         let authority = format!("{}:{}", self.service.host, self.service.port);
-        let mut request = http::Request::new(Payload::Whole(Some(self.body.clone())));
+        let mut request = http::Request::new(Full::new(self.body.clone()));
         let uri = match self.is_grpc() {
             true => format!("http://{authority}{}", self.path),
             false => self.path.to_string(),
@@ -94,7 +94,7 @@ impl Request {
         *request.version_mut() = self.version;
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.kind));
-        headers.insert(USER_AGENT, AGENT);
+        headers.insert(USER_AGENT, HeaderValue::from_static(agent));
         if self.is_grpc() {
             headers.insert(TE, HeaderValue::from_static("trailers"));
         } else if let Ok(host) = HeaderValue::try_from(authority) {
@@ -110,12 +110,14 @@ impl Request {
 /// The way to one collector.
 pub(super) struct Link {
     dial: Arc<dyn Dial>,
+    agent: &'static str,
     sender: Option<Sender>,
 }
 
 impl Link {
-    pub(super) fn new(dial: Arc<dyn Dial>) -> Self {
-        Self { dial, sender: None }
+    /// None yet. `agent` is what stands in `user-agent`.
+    pub(super) fn new(dial: Arc<dyn Dial>, agent: &'static str) -> Self {
+        Self { dial, agent, sender: None }
     }
 
     /// Forgets a connection of which nobody knows any more how far it is.
@@ -128,13 +130,16 @@ impl Link {
     /// # Errors
     /// In words, why it did not arrive.
     pub(super) async fn send(&mut self, request: Request) -> Result<(), String> {
-        let mut http = request.http()?;
-        let mut kept = self.sender.take().filter(|it| it.is_ready());
+        let mut http = request.http(self.agent)?;
+        let mut kept = self.sender.take().filter(Sender::is_ready);
         loop {
             let is_kept = kept.is_some();
             let mut sender = match kept.take() {
                 Some(sender) => sender,
-                None => self.dial.connect(&request.service, request.version).await?,
+                None => {
+                    let way = self.dial.connect(&request.service, request.version).await?;
+                    Sender::begin(way, request.version).await.map_err(|error| error.to_string())?
+                }
             };
             match sender.send(http).await {
                 Ok(response) => {
@@ -142,11 +147,62 @@ impl Link {
                     self.sender = Some(sender);
                     return Ok(());
                 }
-                Err(SendError::Unsent(again)) if is_kept => http = *again,
-                Err(SendError::Unsent(_)) => return Err("the connection was closed at once".to_owned()),
-                Err(SendError::Broken(_)) if is_kept => http = request.http()?,
-                Err(SendError::Broken(error)) => return Err(error.to_string()),
+                Err(mut error) => match error.take_message() {
+                    Some(again) if is_kept => http = again,
+                    Some(_) => return Err("the connection was closed at once".to_owned()),
+                    None if is_kept => http = request.http(self.agent)?,
+                    None => return Err(error.into_error().to_string()),
+                },
             }
+        }
+    }
+}
+
+type Body = Full<Bytes>;
+
+/// HTTP on a connection to a collector.
+enum Sender {
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
+}
+
+impl Sender {
+    /// Begins HTTP of `version`. Ends with the connection, or when it is dropped.
+    async fn begin(way: Way, version: Version) -> Result<Self, hyper::Error> {
+        let io = TokioIo::new(way.io);
+        if version == Version::HTTP_2 {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder
+                .timer(TokioTimer::new())
+                .initial_stream_window_size(MAX_ANSWER_BYTES as u32)
+                .initial_connection_window_size(MAX_ANSWER_BYTES as u32);
+            if let Some(keepalive) = way.keepalive {
+                builder.keep_alive_interval(keepalive.interval).keep_alive_timeout(keepalive.timeout);
+            }
+            let (sender, connection) = builder.handshake(io).await?;
+            // Its exports have heard of whatever ended it.
+            tokio::spawn(async move { drop(connection.await) });
+            return Ok(Self::Http2(sender));
+        }
+        let (sender, connection) = http1::Builder::new().max_buf_size(MAX_ANSWER_BYTES).handshake(io).await?;
+        tokio::spawn(async move { drop(connection.await) });
+        Ok(Self::Http1(sender))
+    }
+
+    fn is_ready(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_ready(),
+            Self::Http2(sender) => sender.is_ready(),
+        }
+    }
+
+    async fn send(
+        &mut self,
+        request: http::Request<Body>,
+    ) -> Result<Response<Incoming>, TrySendError<http::Request<Body>>> {
+        match self {
+            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http2(sender) => sender.try_send_request(request).await,
         }
     }
 }

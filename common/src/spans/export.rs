@@ -1,4 +1,4 @@
-//! From the queue to the collector: spans of all workers, in batches, off the path of any request.
+//! From the queue to the collector: spans, and lines of logs, of all workers, in batches, off the path of any request.
 //!
 //! A collector that is slow or missing costs spans and nothing else: what does not fit into the queue, and what could not be
 //! delivered in time, is counted and forgotten.
@@ -9,19 +9,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use common::config::mesh::{Provider, ProviderKind};
-use common::telemetry::exposition::{Family, Kind, Sample, Value};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::reach::Dial;
 use super::send::{Link, Request};
-use super::{MAX_STATED_TAG_BYTES, MAX_TAG_BYTES, Me, Span, otlp, zipkin};
+use super::{Entry, MAX_STATED_TAG_BYTES, MAX_TAG_BYTES, Me, Span, otlp, zipkin};
+use crate::config::mesh::{Provider, ProviderKind};
+use crate::telemetry::exposition::{Family, Kind, Sample, Value};
 
-/// Spans of one provider that wait to be sent.
+/// Spans, or lines, of one provider that wait to be sent.
 pub const MAX_QUEUED_SPANS: usize = 8192;
-/// Spans in one export.
+/// Spans, or lines, in one export.
 pub const MAX_BATCH_SPANS: usize = 512;
 /// How long the first span of a batch waits for others.
 pub const BATCH_WINDOW: Duration = Duration::from_secs(1);
@@ -40,11 +40,18 @@ struct Counts {
     failed: AtomicU64,
 }
 
-/// Takes the spans for one provider.
+/// What waits to be sent: of one provider always the same.
+#[derive(Debug)]
+enum Told {
+    Span(Span),
+    Entry(Entry),
+}
+
+/// Takes the spans, or the lines of a log, for one provider.
 #[derive(Debug)]
 pub struct Exporter {
     provider: Arc<Provider>,
-    queue: mpsc::Sender<Span>,
+    queue: mpsc::Sender<Told>,
     counts: Arc<Counts>,
 }
 
@@ -53,15 +60,24 @@ impl Exporter {
     pub fn start(provider: Arc<Provider>, me: Arc<Me>, dial: Arc<dyn Dial>, runtime: &Handle) -> Arc<Self> {
         let (queue, spans) = mpsc::channel(MAX_QUEUED_SPANS);
         let counts = Arc::new(Counts::default());
-        let delivery =
-            Delivery { provider: provider.clone(), me, link: Link::new(dial), counts: counts.clone() };
+        let link = Link::new(dial, me.program);
+        let delivery = Delivery { provider: provider.clone(), me, link, counts: counts.clone() };
         runtime.spawn(delivery.run(spans));
         Arc::new(Self { provider, queue, counts })
     }
 
     /// Takes a span, or counts it as lost; never waits.
     pub fn push(&self, span: Span) {
-        if self.queue.try_send(span).is_err() {
+        self.take(Told::Span(span));
+    }
+
+    /// Takes a line of a log, or counts it as lost; never waits.
+    pub fn log(&self, entry: Entry) {
+        self.take(Told::Entry(entry));
+    }
+
+    fn take(&self, told: Told) {
+        if self.queue.try_send(told).is_err() {
             self.counts.overflowed.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -77,8 +93,7 @@ impl Exporter {
     }
 
     /// Spans that were sent, that found no place, and that could not be delivered.
-    #[cfg(test)]
-    pub(super) fn counted(&self) -> [u64; 3] {
+    pub fn counted(&self) -> [u64; 3] {
         let Counts { sent, overflowed, failed } = &*self.counts;
         [sent, overflowed, failed].map(|it| it.load(Ordering::Relaxed))
     }
@@ -92,7 +107,7 @@ struct Delivery {
 }
 
 impl Delivery {
-    async fn run(mut self, mut spans: mpsc::Receiver<Span>) {
+    async fn run(mut self, mut spans: mpsc::Receiver<Told>) {
         let mut complained: Option<Instant> = None;
         while let Some(first) = spans.recv().await {
             let batch = gather(first, &mut spans).await;
@@ -113,20 +128,31 @@ impl Delivery {
             self.counts.failed.fetch_add(count, Ordering::Relaxed);
             if complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
                 complained = Some(Instant::now());
-                tracing::warn!(provider = %self.provider.name, %failed, spans = count, "spans are lost");
+                tracing::warn!(provider = %self.provider.name, %failed, count, "{} are lost", self.what());
             }
         }
     }
 
+    fn what(&self) -> &'static str {
+        if matches!(self.provider.kind, ProviderKind::OtelLog(_)) { "log entries" } else { "spans" }
+    }
+
     /// What is sent, and how long that may take.
-    fn request(&self, batch: Vec<Span>) -> Option<(Request, Duration)> {
+    fn request(&self, batch: Vec<Told>) -> Option<(Request, Duration)> {
+        let (mut spans, mut entries) = (Vec::new(), Vec::new());
+        for told in batch {
+            match told {
+                Told::Span(span) => spans.push(span),
+                Told::Entry(entry) => entries.push(entry),
+            }
+        }
         Some(match &self.provider.kind {
             ProviderKind::Zipkin(it) => {
-                let body = zipkin::encode(&self.me, batch, it.short_trace_ids);
+                let body = zipkin::encode(&self.me, spans, it.short_trace_ids);
                 (Request::json(&it.service, it.path.clone(), body), EXPORT_DEADLINE)
             }
             ProviderKind::OpenTelemetry(it) => {
-                let body = otlp::encode(&self.me, batch);
+                let body = otlp::encode(&self.me, spans);
                 match &it.http {
                     Some(http) => {
                         let request = Request::protobuf(&it.service, http.path.clone(), &http.headers, body);
@@ -139,13 +165,17 @@ impl Delivery {
                     }
                 }
             }
+            ProviderKind::OtelLog(it) => {
+                let body = otlp::logs::encode(&self.me, &it.log_name, entries);
+                (Request::grpc(&it.service, otlp::logs::EXPORT.into(), &[], &body), EXPORT_DEADLINE)
+            }
             _ => return None,
         })
     }
 }
 
-/// The first span and those that come soon.
-async fn gather(first: Span, spans: &mut mpsc::Receiver<Span>) -> Vec<Span> {
+/// What came first, and what comes soon.
+async fn gather(first: Told, spans: &mut mpsc::Receiver<Told>) -> Vec<Told> {
     let mut batch = vec![first];
     let until = Instant::now() + BATCH_WINDOW;
     while batch.len() < MAX_BATCH_SPANS {
@@ -160,6 +190,18 @@ async fn gather(first: Span, spans: &mut mpsc::Receiver<Span>) -> Vec<Span> {
     batch
 }
 
+/// Counts of one provider: those of the exporter that there is, and the sum of those before.
+type Kept = Vec<Arc<Counts>>;
+
+/// What a provider takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Takes {
+    /// Spans.
+    Spans,
+    /// Lines of access logs.
+    Logs,
+}
+
 /// The exporters that somebody uses, by provider.
 pub struct Exporters {
     me: Arc<Me>,
@@ -167,7 +209,7 @@ pub struct Exporters {
     runtime: Handle,
     known: Mutex<BTreeMap<Arc<str>, Weak<Exporter>>>,
     /// Counts outlive their exporter, so that no counter ever falls.
-    counts: Mutex<BTreeMap<Arc<str>, Vec<Arc<Counts>>>>,
+    counts: Mutex<BTreeMap<(Takes, Arc<str>), Kept>>,
 }
 
 impl fmt::Debug for Exporters {
@@ -190,16 +232,15 @@ impl Exporters {
     /// The exporter for a provider: the one there is while the provider is stated as it was.
     ///
     /// # Errors
-    /// In words, when it takes no spans, or when there are [`MAX_EXPORTERS`].
-    pub fn get(&self, provider: &Arc<Provider>) -> Result<Arc<Exporter>, String> {
-        match &provider.kind {
-            ProviderKind::Zipkin(_) | ProviderKind::OpenTelemetry(_) => {}
-            other => {
-                return Err(format!(
-                    "{} is a provider of {}, which takes no spans",
-                    provider.name,
-                    other.field()
-                ));
+    /// In words, when it does not take what is wanted, or when there are [`MAX_EXPORTERS`].
+    pub fn get(&self, provider: &Arc<Provider>, wanted: Takes) -> Result<Arc<Exporter>, String> {
+        match (&provider.kind, wanted) {
+            (ProviderKind::Zipkin(_) | ProviderKind::OpenTelemetry(_), Takes::Spans)
+            | (ProviderKind::OtelLog(_), Takes::Logs) => {}
+            (other, wanted) => {
+                let (name, field) = (&provider.name, other.field());
+                let what = if wanted == Takes::Spans { "spans" } else { "logs" };
+                return Err(format!("{name} is a provider of {field}, which takes no {what}"));
             }
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -209,22 +250,44 @@ impl Exporters {
             return Ok(exporter);
         }
         if known.len() >= MAX_EXPORTERS && !known.contains_key(&provider.name) {
-            return Err(format!("more than {MAX_EXPORTERS} providers of tracing"));
+            return Err(format!("more than {MAX_EXPORTERS} providers that are sent to"));
         }
         let exporter = Exporter::start(provider.clone(), self.me.clone(), self.dial.clone(), &self.runtime);
         known.insert(provider.name.clone(), Arc::downgrade(&exporter));
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.len() < 2 * MAX_EXPORTERS || counts.contains_key(&provider.name) {
-            fold(counts.entry(provider.name.clone()).or_default(), &exporter.counts);
+        let key = (wanted, provider.name.clone());
+        if counts.len() < 2 * MAX_EXPORTERS || counts.contains_key(&key) {
+            fold(counts.entry(key).or_default(), &exporter.counts);
         }
         Ok(exporter)
     }
 
-    /// What became of spans, for a scrape.
+    /// What became of spans and of lines, for a scrape.
     pub fn families(&self) -> Vec<Family> {
+        [
+            (
+                Takes::Spans,
+                "ebb_spans_total",
+                "Spans that were sent to a provider, or lost: for want of a place in the queue, or of an answer.",
+            ),
+            (
+                Takes::Logs,
+                "ebb_log_entries_total",
+                "Lines of access logs that were sent to a provider, or lost, as spans are.",
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(what, name, help)| {
+            let samples = self.samples(what);
+            (!samples.is_empty()).then_some(Family { name, help, kind: Kind::Counter, samples })
+        })
+        .collect()
+    }
+
+    fn samples(&self, what: Takes) -> Vec<Sample> {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let mut samples = Vec::new();
-        for (provider, all) in counts.iter() {
+        for ((_, provider), all) in counts.iter().filter(|((of, _), _)| *of == what) {
             let sum = |of: fn(&Counts) -> &AtomicU64| {
                 all.iter().map(|it| of(it).load(Ordering::Relaxed)).sum::<u64>()
             };
@@ -237,12 +300,7 @@ impl Exporters {
                 samples.push(Sample { labels, value: Value::Count(count) });
             }
         }
-        let help =
-            "Spans that were sent to a provider, or lost: for want of a place in the queue, or of an answer.";
-        match samples.is_empty() {
-            true => Vec::new(),
-            false => vec![Family { name: "ebb_spans_total", help, kind: Kind::Counter, samples }],
-        }
+        samples
     }
 }
 
