@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_its_protocol_is_refused() {
         let field = |name: &str| format!(".filters[0].externalAuth{name}");
-        let many = vec!["a"; MAX_ALLOWED + 1].join(", ");
+        let many = ["a"; MAX_ALLOWED + 1].join(", ");
         let cases = [
             (format!("protocol: TCP, {REF}"), field(".protocol"), "neither HTTP nor GRPC"),
             ("protocol: GRPC, grpc: {}".to_owned(), field(".backendRef"), "not stated"),
