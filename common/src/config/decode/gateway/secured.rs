@@ -343,10 +343,10 @@ mod tests {
 
     #[test]
     fn what_the_api_server_refuses_is_refused_with_its_field() {
-        let refs = vec!["{group: '', kind: ConfigMap, name: ca}"; MAX_CA_REFS + 1].join(", ");
+        let refs = ["{group: '', kind: ConfigMap, name: ca}"; MAX_CA_REFS + 1].join(", ");
         let many_refs = format!("hostname: a, caCertificateRefs: [{refs}]");
         let name = "{type: Hostname, hostname: a}";
-        let names = vec![name; MAX_SUBJECT_ALT_NAMES + 1].join(", ");
+        let names = [name; MAX_SUBJECT_ALT_NAMES + 1].join(", ");
         let many_names = format!("hostname: a, {CA}, subjectAltNames: [{names}]");
         let with = |more: &str| format!("hostname: a, {CA}, {more}");
         let of_name = |name: &str| with(&format!("subjectAltNames: [{name}]"));
