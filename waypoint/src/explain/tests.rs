@@ -295,7 +295,7 @@ fn tls_that_a_policy_states_is_told_with_its_line_and_what_cannot_be_used_is_ref
         told(&lab("canary", &policy("wellKnownCACertificates: System")), "customers:80", &asked("/", &[]));
     assert_eq!(verdict, Verdict::Admitted, "{text}");
     for words in
-        ["SNI c.example", "by BackendTLSPolicy market/t at more.yaml:1", "by TLS of its own inside a tunnel"]
+        ["SNI c.example", "by BackendTLSPolicy market/t at more.yaml:6", "by TLS of its own inside a tunnel"]
     {
         assert!(text.contains(words), "{words}: {text}");
     }
