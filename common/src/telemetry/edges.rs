@@ -93,6 +93,16 @@ impl<E: Counters> EdgeTable<E> {
         Some(edge)
     }
 
+    /// The edge with these labels, where there is one.
+    pub(super) fn get(&self, labels: &str) -> Option<&Arc<E>> {
+        self.edges.get(labels).map(|entry| &entry.edge)
+    }
+
+    /// Drops the edge with these labels. Who holds it counts for nobody.
+    pub(super) fn remove(&mut self, labels: &str) {
+        self.edges.remove(labels);
+    }
+
     /// A scrape is about to see the edges: drops those that nobody has held for long enough.
     pub(super) fn scraped(&mut self, now: Instant) {
         self.sweep(now, 1);

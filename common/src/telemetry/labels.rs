@@ -109,6 +109,23 @@ const NAMES: [&str; 17] = [
 /// nothing of regions and zones has series without them.
 const LOCALITY_NAMES: [&str; 4] = ["source_region", "source_zone", "destination_region", "destination_zone"];
 
+/// The other labels of Istio's metrics, of requests or of connections.
+const OTHER_NAMES: [&str; 8] = [
+    "reporter",
+    "connection_security_policy",
+    "source_principal",
+    "destination_principal",
+    "request_protocol",
+    "response_code",
+    "grpc_response_status",
+    "response_flags",
+];
+
+/// Whether a label is one of those that metrics have when nobody states anything.
+pub fn is_own(name: &str) -> bool {
+    NAMES.iter().chain(&LOCALITY_NAMES).chain(&OTHER_NAMES).any(|it| *it == name)
+}
+
 /// Takes the pieces of a label set one after the other; `false` ends the writing.
 trait Pieces {
     fn piece(&mut self, text: &str) -> bool;

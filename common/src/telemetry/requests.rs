@@ -25,6 +25,7 @@ mod variant;
 pub use scrape::RequestScrape;
 pub use variant::{Family, MAX_TAG_VALUE_BYTES, MAX_VARIANT_EDGES, Variant};
 
+pub(super) use variant::overlapping;
 use variant::{Hidden, KnownVariant, Variants};
 
 /// How many edges are kept; requests of further ones are counted under the label value `overflow`.
@@ -135,6 +136,8 @@ pub struct RequestEdge {
     response_messages: AtomicU64,
     /// How many series all edges may still add.
     room: Arc<AtomicUsize>,
+    /// It is everybody's who found no place, so that it is in all metrics whatever one of them asks for.
+    is_overflow: bool,
     /// Which of the metrics it is in, and labels of its endings that it has not.
     families: AtomicU8,
     hidden: Hidden,
@@ -149,6 +152,7 @@ impl RequestEdge {
             request_messages: AtomicU64::new(0),
             response_messages: AtomicU64::new(0),
             room,
+            is_overflow: false,
             families: AtomicU8::new(Family::ALL),
             hidden: Hidden::default(),
         }
@@ -158,7 +162,7 @@ impl RequestEdge {
     /// when some are turned off.
     pub fn show(&self, families: u8) {
         // Hardly ever another: the line it stands on is shared with other workers.
-        if self.families.load(Ordering::Relaxed) != families {
+        if !self.is_overflow && self.families.load(Ordering::Relaxed) != families {
             self.families.store(families, Ordering::Relaxed);
         }
     }
@@ -237,9 +241,11 @@ impl Default for RequestMetrics {
     fn default() -> Self {
         let room = Arc::new(AtomicUsize::new(MAX_REQUEST_SERIES));
         let labels = overflow_text(Reporter::Waypoint, Counted::Requests).into();
+        let mut overflow = RequestEdge::new(labels, room.clone());
+        overflow.is_overflow = true;
         Self {
             table: Mutex::new(EdgeTable::new(MAX_REQUEST_EDGES)),
-            overflow: Arc::new(RequestEdge::new(labels, room.clone())),
+            overflow: Arc::new(overflow),
             variants: Variants::default(),
             room,
         }

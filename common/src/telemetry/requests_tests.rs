@@ -311,6 +311,34 @@ fn a_metric_that_is_turned_off_takes_no_count_from_the_others_and_comes_back() {
 }
 
 #[test]
+fn a_label_that_is_stated_of_more_metrics_than_before_shows_no_series_twice() {
+    let (metrics, cache) = cache();
+    let mesh = mesh();
+    let of = |families| Variant::new(families, Vec::new(), vec!["t".into()]);
+    let (one, all) = (of(Family::Requests.bit()), of(Family::ALL));
+    for variant in [&one, &all, &one, &all] {
+        cache.variant(&mesh.ends(), variant, &["1".into()]).ended(OK, &Took::default());
+        let text = scraped(&metrics);
+        let names: Vec<_> = text
+            .lines()
+            .filter(|it| it.contains("t=\"1\""))
+            .map(|it| it.rsplit_once(' ').unwrap().0)
+            .collect();
+        let once: std::collections::BTreeSet<_> = names.iter().collect();
+        assert_eq!(names.len(), once.len(), "{names:#?}");
+        assert_eq!(text.contains("istio_request_bytes_count{"), variant == &all);
+    }
+}
+
+#[test]
+fn what_one_destination_asks_for_hides_nothing_of_those_who_found_no_place() {
+    let (metrics, _) = cache();
+    metrics.overflow.ended(OK, &Took::default());
+    metrics.overflow.show(Family::Duration.bit());
+    assert!(scraped(&metrics).contains("istio_requests_total{"));
+}
+
+#[test]
 fn metrics_that_differ_are_told_apart_and_bounded() {
     let (metrics, cache) = cache();
     let mesh = mesh();

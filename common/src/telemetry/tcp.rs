@@ -19,7 +19,7 @@ use bytes::Bytes;
 use super::edges::{Counters, EdgeTable};
 use super::exposition::{Format, Kind, write_head};
 use super::labels::{Counted, EdgeLabels, Reporter, overflow_text};
-use super::requests::Variant;
+use super::requests::{Variant, overlapping};
 use crate::refusal::Refusal;
 
 /// How many edges are kept; connections of further ones are counted under the label value `overflow`.
@@ -58,6 +58,8 @@ pub struct Edge {
     labels: Arc<str>,
     /// Which metrics show it, by their places in [`FAMILIES`].
     families: AtomicU8,
+    /// It is everybody's who found no place, so that it is in all metrics whatever one of them asks for.
+    is_overflow: bool,
     /// No series of it says how connections ended.
     hides_flags: bool,
     /// Whose open sockets its connections are; `None` where another edge counts the same ones.
@@ -74,6 +76,7 @@ impl Edge {
         Self {
             labels,
             families: AtomicU8::new(ALL_FAMILIES),
+            is_overflow: false,
             hides_flags: false,
             sockets_of: Some(reporter),
             opened: AtomicU64::new(0),
@@ -87,7 +90,7 @@ impl Edge {
     /// when some are turned off.
     fn show(&self, families: u8) {
         // Hardly ever another: the line it stands on is shared with other workers.
-        if self.families.load(Ordering::Relaxed) != families {
+        if !self.is_overflow && self.families.load(Ordering::Relaxed) != families {
             self.families.store(families, Ordering::Relaxed);
         }
     }
@@ -188,8 +191,10 @@ const REPORTERS: [Reporter; 3] = [Reporter::Source, Reporter::Destination, Repor
 
 impl Default for TcpMetrics {
     fn default() -> Self {
-        let edge =
-            |reporter| Arc::new(Edge::new(overflow_text(reporter, Counted::Connections).into(), reporter));
+        let edge = |reporter| {
+            let text = overflow_text(reporter, Counted::Connections).into();
+            Arc::new(Edge { is_overflow: true, ..Edge::new(text, reporter) })
+        };
         Self {
             table: Mutex::new(EdgeTable::new(MAX_EDGES)),
             overflow: REPORTERS.map(|reporter| (reporter, edge(reporter))),
@@ -227,15 +232,30 @@ impl TcpMetrics {
             ..Edge::new(text, labels.reporter)
         };
         // Before the labels, which edges of several metrics may share.
-        let way = format!("{families:02x}{}{}", u8::from(hides_flags), u8::from(counts_open));
-        let whole = way.clone() + &variant.labels(&labels.text(), values);
+        let way = |families: u8, counts_open: bool| {
+            format!("{families:02x}{}{}", u8::from(hides_flags), u8::from(counts_open))
+        };
+        let text = variant.labels(&labels.text(), values);
         let mut variants = self.variants();
         let Variants { table, overflow } = &mut *variants;
+        // What was stated before and is no more is shown in no metric of these, so that none has a series twice. It is
+        // kept: connections that were opened then are counted by it as open still.
+        for other in overlapping(families, ALL_FAMILIES).chain([families]) {
+            for open in [false, true].into_iter().filter(|open| (other, *open) != (families, counts_open)) {
+                if let Some(edge) = table.get(&(way(other, open) + &text)) {
+                    edge.families.fetch_and(!families, Ordering::Relaxed);
+                }
+            }
+        }
+        let way = way(families, counts_open);
+        let whole = way.clone() + &text;
         let found = table.find(whole, Instant::now(), |whole| make(whole[way.len()..].into()));
-        found.unwrap_or_else(|| {
-            let text = overflow_text(labels.reporter, Counted::Connections);
-            overflow.entry(way + &text).or_insert_with(|| Arc::new(make(text.into()))).clone()
-        })
+        if let Some(edge) = found {
+            edge.show(families);
+            return edge;
+        }
+        let text = overflow_text(labels.reporter, Counted::Connections);
+        overflow.entry(way + &text).or_insert_with(|| Arc::new(make(text.into()))).clone()
     }
 
     /// How many edges have series now.

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
@@ -265,6 +266,22 @@ fn a_metric_of_connections_that_is_turned_off_takes_no_count_from_the_others_and
         let text = scraped(&metrics);
         assert_eq!(samples(&text, "istio_tcp_connections_opened_total"), [("-".to_owned(), count)]);
         assert_eq!(samples(&text, "istio_tcp_sent_bytes_total").is_empty(), is_off);
+    }
+}
+
+#[test]
+fn a_label_that_is_stated_of_more_metrics_than_before_shows_no_series_twice() {
+    let (metrics, [web, cart]) = (Arc::new(TcpMetrics::default()), ["web", "cart"].map(workload));
+    let (cache, labels) = (EdgeCache::new(metrics.clone()), labels(&web, &cart));
+    let of = |families| Variant::new(families, Vec::new(), vec!["zone".into()]);
+    let (one, all) = (of(1 << TcpFamily::Opened as u8), of(ALL_FAMILIES));
+    for (variant, counts_open) in [(&one, false), (&all, true), (&one, true), (&all, true)] {
+        cache.variant(&labels, (variant, counts_open), &["z1".into()]).opened();
+        let text = scraped(&metrics);
+        let shown: Vec<_> = text.lines().filter(|it| it.contains("zone=\"z1\"")).collect();
+        let names: BTreeSet<_> = shown.iter().map(|it| it.rsplit_once(' ').unwrap().0).collect();
+        assert_eq!(shown.len(), names.len(), "{shown:#?}");
+        assert!(shown.iter().any(|it| it.starts_with("istio_tcp_connections_opened_total")), "{shown:#?}");
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use common::config::expression::Expression;
 use common::config::telemetry::{Metric, MetricOverride, TagOverride};
-use common::telemetry::labels::EdgeLabels;
+use common::telemetry::labels::{self, EdgeLabels};
 use common::telemetry::request_line::RequestLine;
 use common::telemetry::requests::{Ending, Family, RequestEdgeCache, RequestEnds, Took, Variant};
 use common::telemetry::tcp::{Edge, EdgeCache, TcpFamily};
@@ -129,6 +129,8 @@ impl Group {
         let (mut removed, mut added, mut values) = (Vec::new(), Vec::new(), Vec::new());
         for (name, stated) in said.tags {
             match stated {
+                // What is not there cannot go, and would only look like a difference.
+                TagOverride::Remove if !labels::is_own(&name) => {}
                 TagOverride::Remove => removed.push(name),
                 TagOverride::Upsert(value) => {
                     added.push(name);

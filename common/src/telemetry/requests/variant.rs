@@ -148,6 +148,11 @@ impl Variant {
     }
 }
 
+/// The other sets of metrics, of `all`, that have one with `families` in common.
+pub(in crate::telemetry) fn overlapping(families: u8, all: u8) -> impl Iterator<Item = u8> {
+    (1..=all).filter(move |it| *it != families && it & families != 0)
+}
+
 /// Takes a label out of a text of them.
 fn remove(text: &mut String, name: &str) {
     let is_at = |at: usize| {
@@ -268,12 +273,15 @@ impl RequestEdgeCache {
             edge
         };
         // Behind the metrics, which two edges of the same labels differ in.
-        let whole = format!("{:02x}{:02x}{labels}", variant.families, variant.hidden.0);
-        let found =
-            table
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .find(whole, Instant::now(), |whole| make(whole[4..].into()));
+        let key_of = |families: u8| format!("{families:02x}{:02x}{labels}", variant.hidden.0);
+        let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole = key_of(variant.families);
+        if table.get(&whole).is_none() {
+            // What was stated before and is no more: in no metric is one series shown twice.
+            overlapping(variant.families, Family::ALL).for_each(|it| table.remove(&key_of(it)));
+        }
+        let found = table.find(whole, Instant::now(), |whole| make(whole[4..].into()));
+        drop(table);
         let Some(edge) = found else {
             let mut overflow = overflow.lock().unwrap_or_else(PoisonError::into_inner);
             let edge = overflow.entry((variant.families, variant.hidden)).or_insert_with(|| {
