@@ -347,3 +347,22 @@ async fn a_busy_directory_ends_up_read_as_it_is() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn json_that_is_no_manifest_is_passed_over_and_what_a_manifest_stated_stays_when_it_turns_into_such() {
+    let policy = "{\"apiVersion\": \"security.istio.io/v1\", \"kind\": \"AuthorizationPolicy\", \"metadata\": {\"name\": \"p\", \
+                  \"namespace\": \"shop\"}, \"spec\": {}}";
+    let rig = Rig::start(|path| {
+        fs::write(path.join("package.json"), "[\"AuthorizationPolicy\", \"istio.io/use-waypoint\"]").unwrap();
+        fs::create_dir(path.join("folder.json")).unwrap();
+        fs::write(path.join("p.json"), policy).unwrap();
+    });
+    let now = rig.until("the policy", |it| it.policies().count() == 1).await;
+    assert_eq!(now.rejected().len(), 0, "{:?}", now.rejected());
+    rig.write("p.json", "[1]");
+    let now = rig.until("the fault", |it| it.rejected().len() == 1).await;
+    assert_eq!(now.policies().count(), 1);
+    assert!(now.rejected()[0].last_good);
+    fs::remove_file(rig.path.join("p.json")).unwrap();
+    rig.until("nothing", |it| it.rejected().is_empty() && it.policies().count() == 0).await;
+}
