@@ -5,6 +5,7 @@
 //! at the start of a line nowhere else.
 
 mod block;
+pub mod document;
 mod erased;
 mod head;
 mod json;
