@@ -103,7 +103,9 @@ async fn files_are_read_followed_and_forgotten() {
     rig.write("b.yml", &pod("c", "10.0.0.2"));
     rig.until("a changed file", |it| pods(it) == ["a", "c"]).await;
     fs::rename(rig.path.join("b.yml"), rig.path.join("d.yaml")).unwrap();
-    rig.write("e.json", &pod("e", "10.0.0.5"));
+    let json = "{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"metadata\": {\"name\": \"e\", \"namespace\": \"shop\"}, \"status\": \
+                {\"podIP\": \"10.0.0.5\"}}";
+    rig.write("e.json", json);
     rig.until("a renamed file", |it| pods(it) == ["a", "c", "e"]).await;
     fs::remove_file(rig.path.join("a.yaml")).unwrap();
     rig.until("a deleted file", |it| pods(it) == ["c", "e"]).await;

@@ -78,8 +78,9 @@ struct Outline<'t> {
 impl<'t> Outline<'t> {
     /// `None` when the text does not begin with an object.
     fn of(text: &'t [u8]) -> Option<Self> {
+        // Not behind a comment: what begins with one is for other readers.
+        let text = text.trim_ascii_start().strip_prefix(b"{")?;
         let (mut outline, mut tokens) = (Self::default(), Tokens(text));
-        let Some(Token::Open(b'{')) = tokens.next() else { return None };
         let mut open = vec![b'{'];
         let (mut outer, mut last, mut key): (&[u8], _, _) = (b"", None, None);
         while let Some(token) = tokens.next() {
