@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::decode::yaml::{self, MAX_FILE_BYTES};
-use crate::config::decode::{Decoded, Skipped};
+use crate::config::decode::{Decoded, Foreign, Skipped};
 use crate::config::names::Names;
 use crate::config::{Batch, Key, Origin, Rejected, Stated};
 use crate::explain::Origins;
@@ -41,6 +41,8 @@ pub struct Manifests {
     pub rejected: Vec<Rejected>,
     /// Documents of kinds that are not acted on.
     pub skipped: Vec<Skipped>,
+    /// Files that state no manifests.
+    pub foreign: Vec<Foreign>,
     /// The mesh, as a proxy would see it.
     pub mesh: Arc<Snapshot>,
     /// How it was set up.
@@ -80,13 +82,19 @@ impl Manifests {
         let (mut names, mut texts) = (Names::default(), Texts::default());
         let (mut all, count) = (Decoded::default(), files.len());
         for (file, bytes) in files {
-            append(&mut all, yaml::decode(&file, &bytes, &mut names));
-            texts.keep(file, bytes);
+            let decoded = yaml::decode(&file, &bytes, &mut names);
+            // A tree of sources may hold many of them.
+            if decoded.foreign.is_empty() {
+                texts.keep(file, bytes);
+            }
+            append(&mut all, decoded);
         }
         Self { texts, files: count, ..Self::decoded(all, settings) }
     }
 
-    fn decoded(decoded: Decoded, settings: MeshSettings) -> Self {
+    fn decoded(mut decoded: Decoded, settings: MeshSettings) -> Self {
+        // As in a catalog: files of JSON come after all others.
+        decoded.stated.sort_by_key(|it| yaml::is_json(&it.origin.file));
         let mut origins = HashMap::new();
         let (mut stated, mut repeated) = (Vec::with_capacity(decoded.stated.len()), Vec::new());
         for it in decoded.stated {
@@ -98,7 +106,7 @@ impl Manifests {
                 }
             }
         }
-        let Decoded { rejected, skipped, .. } = decoded;
+        let Decoded { rejected, skipped, foreign, .. } = decoded;
         let batch = Batch { upserts: stated.clone(), rejected: rejected.clone(), ..Batch::default() };
         let mesh = Mesh::new(settings.clone()).apply(batch);
         Self {
@@ -107,6 +115,7 @@ impl Manifests {
             repeated,
             rejected,
             skipped,
+            foreign,
             mesh,
             settings,
             files: 0,
@@ -142,6 +151,7 @@ fn append(all: &mut Decoded, more: Decoded) {
     all.stated.extend(more.stated);
     all.rejected.extend(more.rejected);
     all.skipped.extend(more.skipped);
+    all.foreign.extend(more.foreign);
 }
 
 /// One byte more than may be read is enough for the decoder to refuse the file by name.

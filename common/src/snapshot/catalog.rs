@@ -1,12 +1,14 @@
 //! Every resource as stated, and which statement is in force.
 //!
 //! Knows nothing of what resources mean. When two files state one object, the first by file name is in force and the
-//! other is reported; which one came first in time makes no difference, so that a restart changes nothing.
+//! other is reported; which one came first in time makes no difference, so that a restart changes nothing. Files of JSON
+//! come after all others: they were not always read, and one that was forgotten there must not replace what is in force.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::config::decode::yaml;
 use crate::config::gateway::RouteKind;
 use crate::config::{
     AuthorizationPolicy, BackendTlsPolicy, Batch, CaBundle, DestinationRule, EndpointSlice, FaultFilter,
@@ -32,7 +34,7 @@ type Statement<T> = (Origin, Arc<T>);
 #[derive(Debug)]
 struct Entry<T> {
     in_force: Statement<T>,
-    /// By file name. Boxed twice over because hardly any object has one.
+    /// By rank. Boxed twice over because hardly any object has one.
     #[expect(clippy::box_collection, reason = "a pointer per object instead of three words")]
     others: Option<Box<Vec<Statement<T>>>>,
 }
@@ -87,12 +89,12 @@ impl<T: PartialEq> Store<T> {
         } else {
             let others = entry.others.get_or_insert_default();
             others.retain(|(origin, _)| origin.file != statement.0.file);
-            if statement.0.file < entry.in_force.0.file {
+            if rank(&statement.0) < rank(&entry.in_force.0) {
                 others.push(std::mem::replace(&mut entry.in_force, statement));
             } else {
                 others.push(statement);
             }
-            others.sort_by(|a, b| a.0.file.cmp(&b.0.file));
+            others.sort_by(|a, b| rank(&a.0).cmp(&rank(&b.0)));
         }
         note(changed, &object, before, Some(&entry.in_force.1));
         entry.others.is_some()
@@ -130,6 +132,11 @@ impl<T: PartialEq> Store<T> {
         let others = entry.others.iter().flat_map(|others| others.iter());
         Some((entry.in_force.0.clone(), others.map(|(origin, _)| origin.clone()).collect()))
     }
+}
+
+/// Of several statements the one of the lowest rank is in force.
+fn rank(origin: &Origin) -> (bool, &str) {
+    (yaml::is_json(&origin.file), &origin.file)
 }
 
 fn note<T: PartialEq>(changed: &mut Changed<T>, object: &ObjectName, before: Arc<T>, now: Option<&Arc<T>>) {

@@ -151,6 +151,8 @@ codes! {
         "raise timeout, or lower attempts or perTryTimeout";
     KIND_MISSPELT = "EBB0024" "KindMisspelt" Warning,
         "correct the kind: nothing of it is in force";
+    NOT_MANIFESTS = "EBB0025" "FileNotRead" Info,
+        "nothing to do, unless it was to state something: then write it as YAML, or as one object of JSON";
 }
 
 #[cfg(test)]

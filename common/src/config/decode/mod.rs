@@ -82,4 +82,15 @@ pub struct Decoded {
     pub rejected: Vec<Rejected>,
     /// Documents of other kinds.
     pub skipped: Vec<Skipped>,
+    /// The file itself, when it states no manifests.
+    pub foreign: Vec<Foreign>,
+}
+
+/// A file that is passed over because it states no manifests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign {
+    /// Its name.
+    pub file: Arc<str>,
+    /// How that shows.
+    pub why: &'static str,
 }

@@ -141,6 +141,27 @@ fn preferences_come_from_the_service_then_its_namespace() {
 }
 
 #[test]
+fn json_yields_to_yaml_whatever_it_is_called_and_the_conflict_is_told() {
+    let port = |n: &str| service("web", &HTTP.replace("8080", n)) + &pod("a", "10.0.0.1", &[("app", "a")]);
+    let json = "{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"metadata\": {\"name\": \"a\", \"namespace\": \"shop\", \
+                \"labels\": {\"app\": \"a\"}}, \"status\": {\"phase\": \"Running\", \"podIP\": \"10.9.9.9\"}}";
+    for order in [["a.json", "b.yml", "c.yaml"], ["c.yaml", "b.yml", "a.json"], ["b.yml", "a.json", "c.yaml"]]
+    {
+        let mut desk = Desk::new();
+        for file in order {
+            desk.write(file, &if file == "a.json" { json.to_owned() } else { port("1111") });
+        }
+        let told = || desk.now.conflicts().iter().find(|it| it.key.to_string() == "Pod shop/a").cloned();
+        let conflict = told().unwrap();
+        let ignored: Vec<&str> = conflict.ignored.iter().map(|it| &*it.file).collect();
+        assert_eq!((&*conflict.in_force.file, ignored), ("b.yml", vec!["c.yaml", "a.json"]));
+        desk.write("b.yml", "");
+        let told = desk.now.conflicts().iter().find(|it| it.key.to_string() == "Pod shop/a").cloned();
+        assert_eq!(&*told.unwrap().in_force.file, "c.yaml");
+    }
+}
+
+#[test]
 fn a_conflict_is_won_by_the_first_file_name_whichever_came_first() {
     let port = |n: &str| service("web", &HTTP.replace("8080", n)) + &pod("a", "10.0.0.1", &[("app", "a")]);
     for order in [["a.yaml", "b.yaml"], ["b.yaml", "a.yaml"]] {

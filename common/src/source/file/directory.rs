@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::last_good::LastGood;
 use super::ledger;
 use crate::config::backend_tls::MaySecure;
-use crate::config::decode::{Skipped, yaml};
+use crate::config::decode::{Foreign, Skipped, yaml};
 use crate::config::names::Names;
 use crate::config::{Batch, Key, Origin, Rejected, Stated, Subject};
 
@@ -239,7 +239,12 @@ impl Directory {
             Ok(None) => self.decode(name, stamp, batch),
             Ok(Some(reason)) => {
                 let sample = std::mem::take(&mut self.buffer);
-                self.unreadable(name, &sample, &reason, batch);
+                // What is no file at all, such as a directory, holds no manifests whatever it is called.
+                let is_foreign = !metadata.is_file() || yaml::foreign(name, &sample).is_some();
+                match yaml::is_json(name) && is_foreign {
+                    true => self.pass_over_unread(name, &reason, batch),
+                    false => self.unreadable(name, &sample, &reason, batch),
+                }
                 self.stamp(name, stamp);
             }
             Err(error) => self.unreadable(name, &[], &error.to_string(), batch),
@@ -277,6 +282,9 @@ impl Directory {
             return ledger::keep(&known.keys, ledger::emptied(&file), batch);
         }
         let decoded = yaml::decode(&file, &self.buffer, &mut self.names);
+        if let Some(foreign) = decoded.foreign.first() {
+            return pass_over(foreign, &known.keys, &self.buffer, batch);
+        }
         report_skipped(&decoded.skipped);
         report_notes(&decoded.stated);
         if decoded.rejected.is_empty() {
@@ -300,6 +308,17 @@ impl Directory {
         ledger::keep(&known.keys, rejected, batch);
     }
 
+    /// A file that cannot be read and would state no manifests.
+    fn pass_over_unread(&mut self, name: &str, reason: &str, batch: &mut Batch) {
+        if self.files.get(name).is_some_and(|it| !it.keys.is_empty()) {
+            return self.unreadable(name, &[], reason, batch);
+        }
+        let file = self.names.share(name);
+        tracing::info!(%file, reason, "states no manifests; not read");
+        batch.reread.push(file.clone());
+        self.files.entry(file).or_default().content = None;
+    }
+
     fn stamp(&mut self, name: &str, stamp: Stamp) {
         if let Some(known) = self.files.get_mut(name) {
             known.stamp = Some(stamp);
@@ -312,6 +331,17 @@ impl Directory {
             ledger::forget(&file, &known.keys, batch);
         }
     }
+}
+
+/// Passes over a file that states no manifests. What it stated before stays: it was most likely broken by hand.
+fn pass_over(foreign: &Foreign, stated: &[Key], bytes: &[u8], batch: &mut Batch) {
+    let Foreign { file, why } = foreign;
+    if stated.is_empty() {
+        tracing::info!(%file, why, "states no manifests; not read");
+        return batch.reread.push(file.clone());
+    }
+    let sample = &bytes[..bytes.len().min(yaml::SNIFF_BYTES)];
+    ledger::keep(stated, yaml::unread(file, sample, *why), batch);
 }
 
 /// Most skipped documents of one file that are logged.

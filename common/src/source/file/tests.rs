@@ -103,7 +103,9 @@ async fn files_are_read_followed_and_forgotten() {
     rig.write("b.yml", &pod("c", "10.0.0.2"));
     rig.until("a changed file", |it| pods(it) == ["a", "c"]).await;
     fs::rename(rig.path.join("b.yml"), rig.path.join("d.yaml")).unwrap();
-    rig.write("e.json", &pod("e", "10.0.0.5"));
+    let json = "{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"metadata\": {\"name\": \"e\", \"namespace\": \"shop\"}, \"status\": \
+                {\"podIP\": \"10.0.0.5\"}}";
+    rig.write("e.json", json);
     rig.until("a renamed file", |it| pods(it) == ["a", "c", "e"]).await;
     fs::remove_file(rig.path.join("a.yaml")).unwrap();
     rig.until("a deleted file", |it| pods(it) == ["c", "e"]).await;
@@ -346,4 +348,23 @@ async fn a_busy_directory_ends_up_read_as_it_is() {
         it.workloads().count() == 1500 && it.workload("Kubernetes//Pod/shop/p2999").is_some()
     })
     .await;
+}
+
+#[tokio::test]
+async fn json_that_is_no_manifest_is_passed_over_and_what_a_manifest_stated_stays_when_it_turns_into_such() {
+    let policy = "{\"apiVersion\": \"security.istio.io/v1\", \"kind\": \"AuthorizationPolicy\", \"metadata\": {\"name\": \"p\", \
+                  \"namespace\": \"shop\"}, \"spec\": {}}";
+    let rig = Rig::start(|path| {
+        fs::write(path.join("package.json"), "[\"AuthorizationPolicy\", \"istio.io/use-waypoint\"]").unwrap();
+        fs::create_dir(path.join("folder.json")).unwrap();
+        fs::write(path.join("p.json"), policy).unwrap();
+    });
+    let now = rig.until("the policy", |it| it.policies().count() == 1).await;
+    assert_eq!(now.rejected().len(), 0, "{:?}", now.rejected());
+    rig.write("p.json", "[1]");
+    let now = rig.until("the fault", |it| it.rejected().len() == 1).await;
+    assert_eq!(now.policies().count(), 1);
+    assert!(now.rejected()[0].last_good);
+    fs::remove_file(rig.path.join("p.json")).unwrap();
+    rig.until("nothing", |it| it.rejected().is_empty() && it.policies().count() == 0).await;
 }

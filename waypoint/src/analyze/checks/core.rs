@@ -1,7 +1,7 @@
 //! Every object as it is written: fields that are passed over, labels and annotations that say nothing; and the templates
 //! of pods, which nothing else looks at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use common::config::core::Labels;
@@ -16,13 +16,34 @@ use super::{Report, View, fields};
 use crate::analyze::finding::{MISPLACED, NO_SUCH_GATEWAY};
 
 /// Where the template of pods stands, by the kind that has one.
-const TEMPLATES: [(&str, &[&str]); 6] = [
+const TEMPLATES: [(&str, &[&str]); 7] = [
     ("apps/v1 Deployment", &["spec", "template"]),
     ("apps/v1 StatefulSet", &["spec", "template"]),
     ("apps/v1 DaemonSet", &["spec", "template"]),
     ("apps/v1 ReplicaSet", &["spec", "template"]),
     ("batch/v1 Job", &["spec", "template"]),
     ("batch/v1 CronJob", &["spec", "jobTemplate", "spec", "template"]),
+    ("v1 ReplicationController", &["spec", "template"]),
+];
+/// API groups of which no object is made into pods. Of others, the kinds of operators are among them, nobody knows.
+const WITHOUT_PODS: [&str; 17] = [
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "apiregistration.k8s.io",
+    "autoscaling",
+    "certificates.k8s.io",
+    "coordination.k8s.io",
+    "discovery.k8s.io",
+    "extensions.istio.io",
+    "gateway.networking.k8s.io",
+    "networking.istio.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "scheduling.k8s.io",
+    "security.istio.io",
+    "storage.k8s.io",
+    "telemetry.istio.io",
 ];
 /// What counts on pods, and is often written on what makes them.
 const OF_PODS: [&str; 3] =
@@ -35,20 +56,48 @@ fn path_of(skipped: &Skipped) -> Option<&'static [&'static str]> {
     TEMPLATES.iter().find(|(kind, _)| **kind == *skipped.kind).map(|(_, path)| *path)
 }
 
+/// What makes pods, besides those that are stated.
+#[derive(Default)]
+pub(super) struct Made {
+    /// The templates that can be read.
+    pub(super) templates: Templates,
+    /// Namespaces with pods that nobody knows: of a kind that is not known here, or of a template that cannot be read.
+    pub(super) unclear: BTreeSet<Arc<str>>,
+}
+
 /// The templates that were stated.
-pub(super) fn templates(manifests: &Manifests) -> Templates {
-    let mut found = Templates::new();
+pub(super) fn made(manifests: &Manifests) -> Made {
+    let mut made = Made::default();
     for skipped in &manifests.skipped {
-        let Some(path) = path_of(skipped) else { continue };
-        let Some(stating) = manifests.stating(&skipped.origin, None) else { continue };
-        let Some(document) = stating.node() else { continue };
-        let labels = document.at(path).and_then(|it| it.at(&["metadata", "labels"]));
-        let pairs = labels.map(Node::entries).unwrap_or_default().iter();
-        let pairs = pairs.filter_map(|it| Some((Arc::from(&*it.key), Arc::from(it.node.text()?))));
-        let (namespace, _) = named(document);
-        found.entry(namespace.into()).or_default().push(Labels::new(pairs.collect()));
+        let path = path_of(skipped);
+        if path.is_none() && !may_make_pods(&skipped.kind) {
+            continue;
+        }
+        let stating = manifests.stating(&skipped.origin, None);
+        let document = stating.as_ref().and_then(|it| it.node());
+        let namespace: Arc<str> = document.map_or("default", |it| named(it).0).into();
+        match document.zip(path).and_then(|(document, path)| labels(document, path)) {
+            Some(labels) => made.templates.entry(namespace).or_default().push(labels),
+            None => drop(made.unclear.insert(namespace)),
+        }
     }
-    found
+    made
+}
+
+/// The labels that a template states; `None` where that cannot be told.
+fn labels(document: &Node, path: &[&str]) -> Option<Labels> {
+    let labels = document.at(path)?.at(&["metadata", "labels"])?;
+    let pairs = labels.entries().iter().map(|it| Some((Arc::from(&*it.key), Arc::from(it.node.text()?))));
+    let pairs = pairs.collect::<Option<Vec<_>>>().filter(|it| !it.is_empty())?;
+    Some(Labels::new(pairs))
+}
+
+/// Whether objects of a kind that nobody acts on here may be made into pods.
+fn may_make_pods(kind: &str) -> bool {
+    let Some((version, name)) = kind.split_once(' ') else { return false };
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    // Of the core, those that make pods are known by their templates.
+    !group.is_empty() && !name.is_empty() && !WITHOUT_PODS.contains(&group)
 }
 
 fn named(document: &Node) -> (&str, &str) {

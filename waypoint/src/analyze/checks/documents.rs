@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::config::decode::Skipped;
+use common::config::Origin;
+use common::config::decode::{Foreign, Skipped};
 use common::config::note::Caveat;
 use common::config::similar::nearest;
 
 use super::{Report, View};
 use crate::analyze::finding::{
-    CAVEAT, KIND_MISSPELT, NEVER_FIRES, NOT_OURS, NOT_READ, REJECTED, TWICE, UNREACHABLE_RULE,
+    CAVEAT, KIND_MISSPELT, NEVER_FIRES, NOT_MANIFESTS, NOT_OURS, NOT_READ, REJECTED, TWICE, UNREACHABLE_RULE,
 };
 
 /// What comes of a document that may be a policy, or may bind something to a waypoint.
@@ -42,6 +43,22 @@ pub(super) fn check(view: &View<'_>, report: &mut Report<'_>) {
         report.say(TWICE, repeated, "metadata.name", format!("stated at {first} already, which is in force"));
     }
     skipped(&view.manifests.skipped, report);
+    foreign(&view.manifests.foreign, report);
+}
+
+/// Most files that are named as stating no manifests.
+const MAX_FOREIGN: usize = 20;
+
+/// Files that are passed over: in a tree of sources there may be thousands.
+fn foreign(all: &[Foreign], report: &mut Report<'_>) {
+    for (at, Foreign { file, why }) in all.iter().enumerate().take(MAX_FOREIGN) {
+        let more = match all.len().saturating_sub(MAX_FOREIGN) {
+            more @ 1.. if at + 1 == MAX_FOREIGN => format!("; and {more} more files are not read"),
+            _ => String::new(),
+        };
+        let origin = Origin { file: file.clone(), line: 0 };
+        report.tell(NOT_MANIFESTS, &origin, "file", ("", format!("states no manifests: {why}{more}")));
+    }
 }
 
 /// The core kind that was meant by one that is none.

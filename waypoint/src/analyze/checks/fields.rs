@@ -3,7 +3,7 @@
 //!
 //! The fields are those of Kubernetes 1.34 and of the Gateway API 1.4, as far down as anything is read of them.
 
-use common::config::decode::yaml::tree::Node;
+use common::config::decode::yaml::tree::{MERGE, Node};
 use common::config::similar::nearest;
 use common::config::{Kind, Stated};
 
@@ -265,7 +265,8 @@ pub(super) fn check(stated: &Stated, document: &Node, report: &mut Report<'_>) {
 }
 
 fn unknown(stated: &Stated, node: &Node, (fields, path): (&Fields, &str), report: &mut Report<'_>) {
-    for entry in node.entries() {
+    // What is merged in and cannot be told may be anything.
+    for entry in node.entries().iter().filter(|it| it.key != MERGE) {
         let path = if path.is_empty() { entry.key.clone() } else { format!("{path}.{}", entry.key) };
         if !fields.known.contains(&&*entry.key) {
             let meant = nearest(&entry.key, fields.known.iter().copied());

@@ -28,7 +28,7 @@ use common::manifests::Manifests;
 use common::snapshot::Snapshot;
 use common::snapshot::model::Service;
 
-use self::core::Templates;
+use self::core::Made;
 use super::finding::{Code, Finding};
 use crate::routes::hosts::full_name;
 
@@ -99,7 +99,7 @@ struct View<'m> {
     namespaces: HashMap<Arc<str>, Arc<Namespace>>,
     gateways: HashMap<ObjectName, Option<Waypoint>>,
     pods: BTreeMap<Arc<str>, Vec<Arc<Pod>>>,
-    templates: Templates,
+    made: Made,
     /// By the full name of the host.
     rules: HashMap<Arc<str>, Vec<Arc<DestinationRule>>>,
     /// Full names of hosts in the mesh.
@@ -115,7 +115,7 @@ impl<'m> View<'m> {
             namespaces: HashMap::new(),
             gateways: HashMap::new(),
             pods: BTreeMap::new(),
-            templates: core::templates(manifests),
+            made: core::made(manifests),
             rules: HashMap::new(),
             hosts: manifests.mesh.services().map(|it| it.hostname.clone()).collect(),
         };
@@ -123,7 +123,13 @@ impl<'m> View<'m> {
             view.origins.insert(stated.resource.key(), stated);
             match &stated.resource {
                 Resource::Namespace(it) => drop(view.namespaces.insert(it.name.clone(), it.clone())),
-                Resource::Gateway(it) => drop(view.gateways.insert(it.object.clone(), it.waypoint.clone())),
+                Resource::Gateway(it) => {
+                    // Its controller makes pods for it.
+                    if it.waypoint.is_none() {
+                        view.made.unclear.insert(it.object.namespace.clone());
+                    }
+                    view.gateways.insert(it.object.clone(), it.waypoint.clone());
+                }
                 Resource::Pod(it) => {
                     view.pods.entry(it.object.namespace.clone()).or_default().push(it.clone());
                 }
@@ -165,21 +171,22 @@ impl<'m> View<'m> {
         self.pods.get(namespace).is_some_and(|pods| !pods.is_empty())
     }
 
-    /// Whether labels pick a pod of the namespace, or of any where it is the root namespace. `None` where no pod is
-    /// stated at all, so that nobody can know.
+    /// Whether labels pick a pod of the namespace, or of any where it is the root namespace. `None` where nobody can know:
+    /// no pod is stated there at all, or what may make others than can be seen.
     fn selects(&self, labels: &Labels, namespace: &str) -> Option<bool> {
         let everywhere = *namespace == *self.manifests.settings.root_namespace;
         let is_of = |own: &str| everywhere || *own == *namespace;
         let pods = self.pods.iter().filter(|(own, _)| is_of(own)).flat_map(|(_, it)| it).map(|it| &it.labels);
-        let made = self.templates.iter().filter(|(own, _)| is_of(own)).flat_map(|(_, it)| it);
+        let made = self.made.templates.iter().filter(|(own, _)| is_of(own)).flat_map(|(_, it)| it);
         let mut all = pods.chain(made).peekable();
         all.peek()?;
-        Some(all.any(|it| labels.all_in(it)))
+        let is_unclear = || self.made.unclear.iter().any(|it| is_of(it));
+        if all.any(|it| labels.all_in(it)) { Some(true) } else { (!is_unclear()).then_some(false) }
     }
 
     /// Whether pods are stated anywhere, or what makes some: where none are nobody can know what selects some.
     fn knows_pods(&self) -> bool {
-        !self.pods.is_empty() || !self.templates.is_empty()
+        !self.pods.is_empty() || !self.made.templates.is_empty()
     }
 
     fn virtual_services(&self) -> impl Iterator<Item = (&'m Stated, &'m Arc<VirtualService>)> {

@@ -21,12 +21,13 @@ pub(super) fn check(view: &View<'_>, report: &mut Report<'_>) {
     }
 }
 
-/// A service that nobody serves, unless by an EndpointSlice.
+/// A service that nobody serves, unless by an EndpointSlice. Nothing is said where its pods may be made by what nobody
+/// knows here, such as an operator.
 fn selector(view: &View<'_>, stated: &Stated, service: &Service, report: &mut Report<'_>) {
     let (namespace, name) = (&service.object.namespace, &service.object.name);
-    let Some(known) = view.mesh.service(namespace, name).filter(|_| view.knows_pods()) else { return };
+    let Some(known) = view.mesh.service(namespace, name) else { return };
     if service.selector.is_empty()
-        || view.selects(&service.selector, namespace) == Some(true)
+        || view.selects(&service.selector, namespace) != Some(false)
         || view.mesh.endpoints(known).iter().next().is_some()
     {
         return;

@@ -88,7 +88,7 @@ fn bound(
 /// Where no pods are stated nobody can know.
 fn gateway(view: &View<'_>, stated: &Stated, gateway: &ObjectName, report: &mut Report<'_>) {
     let is_ready = |pod: &Arc<common::snapshot::model::Endpoint>| pod.health == Health::Healthy;
-    let made = view.templates.get(&gateway.namespace).into_iter().flatten();
+    let made = view.made.templates.get(&gateway.namespace).into_iter().flatten();
     let mut made = made.filter(|it| it.get(GATEWAY_NAME) == Some(&gateway.name));
     if view.knows_pods() && made.next().is_none() && !view.mesh.waypoint_pods(gateway).iter().any(is_ready) {
         report.say(WAYPOINT_WITHOUT_PODS, stated, "spec.gatewayClassName", "no pod of it is ready");

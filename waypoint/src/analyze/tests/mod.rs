@@ -322,3 +322,35 @@ fn a_backend_tls_policy_has_what_it_names_and_a_waypoint_that_speaks_its_tls() {
     let unbound = SOUND.replace(", istio.io/use-waypoint: gate", "") + &policy("web", system);
     assert!(codes(&unbound).contains("EBB0004"));
 }
+
+#[test]
+fn files_of_json_that_are_no_manifests_are_named_and_fail_nothing() {
+    let files = [
+        ("all.yaml", SOUND),
+        ("tsconfig.json", "{\n  // A comment.\n  \"compilerOptions\": {\"strict\": true,},\n}\n"),
+        ("node_modules/a/package.json", "{\"name\": \"a\", \"keywords\": [\"AuthorizationPolicy\"]}"),
+        ("log.json", "{\"istio.io/use-waypoint\": 1}\n{\"a\": 2}\n"),
+    ];
+    let files = |many: usize| {
+        let more = (0..many).map(|at| (format!("z{at}.json").into(), b"[]".to_vec()));
+        let files = files.iter().map(|(name, text)| ((*name).into(), text.as_bytes().to_vec()));
+        checks::findings(&Manifests::of(files.chain(more).collect(), MeshSettings::default()))
+    };
+    let found = files(0);
+    assert!(found.iter().all(|it| it.code.id == "EBB0025" && it.code.level == Level::Info), "{found:#?}");
+    let named: Vec<&str> = found.iter().map(|it| &*it.origin.file).collect();
+    assert_eq!(named, ["log.json", "node_modules/a/package.json", "tsconfig.json"]);
+    let many = files(40);
+    assert_eq!(many.len(), 20);
+    assert!(many.iter().any(|it| it.message.ends_with("; and 23 more files are not read")), "{many:#?}");
+}
+
+#[test]
+fn a_policy_in_json_yields_to_the_same_in_yaml() {
+    let policy = "{\"apiVersion\": \"security.istio.io/v1\", \"kind\": \"AuthorizationPolicy\", \"metadata\": {\"name\": \"web\", \
+                  \"namespace\": \"shop\"}, \"spec\": {}}";
+    let files = vec![("a.json".into(), policy.into()), ("b.yaml".into(), SOUND.into())];
+    let found = checks::findings(&Manifests::of(files, MeshSettings::default()));
+    let [twice] = &found[..] else { panic!("{found:#?}") };
+    assert_eq!((twice.code.id, &*twice.origin.file), ("EBB0011", "a.json"));
+}

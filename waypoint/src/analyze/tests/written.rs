@@ -195,3 +195,53 @@ fn tokens_that_nobody_requires_and_policies_without_a_waypoint_are_told() {
         (required("{kind: Gateway, group: gateway.networking.k8s.io, name: gate}"), None),
     ]);
 }
+
+#[test]
+fn nothing_is_said_of_selectors_whose_pods_nobody_can_know() {
+    let asked = |namespace: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: s, namespace: {namespace}}}, spec: {{clusterIP: 10.96.0.9, selector: \
+             {{app: other}}}}}}\n---\n{{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {{name: s, namespace: \
+             {namespace}}}, spec: {{selector: {{matchLabels: {{app: other}}}}, mtls: {{mode: STRICT}}}}}}\n---\n"
+        )
+    };
+    let of = |kind: &str, namespace: &str| {
+        format!("{{apiVersion: {kind}, metadata: {{name: k, namespace: {namespace}}}, spec: {{}}}}")
+    };
+    let makes = |anchored: &str, labels: &str| {
+        format!(
+            "{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: d, namespace: shop}}, spec: {{selector: {{matchLabels: &l \
+             {{{anchored}}}}}, template: {{metadata: {{labels: {labels}}}}}}}}}"
+        )
+    };
+    let (kafka, budget) = ("kafka.strimzi.io/v1beta2, kind: Kafka", "policy/v1, kind: PodDisruptionBudget");
+    for (added, told) in [
+        (asked("shop"), 2),
+        // Pods that are stated elsewhere say nothing of those of this namespace.
+        (asked("data"), 0),
+        (asked("shop") + &of(kafka, "shop"), 0),
+        (asked("shop") + &of(kafka, "data"), 2),
+        (asked("shop") + &of(budget, "shop"), 2),
+        (asked("shop") + &of("v1, kind: Secret", "shop"), 2),
+        (asked("shop") + &of("apps/v1, kind: Deployment", "shop"), 0),
+        (asked("shop") + &makes("app: other", "*l"), 0),
+        (asked("shop") + &makes("app: other", "{<<: *l, more: x}"), 0),
+        (asked("shop") + &makes("app: more", "*l"), 2),
+    ] {
+        let said = said(&added);
+        assert_eq!(said.iter().filter(|(code, ..)| *code == "IST0127").count(), told, "{added}: {said:#?}");
+    }
+}
+
+#[test]
+fn what_is_merged_into_a_mapping_is_no_unknown_field() {
+    let merged = |field: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: s, namespace: shop, labels: &l {{{field}: None}}}}\nspec: {{<<: *l, \
+             ports: [{{port: 80, name: http}}]}}\n"
+        )
+    };
+    let unknown = |text: &str| said(text).into_iter().find(|(code, ..)| *code == "EBB0018").map(|it| it.1);
+    assert_eq!(unknown(&merged("clusterIP")), None);
+    assert_eq!(unknown(&merged("clusterIp")).as_deref(), Some("spec.clusterIp"));
+}

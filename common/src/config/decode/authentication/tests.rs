@@ -175,10 +175,10 @@ fn what_is_wrong_in_a_rule_is_refused_at_its_field() {
     ]);
     let rules = format!("{{jwtRules: [{}]}}", vec!["{issuer: me, jwks: KEYS}"; 65].join(", "));
     assert_refused(&[
-        (manifest("{jwtRule: []}"), "jwtRule", "unknown field"),
-        (with(", audience: [a]"), "audience", "unknown field"),
-        (with(", fromHeaders: [{nam: a}]"), "nam", "unknown field"),
-        (with(", triggerRules: []"), "triggerRules", "unknown field"),
+        (manifest("{jwtRule: []}"), "spec.jwtRule", "unknown field"),
+        (with(", audience: [a]"), "spec.jwtRules[0].audience", "unknown field"),
+        (with(", fromHeaders: [{nam: a}]"), "spec.jwtRules[0].fromHeaders[0].nam", "unknown field"),
+        (with(", triggerRules: []"), "spec.jwtRules[0].triggerRules", "unknown field"),
         (manifest(&rules), "spec.jwtRules", "more than 64 rules"),
     ]);
 }
@@ -216,5 +216,8 @@ fn a_typo_is_told_by_its_line() {
                 shop\nspec:\n  jwtRules:\n  - issuer: me\n    jwksURI: https://a\n";
     let decoded = read(text);
     let said = decoded.rejected[0].to_string();
-    assert!(said.starts_with("a.yaml:10: RequestAuthentication shop/jwt jwksURI rejected: "), "{said}");
+    assert!(
+        said.starts_with("a.yaml:10: RequestAuthentication shop/jwt spec.jwtRules[0].jwksURI rejected: "),
+        "{said}"
+    );
 }

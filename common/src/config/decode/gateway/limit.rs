@@ -234,7 +234,7 @@ mod tests {
             ("{requests: 1, by: [{type: Header}]}", "spec.limits[0].by[0].name"),
             ("{requests: 1, by: [{type: SourceAddress, name: x}]}", "spec.limits[0].by[0].name"),
             ("{requests: 1, matches: [{method: FETCH}]}", "spec.limits[0].matches[0].method"),
-            ("{requests: 1, request: 2}", "request"),
+            ("{requests: 1, request: 2}", "spec.limits[0].request"),
         ] {
             let decoded = with(limit);
             assert_eq!(decoded.rejected.len(), 1, "{limit}");

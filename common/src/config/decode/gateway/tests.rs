@@ -71,7 +71,8 @@ pub(super) fn assert_refused(cases: &[(&str, &str, &str)], text: impl Fn(&str) -
             continue;
         };
         let path = format!("{prefix}{field}");
-        let at_field = *rejected.field == **field || *rejected.field == *path;
+        let at_field = *rejected.field == *path
+            || rejected.field.strip_suffix(field).is_some_and(|it| it.is_empty() || it.ends_with('.'));
         if !at_field || !rejected.reason.contains(reason) || rejected.subject.key().is_none() {
             wrong.push(format!("{part}\n  {rejected}\n  expected {path} {reason}"));
         }

@@ -137,7 +137,7 @@ fn a_mistake_is_named_with_its_field() {
             "foo takes a string",
         ),
         ("{targetRefs: [{kind: Pod, name: a}]}", "spec.targetRefs[0].kind", "nothing a policy"),
-        ("{acessLogging: []}", "acessLogging", "unknown field"),
+        ("{acessLogging: []}", "spec.acessLogging", "unknown field"),
     ] {
         let decoded = read(&manifest(spec));
         let [rejected] = &decoded.rejected[..] else { panic!("accepted: {spec}") };

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
-use super::Page;
 use super::whole::{self, Unreadable};
+use super::{Page, json};
 use crate::config::backend_tls::{MAX_MENTIONED, MaySecure};
 use crate::config::decode::check;
 use crate::config::decode::text::Text;
@@ -256,6 +256,9 @@ pub(super) fn subject(kind: Kind, text: &str) -> Subject {
 /// What a broken document seems to be about, from its lines: `kind` and the first `name` and `namespace` below
 /// `metadata`. A namespace that does not plainly stand there stays unknown, which is the whole mesh.
 pub(super) fn guess_subject(text: &str) -> Subject {
+    if text.trim_start().starts_with('{') {
+        return json::subject(text);
+    }
     let mut subject = Subject::default();
     let mut in_metadata = None;
     for line in text.lines() {
@@ -333,7 +336,7 @@ pub(super) fn mentions_security(bytes: &[u8]) -> bool {
 }
 
 /// The bytes with what JSON and YAML write as an escape of one ASCII character written as that character.
-fn unescaped(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn unescaped(bytes: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let [first, behind @ ..] = rest {

@@ -5,8 +5,10 @@
 //! at the start of a line nowhere else.
 
 mod block;
+pub mod document;
 mod erased;
 mod head;
+mod json;
 mod list;
 #[cfg(test)]
 mod tests;
@@ -35,14 +37,16 @@ use super::peer::PeerAuthenticationManifest;
 use super::policy::AuthorizationPolicyManifest;
 use super::routing::VirtualServiceManifest;
 use super::telemetry::TelemetryManifest;
-use super::{Decoded, Fault, Skipped};
+use super::{Decoded, Fault, Foreign, Skipped};
 use crate::config::backend_tls::MaySecure;
 use crate::config::mesh::MESH_CONFIG_NAME;
 use crate::config::names::Names;
 use crate::config::{Kind, Origin, Rejected, Resource, Stated, Subject};
 
+/// How the name of a file ends that holds manifests as JSON, or something else.
+const JSON_END: &str = ".json";
 /// How the names of files with manifests end. JSON is YAML.
-pub const FILE_ENDS: [&str; 3] = [".yaml", ".yml", ".json"];
+pub const FILE_ENDS: [&str; 3] = [".yaml", ".yml", JSON_END];
 /// Largest file read, in bytes: some eighty thousand pods in one. A larger one is turned away unread.
 pub const MAX_FILE_BYTES: usize = 64 << 20;
 /// Largest document, in bytes (etcd holds 1.5 MiB); a `List` may be as large as its file.
@@ -66,9 +70,25 @@ pub fn is_manifest(name: &str) -> bool {
     !name.starts_with('.') && FILE_ENDS.iter().any(|end| name.ends_with(end))
 }
 
+/// Whether a file is JSON by its name: one whose statements yield to those of others, and which is read only when it is
+/// an object with `apiVersion` and `kind`.
+pub fn is_json(name: &str) -> bool {
+    name.ends_with(JSON_END)
+}
+
+/// Why a file, of which this is the beginning at least, states no manifests and is passed over; `None` where it is to be
+/// read. Files of YAML always are.
+pub fn foreign(name: &str, bytes: &[u8]) -> Option<&'static str> {
+    if is_json(name) { json::foreign(bytes) } else { None }
+}
+
 /// Reads one file.
 pub fn decode(file: &Arc<str>, bytes: &[u8], names: &mut Names) -> Decoded {
     let mut decoder = Decoder { file, names, decoded: Decoded::default(), documents: 0 };
+    if let Some(why) = foreign(file, bytes) {
+        decoder.decoded.foreign.push(Foreign { file: file.clone(), why });
+        return decoder.decoded;
+    }
     if bytes.len() > MAX_FILE_BYTES {
         decoder.reject_file(bytes, format!("{} bytes, more than {MAX_FILE_BYTES}", bytes.len()));
     } else if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..] = bytes {

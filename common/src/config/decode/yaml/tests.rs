@@ -551,3 +551,25 @@ proptest! {
         read(format!("apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n{text}"));
     }
 }
+
+#[test]
+fn json_that_is_no_manifest_denies_nobody_and_a_broken_manifest_its_namespace() {
+    let read = |text: &str| decode(&"a.json".into(), text.as_bytes(), &mut Names::default());
+    for text in [
+        "[{\"kind\": \"AuthorizationPolicy\"}]",
+        "{\"log\": \"security.istio.io\"}\n{\"log\": 2}\n",
+        "{ // istio.io/use-waypoint\n \"compilerOptions\": {\"strict\": true,},\n}",
+        "{\"dashboard\": {\"title\": \"AuthorizationPolicy\"",
+    ] {
+        let decoded = read(text);
+        assert!(decoded.rejected.is_empty() && decoded.stated.is_empty(), "{text}: {decoded:?}");
+        assert_eq!(decoded.foreign.len(), 1, "{text}");
+    }
+    let broken = "{\n  \"apiVersion\": \"security.istio.io/v1\",\n  \"kind\": \"AuthorizationPolicy\",\n  \"metadata\": \
+                  {\n    \"name\": \"web\",\n    \"namespace\": \"shop\"\n  },\n  \"spec\": {\"rules\": [{]}\n}\n";
+    let decoded = read(broken);
+    assert!(decoded.foreign.is_empty());
+    let [rejected] = &decoded.rejected[..] else { panic!("{decoded:?}") };
+    assert!(rejected.guards_access, "{rejected}");
+    assert_eq!(rejected.subject.key().unwrap().to_string(), "AuthorizationPolicy shop/web");
+}

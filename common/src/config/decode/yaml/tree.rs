@@ -1,15 +1,18 @@
 //! A document as a tree whose parts know the line they stand on.
 //!
 //! For faults and findings alone, which name a field: what can be read is decoded without one. Reads every style of YAML,
-//! JSON with it, by the events of the parser. The surprising thing: an alias is a leaf, so that no document stands for more
-//! than its text.
+//! JSON with it, by the events of the parser. The surprising thing: what stands where an alias does has the lines of its
+//! anchor, where it is written; beyond a bound on all of them an alias is a leaf of which nothing is known.
 
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use granit_parser::{Event, Parser, ScalarStyle, Span};
 
-use super::{MAX_DEPTH, documents, text};
-use crate::config::Key;
+use super::{MAX_ALIASED_NODES, MAX_DEPTH, documents, text};
+
+/// The key of what is merged into a mapping.
+pub const MERGE: &str = "<<";
 
 /// A part of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub enum Value {
     List(Vec<Node>),
     /// A mapping, in the order in which it is written.
     Map(Vec<Entry>),
-    /// An alias, or what nothing is known of.
+    /// What nothing is known of, such as an alias beyond the bound.
     Other,
 }
 
@@ -46,66 +49,158 @@ pub struct Entry {
 
 /// Reads the first document of a text; `None` where there is none, it is no YAML or too deep.
 pub fn read(text: &str) -> Option<Node> {
-    let mut events = Parser::new_from_str(text);
+    let events = Parser::new_from_str(text);
+    let mut reader = Reader { events, anchors: HashMap::new(), left: MAX_ALIASED_NODES };
     loop {
-        match next(&mut events)? {
+        match reader.next()? {
             (Event::StreamStart | Event::DocumentStart(..), _) => {}
-            first => return node(&mut events, first, 0),
+            first => return reader.node(first, 0),
         }
     }
 }
 
-type Events<'t> = Parser<'t, granit_parser::StrInput<'t>>;
+struct Reader<'t> {
+    events: Parser<'t, granit_parser::StrInput<'t>>,
+    /// What aliases stand for, by the number of its anchor.
+    anchors: HashMap<usize, Anchored>,
+    /// How many more nodes may be copied for anchors and aliases.
+    left: usize,
+}
 
-/// The next event that is no comment.
-fn next<'t>(events: &mut Events<'t>) -> Option<(Event<'t>, Span)> {
-    loop {
-        let event = events.next_event()?.ok()?;
-        if !matches!(event.0, Event::Comment(..)) {
-            return Some(event);
-        }
-    }
+/// What stands at an anchor, and how much that is.
+struct Anchored {
+    value: Value,
+    size: Size,
+}
+
+/// Nodes in a part of a document, and how deep it is.
+#[derive(Clone, Copy)]
+struct Size {
+    nodes: usize,
+    depth: usize,
 }
 
 fn line(span: &Span) -> u32 {
     u32::try_from(span.start.line()).unwrap_or(u32::MAX)
 }
 
-fn node<'t>(events: &mut Events<'t>, (event, span): (Event<'t>, Span), depth: usize) -> Option<Node> {
-    if depth > MAX_DEPTH {
-        return None;
-    }
-    let value = match event {
-        Event::Scalar(text, style, ..) => {
-            let is_block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
-            Value::Scalar(text.into_owned(), is_block)
+impl<'t> Reader<'t> {
+    /// The next event that is no comment.
+    fn next(&mut self) -> Option<(Event<'t>, Span)> {
+        loop {
+            let event = self.events.next_event()?.ok()?;
+            if !matches!(event.0, Event::Comment(..)) {
+                return Some(event);
+            }
         }
-        Event::SequenceStart(..) => {
-            let mut items = Vec::new();
-            loop {
-                match next(events)? {
-                    (Event::SequenceEnd, _) => break Value::List(items),
-                    item => items.push(node(events, item, depth + 1)?),
+    }
+
+    fn node(&mut self, (event, span): (Event<'t>, Span), depth: usize) -> Option<Node> {
+        if depth > MAX_DEPTH {
+            return None;
+        }
+        let anchor = match &event {
+            Event::Scalar(_, _, anchor, _)
+            | Event::SequenceStart(_, anchor, _)
+            | Event::MappingStart(_, anchor, _) => *anchor,
+            _ => 0,
+        };
+        let value = match event {
+            Event::Scalar(text, style, ..) => {
+                let is_block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
+                Value::Scalar(text.into_owned(), is_block)
+            }
+            Event::SequenceStart(..) => {
+                let mut items = Vec::new();
+                loop {
+                    match self.next()? {
+                        (Event::SequenceEnd, _) => break Value::List(items),
+                        item => items.push(self.node(item, depth + 1)?),
+                    }
                 }
             }
+            Event::MappingStart(..) => Value::Map(self.entries(depth)?),
+            Event::Alias(anchor) => self.aliased(anchor, depth),
+            Event::StreamEnd | Event::DocumentEnd => return None,
+            _ => Value::Other,
+        };
+        if anchor != 0 {
+            self.anchor(anchor, &value);
         }
-        Event::MappingStart(..) => {
-            let mut entries = Vec::new();
-            loop {
-                let key = match next(events)? {
-                    (Event::MappingEnd, _) => break Value::Map(entries),
-                    key => node(events, key, depth + 1)?,
-                };
-                let value = next(events)?;
-                let value = node(events, value, depth + 1)?;
-                let Value::Scalar(text, _) = key.value else { continue };
-                entries.push(Entry { key: text, line: key.line, node: value });
+        Some(Node { line: line(&span), value })
+    }
+
+    fn entries(&mut self, depth: usize) -> Option<Vec<Entry>> {
+        let mut entries = Vec::new();
+        loop {
+            let key = match self.next()? {
+                (Event::MappingEnd, _) => break,
+                key => self.node(key, depth + 1)?,
+            };
+            let value = self.next()?;
+            let value = self.node(value, depth + 1)?;
+            let Value::Scalar(text, _) = key.value else { continue };
+            entries.push(Entry { key: text, line: key.line, node: value });
+        }
+        merge(&mut entries);
+        Some(entries)
+    }
+
+    fn anchor(&mut self, anchor: usize, value: &Value) {
+        let size = value.size();
+        match self.left.checked_sub(size.nodes) {
+            Some(left) => {
+                self.left = left;
+                self.anchors.insert(anchor, Anchored { value: value.clone(), size });
             }
+            None => drop(self.anchors.remove(&anchor)),
         }
-        Event::StreamEnd | Event::DocumentEnd => return None,
-        _ => Value::Other,
+    }
+
+    /// What an alias stands for, as long as that is within the bounds.
+    fn aliased(&mut self, anchor: usize, depth: usize) -> Value {
+        let Some(Anchored { value, size }) = self.anchors.get(&anchor) else { return Value::Other };
+        match self.left.checked_sub(size.nodes) {
+            Some(left) if depth + size.depth <= MAX_DEPTH => {
+                self.left = left;
+                value.clone()
+            }
+            _ => Value::Other,
+        }
+    }
+}
+
+/// Puts what `<<` names into its mapping, where that does not say otherwise. What cannot be told stays there.
+fn merge(entries: &mut Vec<Entry>) {
+    let is_map = |it: &Node| matches!(it.value, Value::Map(_));
+    let can = |it: &Entry| {
+        let is_list = matches!(it.node.value, Value::List(_)) && it.node.items().iter().all(is_map);
+        it.key == MERGE && (is_map(&it.node) || is_list)
     };
-    Some(Node { line: line(&span), value })
+    let Some(at) = entries.iter().position(can) else { return };
+    let from = match entries.remove(at).node.value {
+        Value::List(all) => all,
+        value => vec![Node { line: 0, value }],
+    };
+    let mut own: HashSet<String> = entries.iter().map(|it| it.key.clone()).collect();
+    for node in from {
+        let Value::Map(more) = node.value else { continue };
+        entries.extend(more.into_iter().filter(|it| own.insert(it.key.clone())));
+    }
+}
+
+impl Value {
+    fn size(&self) -> Size {
+        let nodes: &mut dyn Iterator<Item = &Node> = match self {
+            Self::List(items) => &mut items.iter(),
+            Self::Map(entries) => &mut entries.iter().map(|it| &it.node),
+            _ => return Size { nodes: 1, depth: 0 },
+        };
+        nodes.map(|it| it.value.size()).fold(Size { nodes: 1, depth: 0 }, |all, it| Size {
+            nodes: all.nodes + it.nodes,
+            depth: all.depth.max(it.depth + 1),
+        })
+    }
 }
 
 /// The documents of a file: the line each begins on, from 1, and where it stands. Those that are no text are left out.
@@ -125,29 +220,6 @@ pub fn places(bytes: &[u8]) -> Vec<(u32, Range<usize>)> {
 }
 
 impl Node {
-    /// The part of this document that states an object which begins on a line of it: the document, or an item of its
-    /// `List`.
-    pub fn stating(&self, line: u32, key: Option<&Key>) -> Option<&Self> {
-        if self.get("kind").and_then(Self::text) != Some("List") {
-            return Some(self);
-        }
-        let items = self.get("items")?.items();
-        let mut on_line = items.iter().filter(|it| it.line == line);
-        if let (Some(item), None) = (on_line.next(), on_line.next()) {
-            return Some(item);
-        }
-        items.iter().find(|it| key.is_some_and(|key| it.states(key)))
-    }
-
-    /// Whether it says that it is this object.
-    fn states(&self, key: &Key) -> bool {
-        let says = |keys: &[&str]| self.at(keys).and_then(Self::text);
-        let namespace = says(&["metadata", "namespace"]).unwrap_or("default");
-        says(&["kind"]) == Some(key.kind.name())
-            && says(&["metadata", "name"]) == Some(&*key.object.name)
-            && (key.object.namespace.is_empty() || *key.object.namespace == *namespace)
-    }
-
     /// The entries of a mapping; none of anything else.
     pub fn entries(&self) -> &[Entry] {
         match &self.value {
@@ -199,6 +271,42 @@ impl Node {
         }
     }
 
+    /// The path of a key on a line, or anywhere where none is on it; `None` where several may be meant.
+    pub fn path_of(&self, key: &str, line: u32) -> Option<String> {
+        let mut found = Vec::new();
+        self.paths(key, &mut String::new(), &mut found);
+        let mut on_line: Vec<&String> = found.iter().filter(|it| it.0 == line).map(|it| &it.1).collect();
+        if on_line.is_empty() {
+            on_line = found.iter().map(|it| &it.1).collect();
+        }
+        on_line.dedup();
+        match on_line[..] {
+            [only] => Some(only.clone()),
+            _ => None,
+        }
+    }
+
+    /// All places of a key, each with its line.
+    fn paths(&self, key: &str, path: &mut String, found: &mut Vec<(u32, String)>) {
+        let length = path.len();
+        for entry in self.entries() {
+            if length > 0 {
+                path.push('.');
+            }
+            path.push_str(&entry.key);
+            if entry.key == key {
+                found.push((entry.line, path.clone()));
+            }
+            entry.node.paths(key, path, found);
+            path.truncate(length);
+        }
+        for (at, item) in self.items().iter().enumerate() {
+            path.push_str(&format!("[{at}]"));
+            item.paths(key, path, found);
+            path.truncate(length);
+        }
+    }
+
     fn nearest(&self, field: &str) -> u32 {
         let (mut node, mut line, mut rest) = (self, self.line, field);
         loop {
@@ -223,7 +331,6 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Kind, ObjectName};
 
     const BLOCK: &str = "# A comment.
 kind: VirtualService
@@ -287,21 +394,48 @@ spec:
         for text in ["", "a: [", "# nothing", &"[".repeat(MAX_DEPTH + 2)] {
             assert_eq!(read(text), None, "{text}");
         }
-        let alias = read("a: &x {b: c}\nd: *x").unwrap();
-        assert_eq!(alias.get("d").unwrap().value, Value::Other);
     }
 
     #[test]
-    fn an_item_of_a_list_is_found_by_its_line_or_by_its_name() {
-        let block = "kind: List\napiVersion: v1\nitems:\n- kind: Pod\n  metadata: {name: a}\n- kind: Pod\n  spec:\n    x: y\n";
-        let tree = read(block).unwrap();
-        assert_eq!(tree.stating(6, None).unwrap().line_of("spec.x"), 8);
-        let flow = "{kind: List, items: [{kind: Pod, metadata: {name: a}},\n  {kind: Pod, metadata: {name: b, namespace: c}}]}";
-        let tree = read(flow).unwrap();
-        let key = |namespace, name| Key { kind: Kind::Pod, object: ObjectName::new(namespace, name) };
-        assert_eq!(tree.stating(9, Some(&key("c", "b"))).unwrap().line, 2);
-        assert_eq!(tree.stating(9, Some(&key("default", "a"))).unwrap().line, 1);
-        assert_eq!(tree.stating(9, Some(&key("default", "b"))), None);
+    fn aliases_stand_for_what_they_name_within_a_bound() {
+        let text = "a: &x {b: c, e: f}\nd: *x\ng:\n  <<: *x\n  e: own\nh: {<<: [*x, {i: j}]}";
+        let tree = read(text).unwrap();
+        let says = |keys: &[&str]| tree.at(keys).and_then(Node::text);
+        assert_eq!((says(&["d", "b"]), tree.line_of("d.b"), tree.line_of("d")), (Some("c"), 1, 2));
+        assert_eq!((says(&["g", "b"]), says(&["g", "e"])), (Some("c"), Some("own")));
+        assert_eq!((says(&["h", "b"]), says(&["h", "i"]), says(&["g", "<<"])), (Some("c"), Some("j"), None));
+        // Each stands for ten of the one before.
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for at in 1..9 {
+            let many = vec![format!("*a{}", at - 1); 10].join(", ");
+            bomb.push_str(&format!("a{at}: &a{at} [{many}]\n"));
+        }
+        let tree = read(&bomb).unwrap();
+        assert_eq!(tree.get("a1").unwrap().items()[9].items().len(), 10);
+        assert!(tree.get("a8").unwrap().items().iter().any(|it| it.value == Value::Other));
+        // One inside itself is nothing.
+        assert_eq!(read("a: &x [*x]").unwrap().get("a").unwrap().items()[0].value, Value::Other);
+        let mut deep = "a0: &a0 [x]\n".to_owned();
+        (1..=MAX_DEPTH).for_each(|at| deep.push_str(&format!("a{at}: &a{at} [*a{}]\n", at - 1)));
+        let last = format!("a{MAX_DEPTH}");
+        assert!(read(&deep).unwrap().get(&last).unwrap().value.size().depth <= MAX_DEPTH);
+    }
+
+    #[test]
+    fn a_key_is_told_by_its_path_where_only_one_can_be_meant() {
+        let tree = read(BLOCK).unwrap();
+        for (key, line, path) in [
+            ("prefix", 11, Some("spec.http[0].match[0].uri.prefix")),
+            ("prefix", 1, None),
+            ("prefix", 17, Some("spec.http[1].match[1].uri.prefix")),
+            ("destination", 19, Some("spec.http[1].route[0].destination")),
+            ("number", 1, Some("spec.http[1].route[0].destination.port.number")),
+            ("uri", 1, None),
+            ("nothing", 8, None),
+            ("spec", 6, Some("spec")),
+        ] {
+            assert_eq!(tree.path_of(key, line).as_deref(), path, "{key}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_saphyr::Options;
 
 use super::erased::{self, Once, Source, Told};
-use super::{MAX_ALIASED_NODES, MAX_DEPTH, MAX_DOCUMENT_BYTES};
+use super::{MAX_ALIASED_NODES, MAX_DEPTH, MAX_DOCUMENT_BYTES, tree};
 use crate::config::Kind;
 use crate::config::decode::Fault;
 
@@ -79,12 +79,21 @@ impl Unreadable {
     pub(super) fn fault(&self, text: &str) -> Fault {
         let said = self.said.strip_suffix(", set DuplicateKeyPolicy in Options if acceptable");
         let mut reason = said.unwrap_or(&self.said).to_owned();
-        let field = named(&reason).unwrap_or_default().to_owned();
+        let field = self.path(&reason, text).unwrap_or_default();
         let tab = |line: &str| line.trim_start_matches(' ').starts_with('\t');
         if text.lines().any(tab) {
             reason.push_str(" (a tab in the indentation; YAML allows spaces only)");
         }
         Fault::new(field, reason)
+    }
+}
+
+impl Unreadable {
+    /// The path of the field at fault, or its name alone where that could be in several places.
+    fn path(&self, said: &str, text: &str) -> Option<String> {
+        let (name, is_written) = named(said)?;
+        let path = || tree::read(text)?.path_of(name, self.line.saturating_add(1));
+        Some(is_written.then(path).flatten().unwrap_or_else(|| name.to_owned()))
     }
 }
 
@@ -98,13 +107,14 @@ fn last_place(said: &str) -> Option<(usize, u32)> {
     Some((before.len(), line.parse().ok()?))
 }
 
-/// The field that is unknown, missing or there twice.
-fn named(said: &str) -> Option<&str> {
+/// The field that is unknown, missing or there twice, and whether it is written.
+fn named(said: &str) -> Option<(&str, bool)> {
     if let Some(key) = said.strip_prefix("duplicate mapping key: ") {
-        return Some(key);
+        return Some((key, true));
     }
-    let name = said.strip_prefix("unknown field `").or_else(|| said.strip_prefix("missing field `"))?;
-    name.split_once('`').map(|(name, _)| name)
+    let unknown = said.strip_prefix("unknown field `");
+    let name = unknown.or_else(|| said.strip_prefix("missing field `"))?;
+    name.split_once('`').map(|(name, _)| (name, unknown.is_some()))
 }
 
 #[cfg(test)]
