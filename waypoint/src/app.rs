@@ -137,6 +137,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     end.cancel();
     drop(running);
     threads.into_iter().for_each(join);
+    shared.outputs.exporters.flush().await;
     Ok(())
 }
 

@@ -112,7 +112,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     let leave = agent.leave();
     let pods = spawn_agent(agent, stop.clone(), &readiness, &status)?;
 
-    let sections = view::sections(&settings, &mesh, &certs, &status, &crew.live);
+    let sections = view::sections(&settings, &mesh, &certs, (&status, &spans), &crew.live);
     servers(&parts, &readiness, (sections, shutdown.request()))?;
     tokio::spawn(say_when_ready(readiness.clone(), mesh.clone(), settings.node.node.clone()));
 
@@ -134,6 +134,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     drop(running);
     crew.join();
     join(pods);
+    spans.exporters().flush().await;
     Ok(())
 }
 

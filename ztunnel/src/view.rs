@@ -48,16 +48,16 @@ pub fn collect(
     }));
 }
 
-/// The sections of `/config_dump`, under the keys `istioctl ztunnel-config` reads, and Ebb's own under `ebpf` and
-/// `rejected`.
+/// The sections of `/config_dump`, under the keys `istioctl ztunnel-config` reads, and Ebb's own under `rejected` and
+/// `tracing`.
 pub fn sections(
     settings: &Settings,
     mesh: &Reader,
     certs: &CertStore,
-    status: &Arc<Status>,
+    (status, spans): (&Arc<Status>, &Arc<Spans>),
     live: &[Arc<Live>],
 ) -> Vec<DumpSection> {
-    let config = settings.dump();
+    let (config, spans) = (settings.dump(), spans.clone());
     let (certs, status, live) = (certs.clone(), status.clone(), live.to_vec());
     let list = |key, make: fn(Arc<Snapshot>) -> Items| {
         let mesh = mesh.clone();
@@ -69,6 +69,7 @@ pub fn sections(
         list("policies", policies),
         DumpSection::value("certificates", move || json!(certs.dump())),
         list("rejected", rejected),
+        DumpSection::value("tracing", move || spans.dump()),
         DumpSection::value("workloadState", move || workload_state(&status, &live)),
         DumpSection::value("version", || dump::version_json(VERSION, "")),
         DumpSection::value("config", move || config.clone()),

@@ -3,6 +3,7 @@
 //! Surprising: `get` never asks the CA itself. Each wanted identity has a keeper that does, so a thousand waiting
 //! connections cost one request, and an identity nobody has declared wanted costs none.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -66,8 +67,9 @@ struct Inner {
     runtime: Handle,
     /// Read for every connection; replaced whole, sharing structure, by `want` and `forget`.
     entries: ArcSwap<imbl::HashMap<Identity, Arc<Kept>>>,
-    /// Held by `want` and `forget` while they replace `entries`.
-    writing: Mutex<()>,
+    /// Held by `want` and `forget` while they replace `entries`: identities that the process wants for itself, whichever
+    /// pods there are.
+    pinned: Mutex<HashSet<Identity>>,
     waiters: AtomicUsize,
 }
 
@@ -111,7 +113,7 @@ impl CertStore {
             shared,
             runtime: settings.runtime,
             entries: ArcSwap::default(),
-            writing: Mutex::default(),
+            pinned: Mutex::default(),
             waiters: AtomicUsize::new(0),
         };
         Self { inner: Arc::new(inner) }
@@ -122,8 +124,27 @@ impl CertStore {
     /// # Errors
     /// [`Refusal::LimitReached`] at [`MAX_IDENTITIES`].
     pub fn want(&self, identity: &Identity) -> Result<(), Refusal> {
+        let _writing = self.inner.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        self.supply(identity)
+    }
+
+    /// Declares that the process itself has `identity`, and begins to supply it: a pod that has it too, and goes, does not
+    /// take it along. Doing so again changes nothing.
+    ///
+    /// # Errors
+    /// [`Refusal::LimitReached`] at [`MAX_IDENTITIES`].
+    pub fn pin(&self, identity: &Identity) -> Result<(), Refusal> {
+        let mut pinned = self.inner.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        self.supply(identity)?;
+        if !pinned.contains(identity) {
+            pinned.insert(identity.clone());
+        }
+        Ok(())
+    }
+
+    /// Whoever calls holds the lock of `pinned`.
+    fn supply(&self, identity: &Identity) -> Result<(), Refusal> {
         let inner = &*self.inner;
-        let _writing = inner.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let entries = inner.entries.load_full();
         if entries.contains_key(identity) {
             return Ok(());
@@ -139,10 +160,13 @@ impl CertStore {
     }
 
     /// Declares that no live pod of this node has `identity` any more: its key is dropped and waiters are refused.
-    /// Connections that are open under the certificate keep it until they end.
+    /// Connections that are open under the certificate keep it until they end. One that was pinned stays.
     pub fn forget(&self, identity: &Identity) {
         let inner = &*self.inner;
-        let _writing = inner.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let pinned = inner.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        if pinned.contains(identity) {
+            return;
+        }
         let entries = inner.entries.load_full();
         let Some(kept) = entries.get(identity) else { return };
         inner.entries.store(Arc::new(entries.without(identity)));

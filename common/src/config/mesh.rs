@@ -17,6 +17,8 @@ use crate::snapshot::model::StringMatch;
 pub const MESH_CONFIG_NAME: &str = "istio";
 /// Most providers.
 pub const MAX_PROVIDERS: usize = 256;
+/// Longest time for one export to a collector, whatever a provider states.
+pub const MAX_EXPORT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Most bytes of a request's body that an authorizer may be shown.
 pub const MAX_SHOWN_BYTES: u32 = 4 << 20;
 

@@ -10,76 +10,64 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+pub use super::queue::{BATCH_WINDOW, MAX_BATCH_BYTES, MAX_BATCH_SPANS, MAX_QUEUED_BYTES, MAX_QUEUED_SPANS};
+use super::queue::{Counts, Entrance, Queue, Told, queue};
 use super::reach::Dial;
 use super::send::{Link, Request};
 use super::{Entry, MAX_STATED_TAG_BYTES, MAX_TAG_BYTES, Me, Span, otlp, zipkin};
 use crate::config::mesh::{Provider, ProviderKind};
 use crate::telemetry::exposition::{Family, Kind, Sample, Value};
 
-/// Spans, or lines, of one provider that wait to be sent.
-pub const MAX_QUEUED_SPANS: usize = 8192;
-/// Spans, or lines, in one export.
-pub const MAX_BATCH_SPANS: usize = 512;
-/// How long the first span of a batch waits for others.
-pub const BATCH_WINDOW: Duration = Duration::from_secs(1);
 /// Time for one export, where the provider states none.
 pub const EXPORT_DEADLINE: Duration = Duration::from_secs(10);
+/// Time for what waits when nobody wants the provider any more.
+pub const LAST_EXPORTS_DEADLINE: Duration = Duration::from_secs(10);
+/// Time for what waits when the process ends.
+pub const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
 /// Time between two log lines about a collector that fails.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 /// Providers that are told at once.
 pub const MAX_EXPORTERS: usize = 32;
 
-/// What became of spans.
-#[derive(Debug, Default)]
-struct Counts {
-    sent: AtomicU64,
-    overflowed: AtomicU64,
-    failed: AtomicU64,
-}
-
-/// What waits to be sent: of one provider always the same.
-#[derive(Debug)]
-enum Told {
-    Span(Span),
-    Entry(Entry),
-}
-
 /// Takes the spans, or the lines of a log, for one provider.
 #[derive(Debug)]
 pub struct Exporter {
     provider: Arc<Provider>,
-    queue: mpsc::Sender<Told>,
+    queue: Entrance,
     counts: Arc<Counts>,
+    /// Tells whoever sends that nothing comes any more.
+    _gone: oneshot::Sender<()>,
 }
 
 impl Exporter {
-    /// Starts sending to `provider` on `runtime`, until it is dropped.
+    /// Starts sending to `provider` on `runtime`, until it is dropped: then what waits has [`LAST_EXPORTS_DEADLINE`].
     pub fn start(provider: Arc<Provider>, me: Arc<Me>, dial: Arc<dyn Dial>, runtime: &Handle) -> Arc<Self> {
-        let (queue, spans) = mpsc::channel(MAX_QUEUED_SPANS);
         let counts = Arc::new(Counts::default());
+        let (entrance, waiting) = queue(&counts);
+        let (_gone, gone) = oneshot::channel();
         let link = Link::new(dial, me.program);
         let delivery = Delivery { provider: provider.clone(), me, link, counts: counts.clone() };
-        runtime.spawn(delivery.run(spans));
-        Arc::new(Self { provider, queue, counts })
+        runtime.spawn(delivery.run(waiting, gone));
+        Arc::new(Self { provider, queue: entrance, counts, _gone })
     }
 
     /// Takes a span, or counts it as lost; never waits.
     pub fn push(&self, span: Span) {
-        self.take(Told::Span(span));
+        self.queue.put(Told::Span(span));
     }
 
-    /// Takes a line of a log, or counts it as lost; never waits.
-    pub fn log(&self, entry: Entry) {
-        self.take(Told::Entry(entry));
+    /// Takes a line of a log, or counts it as lost; never waits. What is too long in it is cut.
+    pub fn log(&self, mut entry: Entry) {
+        entry.cut();
+        self.queue.put(Told::Entry(entry));
     }
 
-    fn take(&self, told: Told) {
-        if self.queue.try_send(told).is_err() {
-            self.counts.overflowed.fetch_add(1, Ordering::Relaxed);
-        }
+    /// Name of the provider.
+    pub fn provider(&self) -> &str {
+        &self.provider.name
     }
 
     /// Longest value of a tag that the provider wants.
@@ -94,7 +82,7 @@ impl Exporter {
 
     /// Spans that were sent, that found no place, and that could not be delivered.
     pub fn counted(&self) -> [u64; 3] {
-        let Counts { sent, overflowed, failed } = &*self.counts;
+        let Counts { sent, overflowed, failed, .. } = &*self.counts;
         [sent, overflowed, failed].map(|it| it.load(Ordering::Relaxed))
     }
 }
@@ -107,30 +95,52 @@ struct Delivery {
 }
 
 impl Delivery {
-    async fn run(mut self, mut spans: mpsc::Receiver<Told>) {
+    /// Sends until nobody wants the provider any more, and what waits then has been sent or had its time.
+    async fn run(mut self, mut queue: Queue, gone: oneshot::Receiver<()>) {
+        let counts = self.counts.clone();
+        let over = async {
+            // Nothing is ever sent there: it is an error when the other end is dropped, which is what is waited for.
+            gone.await.ok();
+            sleep(LAST_EXPORTS_DEADLINE).await;
+        };
+        tokio::select! {
+            () = self.deliver(&mut queue) => {}
+            () = over => {}
+        }
+        counts.abandon();
+    }
+
+    async fn deliver(&mut self, queue: &mut Queue) {
         let mut complained: Option<Instant> = None;
-        while let Some(first) = spans.recv().await {
-            let batch = gather(first, &mut spans).await;
+        while let Some(batch) = queue.batch().await {
             let count = batch.len() as u64;
             let Some((request, deadline)) = self.request(batch) else { return };
-            let sent = timeout(deadline, self.link.send(request)).await;
-            let failed = match sent {
-                Ok(Ok(())) => {
-                    self.counts.sent.fetch_add(count, Ordering::Relaxed);
-                    continue;
-                }
-                Ok(Err(why)) => why,
+            let (lost, failed) = match timeout(deadline, self.link.send(request)).await {
+                Ok(Ok(answer)) => match otlp::rejected(&answer).filter(|_| self.is_otlp()) {
+                    Some((rejected, why)) => {
+                        (rejected.min(count), format!("refused by the collector: {why}"))
+                    }
+                    None => {
+                        self.counts.settle(count, 0);
+                        continue;
+                    }
+                },
+                Ok(Err(why)) => (count, why),
                 Err(_) => {
                     self.link.close();
-                    format!("no answer within {deadline:?}")
+                    (count, format!("no answer within {deadline:?}"))
                 }
             };
-            self.counts.failed.fetch_add(count, Ordering::Relaxed);
+            self.counts.settle(count - lost, lost);
             if complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
                 complained = Some(Instant::now());
-                tracing::warn!(provider = %self.provider.name, %failed, count, "{} are lost", self.what());
+                tracing::warn!(provider = %self.provider.name, %failed, count = lost, "{} are lost", self.what());
             }
         }
+    }
+
+    fn is_otlp(&self) -> bool {
+        !matches!(self.provider.kind, ProviderKind::Zipkin(_))
     }
 
     fn what(&self) -> &'static str {
@@ -172,22 +182,6 @@ impl Delivery {
             _ => return None,
         })
     }
-}
-
-/// What came first, and what comes soon.
-async fn gather(first: Told, spans: &mut mpsc::Receiver<Told>) -> Vec<Told> {
-    let mut batch = vec![first];
-    let until = Instant::now() + BATCH_WINDOW;
-    while batch.len() < MAX_BATCH_SPANS {
-        let room = MAX_BATCH_SPANS - batch.len();
-        let more = spans.recv_many(&mut batch, room);
-        // What is over the end of the window comes next; a queue that ended ends the batch.
-        match tokio::time::timeout_at(until, more).await {
-            Ok(taken) if taken > 0 => {}
-            _ => break,
-        }
-    }
-    batch
 }
 
 /// Counts of one provider: those of the exporter that there is, and the sum of those before.
@@ -260,6 +254,24 @@ impl Exporters {
             fold(counts.entry(key).or_default(), &exporter.counts);
         }
         Ok(exporter)
+    }
+
+    /// Waits until what has been told is sent, for [`FLUSH_DEADLINE`] at most; the rest is counted as lost. For the end
+    /// of the process.
+    pub async fn flush(&self) {
+        let until = Instant::now() + FLUSH_DEADLINE;
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: Vec<Arc<Counts>> = counts.values().flatten().cloned().collect();
+        drop(counts);
+        let mut lost = 0;
+        for counts in all {
+            if timeout_at(until, counts.emptied()).await.is_err() {
+                lost += counts.abandon();
+            }
+        }
+        if lost > 0 {
+            tracing::warn!(lost, "spans or log entries were not sent before the end");
+        }
     }
 
     /// What became of spans and of lines, for a scrape.

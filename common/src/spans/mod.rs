@@ -6,6 +6,7 @@
 
 pub mod export;
 pub mod otlp;
+mod queue;
 pub mod reach;
 mod send;
 pub mod zipkin;
@@ -18,8 +19,10 @@ use std::time::{Duration, SystemTime};
 pub const MAX_TAGS: usize = 128;
 /// Longest value of a tag in bytes, where the provider states none (Envoy's default).
 pub const MAX_TAG_BYTES: usize = 256;
-/// The same, whatever a provider states: spans wait by their number.
+/// The same, whatever a provider states.
 pub const MAX_STATED_TAG_BYTES: usize = 2048;
+/// Bytes of a line of a log that is sent, and of each value beside it: a client's headers may stand there.
+pub const MAX_LOG_VALUE_BYTES: usize = 4096;
 
 /// Who tells: the same in all spans of a process.
 #[derive(Debug, Default)]
@@ -76,9 +79,7 @@ impl Span {
     /// Adds a tag, cut at `most` bytes. Beyond [`MAX_TAGS`] there are no more.
     pub fn tag(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>, most: usize) {
         let mut value = value.into();
-        if value.len() > most {
-            value.truncate(value.floor_char_boundary(most));
-        }
+        cut(&mut value, most);
         if self.tags.len() < MAX_TAGS {
             self.tags.push((name.into(), value));
         }
@@ -96,6 +97,22 @@ pub struct Entry {
     pub attributes: Vec<(Arc<str>, String)>,
     /// The trace of the request.
     pub trace: Option<u128>,
+}
+
+impl Entry {
+    /// Cuts what is longer than [`MAX_LOG_VALUE_BYTES`].
+    fn cut(&mut self) {
+        cut(&mut self.body, MAX_LOG_VALUE_BYTES);
+        self.attributes.iter_mut().for_each(|(_, value)| cut(value, MAX_LOG_VALUE_BYTES));
+    }
+}
+
+/// Cuts a text, and gives back what the rest held.
+fn cut(text: &mut String, most: usize) {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.shrink_to_fit();
+    }
 }
 
 /// An id that is not zero.

@@ -127,6 +127,30 @@ pub fn encode(me: &Me, spans: Vec<Span>) -> Vec<u8> {
     Request { resource_spans }.encode_to_vec()
 }
 
+/// The answer to an export, of spans and of logs alike (`ExportTraceServiceResponse`, `ExportLogsServiceResponse`).
+#[derive(Clone, PartialEq, Message)]
+struct Answer {
+    #[prost(message, optional, tag = "1")]
+    partial_success: Option<PartialSuccess>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PartialSuccess {
+    /// `rejected_spans`, `rejected_log_records`.
+    #[prost(int64, tag = "1")]
+    rejected: i64,
+    #[prost(string, tag = "2")]
+    error_message: String,
+}
+
+/// How many of an export a collector did not take, and why, as its answer says; `None` where it took all.
+pub fn rejected(answer: &[u8]) -> Option<(u64, String)> {
+    // An answer that cannot be read is no refusal: those of HTTP may be JSON.
+    let partial = Answer::decode(answer).ok()?.partial_success?;
+    let rejected = u64::try_from(partial.rejected).ok().filter(|it| *it > 0)?;
+    Some((rejected, partial.error_message))
+}
+
 fn entry(key: String, value: String) -> KeyValue {
     KeyValue { key, value: Some(AnyValue { string_value: value }) }
 }
@@ -153,4 +177,23 @@ fn of(span: Span) -> OtlpSpan {
 fn nanos(at: SystemTime, later: Duration) -> u64 {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default() + later;
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collector_says_how_many_it_did_not_take() {
+        let answer = |rejected, error_message: &str| {
+            let partial = PartialSuccess { rejected, error_message: error_message.to_owned() };
+            Answer { partial_success: Some(partial) }.encode_to_vec()
+        };
+        // Field 1 of length 2, in which field 1 is the number 3 (opentelemetry.proto.collector.trace.v1).
+        assert_eq!(rejected(&[0x0a, 0x02, 0x08, 0x03]), Some((3, String::new())));
+        assert_eq!(rejected(&answer(2, "too old")), Some((2, "too old".to_owned())));
+        for took_all in [&[][..], &answer(0, "a warning"), &answer(-1, ""), b"{\"partialSuccess\":{}}"] {
+            assert_eq!(rejected(took_all), None, "{took_all:?}");
+        }
+    }
 }

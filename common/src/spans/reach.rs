@@ -24,8 +24,19 @@ pub struct Way {
 /// A connection that is being made. What there is not is said in words.
 pub type Connecting<'c> = Pin<Box<dyn Future<Output = Result<Way, String>> + Send + 'c>>;
 
+/// What a connection is wanted for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'c> {
+    /// Where to.
+    pub service: &'c ProviderService,
+    /// Which HTTP will be spoken on it.
+    pub version: Version,
+    /// Whether headers that an operator states will be sent on it, which are keys more often than not.
+    pub has_headers: bool,
+}
+
 /// Makes connections to the services of providers.
 pub trait Dial: Send + Sync {
-    /// A connection for HTTP of `version`.
-    fn connect<'c>(&'c self, service: &'c ProviderService, version: Version) -> Connecting<'c>;
+    /// A connection.
+    fn connect<'c>(&'c self, wanted: Wanted<'c>) -> Connecting<'c>;
 }

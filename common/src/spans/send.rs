@@ -10,12 +10,14 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
-use super::reach::{Dial, Way};
+use super::reach::{Dial, Wanted, Way};
 use crate::config::mesh::ProviderService;
 
 /// Bytes of a collector's answer that are read.
 pub(super) const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
+/// What stands before a message of gRPC: whether it is compressed, and its length.
+const GRPC_FRAME_BYTES: usize = 5;
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
@@ -62,7 +64,7 @@ impl Request {
         headers: &[(HeaderName, HeaderValue)],
         message: &[u8],
     ) -> Self {
-        let mut body = BytesMut::with_capacity(message.len() + 5);
+        let mut body = BytesMut::with_capacity(message.len() + GRPC_FRAME_BYTES);
         body.put_u8(0);
         // A batch is bounded far below what 32 bits can say.
         body.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
@@ -76,6 +78,11 @@ impl Request {
             version: Version::HTTP_2,
             body: body.freeze(),
         }
+    }
+
+    fn wanted(&self) -> Wanted<'_> {
+        let has_headers = !self.headers.is_empty();
+        Wanted { service: &self.service, version: self.version, has_headers }
     }
 
     fn is_grpc(&self) -> bool {
@@ -125,11 +132,12 @@ impl Link {
         self.sender = None;
     }
 
-    /// Sends one export and reads the answer. A kept connection that turns out to be gone is replaced once.
+    /// Sends one export and reads the answer's message, of gRPC without its frame. A kept connection that turns out to be
+    /// gone is replaced once.
     ///
     /// # Errors
     /// In words, why it did not arrive.
-    pub(super) async fn send(&mut self, request: Request) -> Result<(), String> {
+    pub(super) async fn send(&mut self, request: Request) -> Result<Bytes, String> {
         let mut http = request.http(self.agent)?;
         let mut kept = self.sender.take().filter(Sender::is_ready);
         loop {
@@ -137,15 +145,15 @@ impl Link {
             let mut sender = match kept.take() {
                 Some(sender) => sender,
                 None => {
-                    let way = self.dial.connect(&request.service, request.version).await?;
+                    let way = self.dial.connect(request.wanted()).await?;
                     Sender::begin(way, request.version).await.map_err(|error| error.to_string())?
                 }
             };
             match sender.send(http).await {
                 Ok(response) => {
-                    read(response, request.is_grpc()).await?;
+                    let answer = read(response, request.is_grpc()).await?;
                     self.sender = Some(sender);
-                    return Ok(());
+                    return Ok(answer);
                 }
                 Err(mut error) => match error.take_message() {
                     Some(again) if is_kept => http = again,
@@ -207,8 +215,8 @@ impl Sender {
     }
 }
 
-/// Whether the collector took it.
-async fn read(response: http::Response<hyper::body::Incoming>, is_grpc: bool) -> Result<(), String> {
+/// What the collector says of it, if it took it.
+async fn read(response: http::Response<hyper::body::Incoming>, is_grpc: bool) -> Result<Bytes, String> {
     let (head, body) = response.into_parts();
     if !head.status.is_success() || is_grpc && head.status != StatusCode::OK {
         return Err(format!("status {}", head.status));
@@ -216,13 +224,17 @@ async fn read(response: http::Response<hyper::body::Incoming>, is_grpc: bool) ->
     let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
     let body = body.map_err(|error| format!("the answer: {error}"))?;
     if !is_grpc {
-        return Ok(());
+        return Ok(body.to_bytes());
     }
     let of =
         |name: &HeaderName| body.trailers().and_then(|it| it.get(name)).or_else(|| head.headers.get(name));
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     match of(&GRPC_STATUS).map(HeaderValue::as_bytes) {
-        Some(b"0") => Ok(()),
+        // One message, not compressed, because nothing else was asked for.
+        Some(b"0") => {
+            let frame = body.to_bytes();
+            Ok(frame.slice(GRPC_FRAME_BYTES.min(frame.len())..))
+        }
         Some(status) => {
             let message = of(&GRPC_MESSAGE).map(text).unwrap_or_default();
             Err(format!("gRPC status {}: {message}", String::from_utf8_lossy(status)))

@@ -42,7 +42,8 @@ pub fn server() -> Result<Spawn> {
 fn jar() -> Result<PathBuf> {
     let installed =
         || Ok::<_, anyhow::Error>(envoy::tools()?.join(format!("zipkin-server-{VERSION}-slim.jar")));
-    let jar = env::var_os(OVERRIDE).map_or_else(installed, |path| Ok(PathBuf::from(path)));
+    let stated = env::var_os(OVERRIDE).filter(|it| !it.is_empty());
+    let jar = stated.map_or_else(installed, |path| Ok(PathBuf::from(path)));
     let jar = jar.context("look for the Zipkin server")?;
     if !jar.is_file() {
         bail!(

@@ -4,20 +4,18 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use common::certs::{CertStore, EmbeddedCa, StoreSettings};
-use common::config::mesh::ProviderService;
 use common::hbone::pool::Pool;
 use common::hbone::{Budget, limits};
 use common::lifecycle::drain::{DrainTrigger, channel};
 use common::lifecycle::readiness::Readiness;
 use common::snapshot::publish::Reader;
 use common::spans::export::Exporters;
-use common::spans::reach::{Connecting, Dial};
+use common::spans::reach::{Connecting, Dial, Wanted};
 use common::telemetry::access::AccessLog;
 use common::telemetry::line::LogFormat;
 use common::telemetry::metrics::Metrics;
 use common::telemetry::sink::{LogGuard, LogSink};
 use common::telemetry::tcp::EdgeCache;
-use http::Version;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -103,7 +101,7 @@ impl Staff {
 struct Nobody;
 
 impl Dial for Nobody {
-    fn connect<'c>(&'c self, service: &'c ProviderService, _: Version) -> Connecting<'c> {
-        Box::pin(async { Err(format!("{} is not to be reached", service.host)) })
+    fn connect<'c>(&'c self, wanted: Wanted<'c>) -> Connecting<'c> {
+        Box::pin(async move { Err(format!("{} is not to be reached", wanted.service.host)) })
     }
 }

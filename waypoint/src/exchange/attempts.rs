@@ -9,6 +9,7 @@ use common::balance::outlier::Outcome;
 use common::config::destination::balance::Algorithm;
 use common::config::destination::pool::HttpVersion;
 use common::config::routing::session::{Kept, Session};
+use common::hbone::request::Traceparent;
 use http::header::SET_COOKIE;
 use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
@@ -144,8 +145,8 @@ impl Attempts<'_> {
             let policy = self.cluster.policy();
             let picked = self.pick(&policy, &tried).map_err(|why| none(why, record))?;
             tried.push(picked.address);
-            record.tries(&mut self.outgoing.headers);
-            let mut one = self.one(&policy, picked, (retries + 1, payload), deadline).await;
+            let trace = record.tries(&mut self.outgoing.headers);
+            let mut one = self.one(&policy, picked, (retries + 1, payload, trace), deadline).await;
             record.upstream(self.cluster.name(), one.picked.address, one.picked.workload.as_ref());
             record.service(&self.cluster.service());
             record.tried(one.result.as_ref().ok().map(|taken| taken.response.status()));
@@ -203,12 +204,15 @@ impl Attempts<'_> {
         &self,
         policy: &EffectivePolicy,
         picked: Picked,
-        (number, payload): (u32, Payload),
+        (number, payload, trace): (u32, Payload, Option<Traceparent>),
         deadline: Option<Instant>,
     ) -> Tried {
         let began = Instant::now();
         let version = version(self.outgoing.version, policy.version, self.asked.is_some());
         let mut request = self.outgoing.request(version, payload);
+        if let Some(trace) = trace {
+            request.extensions_mut().insert(trace);
+        }
         retry::tell_attempt(number, request.headers_mut());
         if let Some(asked) = &self.asked {
             asked.restate(request.headers_mut());

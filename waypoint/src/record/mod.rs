@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::hbone::request::Traceparent;
 use common::snapshot::model::{Service, Workload};
 use common::telemetry::requests::{Ending, Family, RequestEnds, RequestProtocol, Took};
 use http::uri::{Authority, PathAndQuery};
@@ -174,11 +175,10 @@ impl Record {
         self.facts.sent_to.service = Some(service.clone());
     }
 
-    /// It is about to be sent to an endpoint: puts the span of this try into its headers.
-    pub fn tries(&mut self, headers: &mut HeaderMap) {
-        if let Some(traced) = &mut self.facts.traced {
-            traced.tries(headers);
-        }
+    /// It is about to be sent to an endpoint: puts the span of this try into its headers. Says which that is, where it is
+    /// recorded here.
+    pub fn tries(&mut self, headers: &mut HeaderMap) -> Option<Traceparent> {
+        self.facts.traced.as_mut()?.tries(headers)
     }
 
     /// That try is answered, or over without an answer; where it went is known.

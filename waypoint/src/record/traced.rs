@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use common::config::expression::PeerFact;
+use common::hbone::request::Traceparent;
 use common::spans::{Side, Span, fresh};
 use common::telemetry::attributes::{More as _, Side as End};
 use common::telemetry::flags::Flags;
@@ -60,22 +61,24 @@ impl Traced {
         self.trace
     }
 
-    /// An endpoint is asked: it hears of the span that this is.
-    pub(super) fn tries(&mut self, headers: &mut HeaderMap) {
+    /// An endpoint is asked: it hears of the span that this is. Says which, where that will be told.
+    pub(super) fn tries(&mut self, headers: &mut HeaderMap) -> Option<Traceparent> {
         let span = fresh();
         trace_headers::hand_on(
             headers,
             &Trace { id: self.trace, span, is_sampled: Some(self.is_sampled) },
             self.own,
         );
-        if self.is_sampled && self.tries.len() < MAX_TRIES_TOLD {
-            let began = Instant::now();
-            let nothing = Try { span, began, ended: None, status: None, cluster: None, address: None };
-            if let Some(before) = self.tries.last_mut() {
-                before.ended.get_or_insert(began);
-            }
-            self.tries.push(nothing);
+        if !self.is_sampled || self.tries.len() >= MAX_TRIES_TOLD {
+            return None;
         }
+        let began = Instant::now();
+        let nothing = Try { span, began, ended: None, status: None, cluster: None, address: None };
+        if let Some(before) = self.tries.last_mut() {
+            before.ended.get_or_insert(began);
+        }
+        self.tries.push(nothing);
+        Some(Traceparent::new(self.trace, span).sampled())
     }
 
     /// It has answered, or not.

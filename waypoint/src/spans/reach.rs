@@ -7,7 +7,7 @@ use std::time::Instant;
 use common::config::ObjectName;
 use common::config::mesh::ProviderService;
 use common::snapshot::publish::Reader;
-use common::spans::reach::{Connecting, Dial, Way};
+use common::spans::reach::{Connecting, Dial, Wanted, Way};
 use common::tls::origin::Inside;
 use http::Version;
 use tokio::time::timeout;
@@ -67,7 +67,7 @@ impl Reach {
 }
 
 impl Dial for Reach {
-    fn connect<'c>(&'c self, service: &'c ProviderService, version: Version) -> Connecting<'c> {
-        Box::pin(self.reach(service, version))
+    fn connect<'c>(&'c self, wanted: Wanted<'c>) -> Connecting<'c> {
+        Box::pin(self.reach(wanted.service, wanted.version))
     }
 }

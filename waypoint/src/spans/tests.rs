@@ -5,11 +5,15 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use common::config::mesh::{
-    OpenTelemetry, OtlpGrpc, OtlpHttp, Provider, ProviderKind, ProviderService, Zipkin,
+    OpenTelemetry, OtelLog, OtlpGrpc, OtlpHttp, Provider, ProviderKind, ProviderService, Zipkin,
 };
-use common::spans::export::{Exporter, MAX_BATCH_SPANS, MAX_QUEUED_SPANS};
-use common::spans::reach::{Connecting, Dial, Way};
-use common::spans::{MAX_TAGS, Me, Side, Span, otlp};
+use common::spans::export::{
+    Exporter, Exporters, FLUSH_DEADLINE, LAST_EXPORTS_DEADLINE, MAX_BATCH_BYTES, MAX_BATCH_SPANS,
+    MAX_QUEUED_BYTES, MAX_QUEUED_SPANS, Takes,
+};
+use common::spans::reach::{Connecting, Dial, Wanted, Way};
+use common::spans::{Entry, MAX_LOG_VALUE_BYTES, MAX_TAGS, Me, Side, Span, otlp};
+use common::telemetry::exposition::Value;
 use http::{HeaderMap, Response, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::{Frame, Incoming};
@@ -32,6 +36,10 @@ pub(crate) struct Collector {
     pub(crate) is_away: bool,
     /// It takes nothing.
     pub(crate) refuses: bool,
+    /// What it answers over gRPC, with its frame.
+    pub(crate) answer: &'static [u8],
+    /// It never answers.
+    pub(crate) is_stuck: bool,
 }
 
 impl Collector {
@@ -58,7 +66,13 @@ impl Collector {
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", status.parse().unwrap());
         trailers.insert("grpc-message", "too much".parse().unwrap());
-        let frames = is_grpc.then(|| Frame::trailers(trailers));
+        if self.is_stuck {
+            std::future::pending::<()>().await;
+        }
+        let frames = match is_grpc {
+            true => vec![Frame::trailers(trailers), Frame::data(Bytes::from_static(self.answer))],
+            false => Vec::new(),
+        };
         let mut response = Response::new(Frames(frames));
         if self.refuses && !is_grpc {
             *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
@@ -67,8 +81,8 @@ impl Collector {
     }
 }
 
-/// Trailers, or nothing.
-struct Frames(Option<Frame<Bytes>>);
+/// Frames, the last one first.
+struct Frames(Vec<Frame<Bytes>>);
 
 impl hyper::body::Body for Frames {
     type Data = Bytes;
@@ -77,7 +91,7 @@ impl hyper::body::Body for Frames {
         mut self: std::pin::Pin<&mut Self>,
         _: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        std::task::Poll::Ready(self.0.take().map(Ok))
+        std::task::Poll::Ready(self.0.pop().map(Ok))
     }
 }
 
@@ -85,7 +99,7 @@ impl hyper::body::Body for Frames {
 pub(crate) struct To(pub(crate) Arc<Collector>);
 
 impl Dial for To {
-    fn connect<'c>(&'c self, _: &'c ProviderService, version: Version) -> Connecting<'c> {
+    fn connect<'c>(&'c self, Wanted { version, .. }: Wanted<'c>) -> Connecting<'c> {
         let collector = self.0.clone();
         Box::pin(async move {
             if collector.is_away {
@@ -310,6 +324,88 @@ async fn what_finds_no_place_or_no_collector_is_counted_and_waited_for_by_nobody
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_collector_says_it_did_not_take_is_counted_as_lost() {
+    let answer = &[0, 0, 0, 0, 4, 0x0a, 0x02, 0x08, 0x02];
+    let collector = Arc::new(Collector { answer, ..Collector::default() });
+    let exporter = started(otlp(None), &collector);
+    (1..=3).for_each(|id| exporter.push(span(id)));
+    while exporter.counted() != [1, 0, 2] {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn log() -> Arc<Provider> {
+    provider(ProviderKind::OtelLog(OtelLog {
+        service: service(),
+        log_name: "log".into(),
+        text: None,
+        labels: Box::default(),
+    }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_lines_are_cut_and_go_in_exports_that_collectors_take() {
+    let collector = Arc::new(Collector::default());
+    let exporter = started(log(), &collector);
+    let long = || "é".repeat(32 * 1024);
+    let entry = || Entry {
+        at: UNIX_EPOCH,
+        body: long(),
+        attributes: (0..4).map(|_| ("user".into(), long())).collect(),
+        trace: None,
+    };
+    let told = 2 * (MAX_QUEUED_BYTES / (5 * MAX_LOG_VALUE_BYTES));
+    (0..told).for_each(|_| exporter.log(entry()));
+    let [_, overflowed, _] = exporter.counted();
+    assert!((told / 3..told).contains(&(overflowed as usize)), "{overflowed} of {told}");
+    while exporter.counted()[0] + overflowed < told as u64 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let received = collector.received(MAX_QUEUED_BYTES / MAX_BATCH_BYTES - 1).await;
+    for (_, _, body) in &received {
+        assert!(body.len() < MAX_BATCH_BYTES + 4096, "{}", body.len());
+    }
+    let text = String::from_utf8_lossy(&received[0].2).into_owned();
+    assert!(
+        text.contains(&long()[..MAX_LOG_VALUE_BYTES]) && !text.contains(&long()[..MAX_LOG_VALUE_BYTES + 2])
+    );
+    // Room again.
+    exporter.log(entry());
+    assert_eq!(exporter.counted()[1], overflowed);
+}
+
+fn outcomes(exporters: &Exporters) -> Vec<Value> {
+    exporters.families().into_iter().flat_map(|it| it.samples).map(|it| it.value).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_waits_for_what_is_told_and_no_longer_than_it_may() {
+    for is_stuck in [false, true] {
+        let collector = Arc::new(Collector { is_stuck, ..Collector::default() });
+        let exporters = Exporters::new(Arc::default(), Arc::new(To(collector)), Handle::current());
+        let exporter = exporters.get(&otlp(None), Takes::Spans).unwrap();
+        (1..=3).for_each(|id| exporter.push(span(id)));
+        let began = tokio::time::Instant::now();
+        exporters.flush().await;
+        assert_eq!(began.elapsed() >= FLUSH_DEADLINE, is_stuck);
+        assert_eq!(exporter.counted(), if is_stuck { [0, 0, 3] } else { [3, 0, 0] });
+        exporters.flush().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_is_gone_is_sent_to_for_some_seconds_and_no_longer() {
+    let collector = Arc::new(Collector { is_stuck: true, ..Collector::default() });
+    let exporters = Exporters::new(Arc::default(), Arc::new(To(collector)), Handle::current());
+    let exporter = exporters.get(&otlp(None), Takes::Spans).unwrap();
+    let many = 4 * MAX_BATCH_SPANS as u64;
+    (1..=many).for_each(|id| exporter.push(span(id)));
+    drop(exporter);
+    tokio::time::sleep(LAST_EXPORTS_DEADLINE + Duration::from_secs(1)).await;
+    assert_eq!(outcomes(&exporters), [Value::Count(0), Value::Count(0), Value::Count(many)]);
 }
 
 #[test]

@@ -19,7 +19,6 @@ use super::pool::{Connections, Held, PoolKey, Pooled};
 use super::{Cluster, EffectivePolicy, Picked};
 use crate::payload::Payload;
 use crate::serve::Conversation;
-use crate::trace_headers::TRACEPARENT;
 
 /// Where an attempt goes.
 pub struct Upstream<'a> {
@@ -100,10 +99,10 @@ impl Lent {
     }
 }
 
-/// The trace that a connection is made in: that of the request, as it goes on, where it is to be recorded.
-fn trace(request: &Request<Payload>) -> Option<Traceparent> {
-    let stated = request.headers().get(TRACEPARENT)?.to_str().ok()?;
-    Traceparent::parse(stated).filter(|it| it.is_sampled())
+/// The trace that a connection is made in: the one that this waypoint records the request in. A client's own words about
+/// traces, which are passed on where nothing is recorded, would be believed of a waypoint.
+fn trace<B>(request: &Request<B>) -> Option<Traceparent> {
+    request.extensions().get::<Traceparent>().copied()
 }
 
 /// A connection of a destination that allows only so many must be found by every worker.
@@ -180,5 +179,20 @@ impl Upstream<'_> {
     /// everybody waiting for ever.
     pub(super) fn is_limited(&self) -> bool {
         self.policy.limits.connections != u32::MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clients_word_about_traces_is_not_said_again_as_the_waypoints() {
+        const STATED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let mut request = Request::builder().header("traceparent", STATED).body(()).unwrap();
+        assert_eq!(trace(&request), None);
+        let recorded = Traceparent::new(7, 8).sampled();
+        request.extensions_mut().insert(recorded);
+        assert_eq!(trace(&request), Some(recorded));
     }
 }

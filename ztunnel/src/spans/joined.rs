@@ -1,7 +1,7 @@
 //! One connection as a span of the trace that it was made in.
 //!
-//! Only a waypoint is believed about traces: whoever else states one could put what it likes into other people's. The
-//! span is told when the connection is over, which may be long after the request that it was made for.
+//! Only a waypoint through which the pod is reached is believed about traces, and that by its identity: whoever else states
+//! one could put what it likes into other people's. The span is told when the connection is over, which may be long after the request that it was made for.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub struct Outcome<'a> {
 
 impl Joined {
     /// A connection that arrived through a tunnel: joined to the trace that the tunnel's other end states, where that is a
-    /// waypoint and the trace is to be recorded.
+    /// waypoint through which the pod is reached, and the trace is to be recorded.
     pub fn new(
         spans: &Spans,
         mesh: &Snapshot,
@@ -53,7 +53,11 @@ impl Joined {
         let caller = ends.source.as_ref()?;
         let gateway = caller.stands_as()?;
         let proved = ends.source_identity.as_ref()?;
-        if !mesh.is_waypoint(&gateway, proved) {
+        let port = ends.tunnelled_to.unwrap_or(ends.server).port();
+        let stands_before = mesh.waypoints_before(pod, port).any(|it| *it == gateway)
+            && mesh.may_use_waypoint(pod.namespace(), &gateway)
+            || ends.service.as_ref().is_some_and(|it| mesh.stands_before_service(&gateway, it));
+        if !stands_before || !mesh.is_waypoint(&gateway, proved) {
             return None;
         }
         Some(Box::new(Self { tracer, trace: stated.trace_id(), parent: stated.parent_id() }))

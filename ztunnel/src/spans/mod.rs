@@ -6,24 +6,29 @@
 
 pub mod joined;
 pub mod reach;
+mod secrecy;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use common::config::Telemetry;
 use common::config::mesh::MeshConfig;
-use common::config::telemetry::TagSource;
+use common::config::telemetry::{CustomTag, TagSource};
 use common::settings::NodeSettings;
 use common::snapshot::Snapshot;
 use common::spans::Me;
 use common::spans::export::{Exporter, Exporters, Takes};
 use common::telemetry::inherit::{self, oldest};
+use serde_json::{Value, json};
 
 /// Name of the service account that a ztunnel has in Istio, and of the service that it is in traces.
 pub const ZTUNNEL: &str = "ztunnel";
+
+/// Most problems that are kept.
+pub const MAX_TRACING_PROBLEMS: usize = 64;
 
 /// Those who take spans, and which connections they are told of.
 #[derive(Debug)]
@@ -55,6 +60,8 @@ struct Stated {
     everywhere: Option<Arc<Tracer>>,
     /// Of namespaces with a word of their own.
     namespaces: HashMap<Arc<str>, Option<Arc<Tracer>>>,
+    /// Why something is not as it is stated.
+    problems: BTreeSet<String>,
 }
 
 impl Spans {
@@ -99,40 +106,78 @@ impl Spans {
         let root = mesh.root_namespace();
         let of = |namespace: &str| oldest(telemetries.iter().filter(|it| *it.object.namespace == *namespace));
         let of_mesh = of(root);
-        let everywhere = self.made(of_mesh.as_slice(), config);
+        // The environment is the node's, not a tenant's, who could have it told to whom it likes.
+        let trusted = inherit::merge(of_mesh.as_slice(), &config.defaults).tracing.tags;
+        let mut problems = BTreeSet::new();
+        let mut made = |levels: &[&Telemetry]| {
+            let made = self.made(levels, (config, &trusted));
+            made.unwrap_or_else(|problem| {
+                if problems.len() < MAX_TRACING_PROBLEMS {
+                    problems.insert(problem);
+                }
+                None
+            })
+        };
+        let everywhere = made(of_mesh.as_slice());
         let own: BTreeSet<_> = telemetries.iter().map(|it| &it.object.namespace).collect();
         let namespaces = own.into_iter().filter(|it| *it != root).map(|namespace| {
             let levels: Vec<_> = of_mesh.into_iter().chain(of(namespace)).collect();
-            (namespace.clone(), self.made(&levels, config))
+            (namespace.clone(), made(&levels))
         });
         let namespaces = namespaces.collect();
-        self.now.store(Arc::new(Stated { telemetries, config: config.clone(), everywhere, namespaces }));
+        for problem in problems.difference(&before.problems) {
+            tracing::warn!(problem, "tracing is not as stated");
+        }
+        let config = config.clone();
+        self.now.store(Arc::new(Stated { telemetries, config, everywhere, namespaces, problems }));
     }
 
-    fn made(&self, levels: &[&Telemetry], config: &MeshConfig) -> Option<Arc<Tracer>> {
+    /// What is in force, for operators.
+    pub fn dump(&self) -> Value {
+        let now = self.now.load();
+        let shown = |it: &Option<Arc<Tracer>>| it.as_ref().map(|it| it.exporter.provider().to_string());
+        let names: Vec<_> = now.telemetries.iter().map(|it| it.object.to_string()).collect();
+        let namespaces: BTreeMap<_, _> =
+            now.namespaces.iter().map(|(namespace, it)| (namespace.to_string(), shown(it))).collect();
+        json!({
+            "telemetries": names,
+            "everywhere": shown(&now.everywhere),
+            "namespaces": namespaces,
+            "problems": now.problems,
+        })
+    }
+
+    /// Of several levels, the widest first. `trusted` are tags that may say what the environment holds.
+    fn made(
+        &self,
+        levels: &[&Telemetry],
+        (config, trusted): (&MeshConfig, &[CustomTag]),
+    ) -> Result<Option<Arc<Tracer>>, String> {
         let stated = inherit::merge(levels, &config.defaults).tracing;
-        let name = stated.provider.filter(|_| !stated.is_disabled)?;
-        let exporter = match config.provider(&name) {
-            Some(provider) => self.exporters.get(provider, Takes::Spans),
-            None => Err(format!("MeshConfig has no provider {name}")),
-        };
-        let exporter =
-            exporter.inspect_err(|problem| tracing::warn!(problem, "tracing is not as stated")).ok()?;
-        let known = |source: &TagSource| match source {
-            TagSource::Literal(text) => Some(text.clone()),
-            TagSource::Environment(name, other) => {
-                std::env::var(&**name).ok().map(Into::into).or_else(|| other.clone())
-            }
-            // Of requests, which a ztunnel does not see.
-            TagSource::Header(..) | TagSource::Formatter(_) => None,
-        };
-        let tags = stated.tags.iter().filter_map(|it| Some((it.name.clone(), known(&it.value)?))).collect();
-        Some(Arc::new(Tracer {
+        let Some(name) = stated.provider.filter(|_| !stated.is_disabled) else { return Ok(None) };
+        let provider = config.provider(&name).ok_or_else(|| format!("MeshConfig has no provider {name}"))?;
+        let exporter = self.exporters.get(provider, Takes::Spans)?;
+        let tags = stated.tags.iter();
+        let tags = tags.filter_map(|it| Some((it.name.clone(), known(it, trusted.contains(it))?))).collect();
+        Ok(Some(Arc::new(Tracer {
             me: self.exporters.me().clone(),
             istio_tags: stated.istio_tags,
             tags,
             max_tag: exporter.max_tag(),
             exporter,
-        }))
+        })))
+    }
+}
+
+/// What a tag says, where no request is needed for it. `is_trusted` says that it may be told what the environment holds.
+fn known(tag: &CustomTag, is_trusted: bool) -> Option<Arc<str>> {
+    match &tag.value {
+        TagSource::Literal(text) => Some(text.clone()),
+        TagSource::Environment(name, other) => {
+            let held = is_trusted.then(|| std::env::var(&**name).ok()).flatten();
+            held.map(Into::into).or_else(|| other.clone())
+        }
+        // Of requests, which a ztunnel does not see.
+        TagSource::Header(..) | TagSource::Formatter(_) => None,
     }
 }

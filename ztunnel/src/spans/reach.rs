@@ -1,4 +1,5 @@
-//! The way from a node to a provider's service: over HBONE to a pod of the mesh, plain to anything else.
+//! The way from a node to a provider's service: over HBONE to a pod of the mesh, plain to anything else, where
+//! that may be.
 //!
 //! The surprising thing: it is the one connection that a ztunnel makes in nobody's name but its own. It leaves from the
 //! node, and has an identity of its own, which is asked for when it is needed first.
@@ -19,14 +20,13 @@ use common::settings::NodeSettings;
 use common::snapshot::Snapshot;
 use common::snapshot::model::{Locality, Service, TunnelProtocol, Workload};
 use common::snapshot::publish::Reader;
-use common::spans::reach::{Connecting, Dial, Way};
+use common::spans::reach::{Connecting, Dial, Wanted as Asked, Way};
 use common::spiffe::Identity;
 use common::tls;
-use http::Version;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::ZTUNNEL;
+use super::{ZTUNNEL, secrecy};
 use crate::dial::CONNECT_DEADLINE;
 use crate::flow::HBONE_PORT;
 
@@ -82,7 +82,7 @@ impl Reach {
     }
 
     async fn tunnel(&self, place: &Place, workload: &Workload) -> Result<TunnelIo, Refusal> {
-        self.certs.want(&self.identity)?;
+        self.certs.pin(&self.identity)?;
         let certificate = self.certs.get(&self.identity).await?;
         let peer = SocketAddr::new(place.address.ip(), HBONE_PORT);
         let client = SocketAddr::new(
@@ -112,8 +112,9 @@ impl Reach {
         self.tunnels.open(&key, &request, dialled).await.map(TunnelIo::new)
     }
 
-    async fn reach(&self, service: &ProviderService) -> Result<Way, String> {
-        let place = self.place(&self.mesh.current(), service)?;
+    async fn reach(&self, asked: Asked<'_>) -> Result<Way, String> {
+        let mesh = self.mesh.current();
+        let place = self.place(&mesh, asked.service)?;
         let in_mesh = place.workload.clone().filter(|it| it.protocol == TunnelProtocol::Hbone);
         let way = |refusal: Refusal| refusal.to_string();
         Ok(match in_mesh {
@@ -121,14 +122,20 @@ impl Reach {
                 let io = self.tunnel(&place, &workload).await.map_err(way)?;
                 Way { io: Box::new(io), keepalive: None }
             }
+            None if let Some(why) =
+                secrecy::demanded(&mesh, &place.service, &asked, &self.node.cluster_domain) =>
+            {
+                let host = &asked.service.host;
+                return Err(format!("{host} is outside the mesh, {why}, and a ztunnel speaks no TLS to it"));
+            }
             None => Way { io: Box::new(dial(place.address).await.map_err(way)?), keepalive: None },
         })
     }
 }
 
 impl Dial for Reach {
-    fn connect<'c>(&'c self, service: &'c ProviderService, _: Version) -> Connecting<'c> {
-        Box::pin(self.reach(service))
+    fn connect<'c>(&'c self, asked: Asked<'c>) -> Connecting<'c> {
+        Box::pin(self.reach(asked))
     }
 }
 

@@ -6,15 +6,15 @@ use common::hbone::request::Traceparent;
 use common::refusal::Refusal;
 use common::snapshot::Snapshot;
 use common::spans::export::Exporters;
-use common::spans::reach::{Connecting, Dial};
+use common::spans::reach::{Connecting, Dial, Wanted};
 use common::spans::{Me, Side};
 use common::spiffe::Identity;
 use common::telemetry::labels::Reporter;
 use http::Version;
 use tokio::runtime::Handle;
 
-use super::Spans;
 use super::joined::{Joined, Outcome};
+use super::{Spans, secrecy};
 use crate::record::{Ends, Near};
 use crate::testing::{WAYPOINT_POD, behind_waypoint, mesh};
 
@@ -46,7 +46,7 @@ fn of_namespace(spec: &str) -> String {
 struct Nobody;
 
 impl Dial for Nobody {
-    fn connect<'c>(&'c self, _: &'c ProviderService, _: Version) -> Connecting<'c> {
+    fn connect<'c>(&'c self, _: Wanted<'c>) -> Connecting<'c> {
         Box::pin(async { Err("nobody is at home".to_owned()) })
     }
 }
@@ -146,5 +146,121 @@ async fn a_span_says_whose_connection_it_was_and_how_it_went() {
         assert_eq!(span.is_error, refusal.is_some());
         assert_eq!(tag("response_flags"), refusal.map(|_| "CONNECT"));
         assert_eq!(tag("why").is_some_and(|it| it.contains("10.0.0.3:8080: refused")), refusal.is_some());
+    }
+}
+
+/// Another waypoint of the namespace, which stands before nobody.
+const ELSEWHERE: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: other, namespace: shop, labels: {istio.io/waypoint-for: all}}
+spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: other-1, namespace: shop, uid: other-1, labels: {gateway.networking.k8s.io/gateway-name: other}}
+spec: {nodeName: n2, serviceAccountName: other}
+status: {phase: Running, podIPs: [{ip: 10.0.0.19}], conditions: [{type: Ready, status: 'True'}]}
+---
+";
+
+#[tokio::test]
+async fn a_waypoint_through_which_a_pod_is_not_reached_is_not_believed() {
+    let manifests = TOLD.to_owned() + ELSEWHERE;
+    assert!(joined(&manifests, ("other-1", "other"), SAMPLED).is_none());
+    // With the pod behind it, it is believed, and the one before no more.
+    let behind = behind_waypoint("service").replace("use-waypoint: wp", "use-waypoint: other");
+    let mesh = mesh(&(behind + WAYPOINT_POD + &manifests));
+    let (spans, stated) = (following(&mesh), Traceparent::parse(SAMPLED));
+    let believed = |ends: &Ends| Joined::new(&spans, &mesh, ends, stated).is_some();
+    let mut other = ends(&mesh, "other-1", "other");
+    assert!(believed(&other) && !believed(&ends(&mesh, "wp-1", "waypoint")));
+    // The port is reserved for it, whichever service was called.
+    other.service = None;
+    assert!(believed(&other));
+    other.tunnelled_to = Some("10.0.0.3:9999".parse().unwrap());
+    assert!(!believed(&other));
+}
+
+#[tokio::test]
+async fn only_the_root_namespace_may_have_the_nodes_environment_told() {
+    let stating = |tag: &str| format!("{{customTags: {{path: {{environment: {{{tag}}}}}}}}}");
+    let root = TOLD.replace("path: {header: {name: x-path}}", "path: {environment: {name: PATH}}");
+    let path = std::env::var("PATH").unwrap();
+    for (manifests, told) in [
+        (root.clone(), Some(path.as_str())),
+        (TOLD.to_owned() + &of_namespace(&stating("name: PATH")), None),
+        (TOLD.to_owned() + &of_namespace(&stating("name: PATH, defaultValue: none")), Some("none")),
+        // The root has it told anyway.
+        (root + &of_namespace(&stating("name: PATH")), Some(path.as_str())),
+    ] {
+        let spans = following(&mesh(&manifests));
+        let tracer = spans.tracer("shop").unwrap();
+        let tag = tracer.tags.iter().find(|it| &*it.0 == "path").map(|it| &*it.1);
+        assert_eq!(tag, told, "{manifests}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_as_stated_is_shown_while_it_lasts() {
+    let wrong = TOLD.to_owned() + &of_namespace("{providers: [{name: else}]}");
+    let spans = following(&mesh(&wrong));
+    let dump = spans.dump();
+    assert_eq!(dump["problems"], serde_json::json!(["MeshConfig has no provider else"]));
+    assert_eq!(dump["everywhere"], "otel");
+    assert_eq!(dump["namespaces"], serde_json::json!({ "shop": null }));
+    assert_eq!(dump["telemetries"], serde_json::json!(["istio-system/mesh", "shop/own"]));
+    spans.follow(&mesh(TOLD));
+    assert_eq!(spans.dump()["problems"], serde_json::json!([]));
+}
+
+#[test]
+fn where_tls_or_headers_are_stated_nothing_is_sent_in_the_clear() {
+    const PLAIN: &str = "plain.outside.svc.cluster.local";
+    let rule = |namespace: &str, host: &str, policy: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {}, namespace: {namespace}}}\n\
+             spec: {{host: '{host}', trafficPolicy: {policy}}}\n---\n",
+            host.trim_start_matches(['*', '.']).len(),
+        )
+    };
+    let simple = "{tls: {mode: SIMPLE}}";
+    let secured = "apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {name: p, namespace: outside}\n\
+        spec: {targetRefs: [{group: '', kind: Service, name: plain}], validation: {hostname: a.b, wellKnownCACertificates: System}}\n---\n";
+    for (manifests, has_headers, is_demanded) in [
+        (String::new(), false, false),
+        (String::new(), true, true),
+        (rule("outside", "plain", simple), false, true),
+        (rule("outside", PLAIN, "{tls: {mode: DISABLE}}"), false, false),
+        (
+            rule("outside", PLAIN, "{portLevelSettings: [{port: {number: 80}, tls: {mode: SIMPLE}}]}"),
+            false,
+            true,
+        ),
+        (
+            rule("outside", PLAIN, "{portLevelSettings: [{port: {number: 81}, tls: {mode: SIMPLE}}]}"),
+            false,
+            false,
+        ),
+        (rule("istio-system", "*.outside.svc.cluster.local", simple), false, true),
+        // The closer host, and the closer namespace, decide.
+        (
+            rule("outside", "*.local", simple) + &rule("outside", PLAIN, "{tls: {mode: DISABLE}}"),
+            false,
+            false,
+        ),
+        (rule("istio-system", "*.local", simple) + &rule("outside", PLAIN, "{}"), false, false),
+        // Nobody else silences a collector.
+        (rule("shop", PLAIN, simple), false, false),
+        (rule("outside", "other", simple), false, false),
+        (secured.to_owned(), false, true),
+        (secured.replace("name: plain", "name: other"), false, false),
+        (secured.replace("name: plain", "name: plain, sectionName: grpc"), false, false),
+    ] {
+        let mesh = mesh(&manifests);
+        let service = ProviderService { namespace: None, host: PLAIN.into(), port: 80 };
+        let found = mesh.provided(&service, "cluster.local").unwrap();
+        let wanted = Wanted { service: &service, version: Version::HTTP_2, has_headers };
+        let why = secrecy::demanded(&mesh, found, &wanted, "cluster.local");
+        assert_eq!(why.is_some(), is_demanded, "{manifests} {why:?}");
     }
 }

@@ -69,6 +69,27 @@ async fn a_forgotten_identity_is_gone_with_its_key_and_its_waiters() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_identity_of_the_process_stays_when_the_last_pod_that_has_it_too_goes() {
+    let bench = Bench::new(Mode::Good);
+    let (ztunnel, web) = (workload("ztunnel"), workload("web"));
+    // Whichever comes first, the pod or the process.
+    for (store, pod_is_first) in [(&bench.store, true), (&Bench::new(Mode::Good).store, false)] {
+        if pod_is_first {
+            store.want(&ztunnel).unwrap();
+        }
+        store.pin(&ztunnel).unwrap();
+        store.want(&ztunnel).unwrap();
+        store.want(&web).unwrap();
+        store.get(&ztunnel).await.unwrap();
+        store.forget(&ztunnel);
+        store.forget(&web);
+        assert!(store.try_get(&ztunnel).is_some() && store.try_get(&web).is_none());
+    }
+    pass(48 * HOUR).await;
+    assert!(bench.store.try_get(&ztunnel).is_some(), "it is renewed as before");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hanging_ca_costs_a_connection_no_more_than_the_wait() {
     let bench = Bench::new(Mode::Hanging);
     bench.store.want(&workload("web")).unwrap();

@@ -34,6 +34,11 @@ impl Traceparent {
         self.flags & 1 == 1
     }
 
+    /// The same, to be recorded.
+    pub fn sampled(self) -> Self {
+        Self { flags: self.flags | 1, ..self }
+    }
+
     /// The same trace, one step further.
     pub fn child(self, parent_id: u64) -> Self {
         Self { parent_id: parent_id.max(1), ..self }

@@ -14,8 +14,8 @@ use super::super::policy::list;
 use super::super::text::Text;
 use super::super::{Fault, check};
 use crate::config::mesh::{
-    Authorizer, FileLog, HttpAuthorizer, LogFormat, MAX_SHOWN_BYTES, OpenTelemetry, OtelLog, OtlpGrpc,
-    OtlpHttp, Provider, ProviderKind, ProviderService, ShownBody, Zipkin,
+    Authorizer, FileLog, HttpAuthorizer, LogFormat, MAX_EXPORT_TIMEOUT, MAX_SHOWN_BYTES, OpenTelemetry,
+    OtelLog, OtlpGrpc, OtlpHttp, Provider, ProviderKind, ProviderService, ShownBody, Zipkin,
 };
 use crate::config::note::Caveat;
 use crate::snapshot::model::StringMatch;
@@ -448,14 +448,14 @@ fn open_telemetry(
     let http = match stated.http {
         Some(http) => Some(OtlpHttp {
             path: path(reader, http.path.as_ref(), "/", &at("http.path"))?,
-            timeout: positive(http.timeout.as_ref(), &at("http.timeout"))?,
+            timeout: export_timeout(reader, http.timeout.as_ref(), &at("http.timeout"))?,
             headers: fixed_headers(reader, http.headers, &at("http.headers"))?,
         }),
         None => None,
     };
     let grpc = match stated.grpc {
         Some(grpc) => OtlpGrpc {
-            timeout: positive(grpc.timeout.as_ref(), &at("grpc.timeout"))?,
+            timeout: export_timeout(reader, grpc.timeout.as_ref(), &at("grpc.timeout"))?,
             metadata: fixed_headers(reader, grpc.initial_metadata, &at("grpc.initialMetadata"))?,
         },
         None => OtlpGrpc::default(),
@@ -466,6 +466,19 @@ fn open_telemetry(
         http,
         grpc,
     })
+}
+
+/// The time for one export, which what comes after it waits for.
+fn export_timeout(
+    reader: &mut Reader<'_>,
+    stated: Option<&Text<'_>>,
+    field: &str,
+) -> Result<Option<Duration>, Fault> {
+    let stated = positive(stated, field)?;
+    if stated.is_some_and(|it| it > MAX_EXPORT_TIMEOUT) {
+        reader.note(field, Caveat::ExportTimeoutCut);
+    }
+    Ok(stated.map(|it| it.min(MAX_EXPORT_TIMEOUT)))
 }
 
 /// Headers with their values. A value from the environment would be that of Istio's proxy, and is named.

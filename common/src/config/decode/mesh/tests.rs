@@ -165,6 +165,22 @@ extensionProviders:
     );
 }
 
+#[test]
+fn an_export_lasts_no_longer_than_a_minute_whatever_is_stated() {
+    for (stated, taken, noted) in [("60s", 60, None), ("1h", 60, Some("export-timeout-cut"))] {
+        for (of, field) in [("http: {path: /, ", "http.timeout"), ("grpc: {", "grpc.timeout")] {
+            let config = good(&format!(
+                "extensionProviders:\n- name: otel\n  opentelemetry: {{service: o.b.svc.cluster.local, port: 1, {of}timeout: {stated}}}}}\n"
+            ));
+            let ProviderKind::OpenTelemetry(otel) = &config.provider("otel").unwrap().kind else { panic!() };
+            let timeout = otel.http.as_ref().map_or(otel.grpc.timeout, |it| it.timeout);
+            assert_eq!(timeout, Some(Duration::from_secs(taken)));
+            let field = format!("mesh.extensionProviders[0].opentelemetry.{field}");
+            assert_eq!(notes(&config), Vec::from_iter(noted.map(|it| (&*field, it))));
+        }
+    }
+}
+
 /// Of an authorizer with one more field: what is told of it.
 fn with(field: &str) -> (String, u32) {
     bad(&format!(
