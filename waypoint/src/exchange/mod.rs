@@ -137,6 +137,11 @@ async fn walk(
     let called = Called::find(conversation);
     let facts = head.facts(conversation);
     let is_grpc = facts.is_grpc();
+    if let Some(unread) = called.unread_route() {
+        tracing::warn!(%unread, "a request is refused: a route that cannot be read may have somebody asked about it");
+        record.details(Details::AuthorizerError);
+        return Err(respond::unroutable(is_grpc));
+    }
     let found = called.routes().map_or(Found::Service, |routes| routes.find(&facts));
     let rule = match found {
         Found::Rule(rule) => Some(rule),
