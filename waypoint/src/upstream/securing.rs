@@ -178,11 +178,7 @@ impl Securing {
         }
         let services = services(mesh, &policy.object.namespace, target);
         let is_there = services.iter().any(|it| ports(it, target).next().is_some());
-        let refused = match services.is_empty() {
-            true => "",
-            false => "; nothing is sent to the ports that no other policy decides",
-        };
-        (!is_there).then(|| (Flaw::Missing, format!("there is no {}{refused}", named(target))))
+        (!is_there).then(|| (Flaw::Missing, format!("there is no {}", named(target))))
     }
 
     /// The DestinationRules whose `tls` a policy takes the place of.
