@@ -1,8 +1,7 @@
 //! `gateway.networking.k8s.io` BackendTLSPolicy as stated, and the ConfigMaps that hold the authorities it names.
 //!
 //! Knows no services: whether a target is there, which of several policies decides and whether its authorities can be used
-//! is found out where destinations are compiled. The surprising thing: of a document that could not be read it is kept
-//! which names stand in it, because a service that may be meant must not be sent plaintext.
+//! is found out where destinations are compiled.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -20,8 +19,6 @@ pub const MAX_SUBJECT_ALT_NAMES: usize = 5;
 pub const MAX_OPTIONS: usize = 16;
 /// Largest `ca.crt` of a ConfigMap, in bytes: twice what all authorities that browsers believe in take.
 pub const MAX_CA_BYTES: usize = 512 * 1024;
-/// Most names that are kept of a document that could not be read; one with more may mean any service.
-pub const MAX_MENTIONED: usize = 256;
 /// The key of a ConfigMap that holds authorities.
 pub const CA_KEY: &str = "ca.crt";
 
@@ -116,28 +113,5 @@ impl Pem {
 impl Hash for Pem {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.digest);
-    }
-}
-
-/// Which services a document that was turned away may ask TLS for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum MaySecure {
-    /// It is no BackendTLSPolicy.
-    #[default]
-    Nothing,
-    /// Those of these names.
-    Named(Arc<[Arc<str>]>),
-    /// Any of its namespace.
-    Anything,
-}
-
-impl MaySecure {
-    /// Whether it may mean what has this name.
-    pub fn may_mean(&self, name: &str) -> bool {
-        match self {
-            Self::Nothing => false,
-            Self::Named(names) => names.iter().any(|it| **it == *name),
-            Self::Anything => true,
-        }
     }
 }

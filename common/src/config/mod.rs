@@ -16,6 +16,7 @@ pub mod destination;
 pub mod entry;
 pub mod expression;
 pub mod gateway;
+pub mod may_mean;
 pub mod mesh;
 pub mod names;
 pub mod note;
@@ -29,7 +30,6 @@ pub mod time_format;
 pub mod waypoint;
 
 pub use self::authentication::RequestAuthentication;
-use self::backend_tls::MaySecure;
 pub use self::backend_tls::{BackendTlsPolicy, CaBundle};
 pub use self::core::{
     EndpointSlice, Labels, Namespace, Node, Pod, Service, ServiceAccount, SliceEndpoint, TargetPort,
@@ -37,6 +37,7 @@ pub use self::core::{
 pub use self::destination::DestinationRule;
 pub use self::entry::{ServiceEntry, WorkloadEntry};
 pub use self::gateway::{FaultFilter, GatewayRoute, ReferenceGrant};
+use self::may_mean::MayMean;
 pub use self::mesh::{MeshConfig, StatedMeshConfig};
 use self::note::Note;
 pub use self::rate_limit::RateLimit;
@@ -334,7 +335,10 @@ pub struct Rejected {
     pub guards_access: bool,
     /// Services that it may ask TLS for: until it can be read they are sent nothing, unless an earlier version is still in
     /// force.
-    pub may_secure: MaySecure,
+    pub may_secure: MayMean,
+    /// Services about whose requests it may have somebody asked (`ExternalAuth`): until it can be read their requests are
+    /// refused, unless an earlier version is still in force.
+    pub may_ask: MayMean,
     /// An earlier version of what it stated stays in force.
     pub last_good: bool,
 }

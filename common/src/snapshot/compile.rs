@@ -10,17 +10,17 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use super::catalog::{Catalog, Changed, Changes, Store};
-use super::enforce::{Enforcement, unknown_authentications, unread_backend_tls};
+use super::enforce::{Enforcement, unknown_authentications, unread};
 use super::entries::References;
 use super::index::{Index, service_of};
 use super::model::{Endpoint, Locality, Workload};
 use super::services::{self, Endpoints, Moved};
 use super::waypoints::Turned;
 use super::workloads::{Constants, locality};
-use super::{MeshSettings, Snapshot};
+use super::{MeshSettings, Snapshot, Unread};
 use crate::config::gateway::RouteKind;
 use crate::config::mesh::mesh_config_object;
-use crate::config::{Batch, EndpointSlice, Key, ObjectName, Pod, Service, SliceEndpoint};
+use crate::config::{Batch, EndpointSlice, Key, Kind, ObjectName, Pod, Service, SliceEndpoint};
 
 /// The mesh as it is put together: everything stated, and the snapshot it amounts to.
 #[derive(Debug)]
@@ -80,13 +80,7 @@ impl Mesh {
         follow(&mut self.draft.rate_limits, &self.catalog.rate_limits, &changes.rate_limits);
         follow(&mut self.draft.ca_bundles, &self.catalog.ca_bundles, &changes.ca_bundles);
         follow(&mut self.draft.backend_tls, &self.catalog.backend_tls, &changes.backend_tls);
-        if changes.rejected || !changes.backend_tls.is_empty() {
-            let unread = unread_backend_tls(&self.catalog);
-            // The same value keeps its allocation: whoever compares pointers sees that nothing changed.
-            if *unread != *self.draft.unread_backend_tls {
-                self.draft.unread_backend_tls = unread;
-            }
-        }
+        self.unread(&changes);
         if !changes.mesh_configs.is_empty() {
             let stated = self.catalog.mesh_configs.get(&mesh_config_object(&self.settings.root_namespace));
             self.draft.mesh_config = stated.map(|it| it.config.clone()).unwrap_or_default();
@@ -120,6 +114,24 @@ impl Mesh {
         }
         self.draft.generation += 1;
         Arc::new(self.draft.clone())
+    }
+
+    /// Takes over what cannot be read and may make a promise about services.
+    fn unread(&mut self, changes: &Changes) {
+        // The same value keeps its allocation: whoever compares pointers sees that nothing changed.
+        let follow = |known: &mut Arc<[Unread]>, now: Arc<[Unread]>| {
+            if **known != *now {
+                *known = now;
+            }
+        };
+        if changes.rejected || !changes.backend_tls.is_empty() {
+            let now = unread(&self.catalog, Kind::BackendTls, |it| &it.may_secure);
+            follow(&mut self.draft.unread_backend_tls, now);
+        }
+        if changes.rejected || changes.routes.iter().any(|it| !it.is_empty()) {
+            let now = unread(&self.catalog, Kind::HttpRoute, |it| &it.may_ask);
+            follow(&mut self.draft.unread_routes, now);
+        }
     }
 
     /// The pods a batch touches: its own, and those of its namespaces, nodes and waypoints.

@@ -11,8 +11,8 @@ use super::catalog::{Catalog, Changes};
 use super::model::{EffectivePolicy, Workload};
 use super::policies::{Bound, Rules, Selection, age, compile, effective, selection};
 use super::workloads::Constants;
-use super::{UnknownAuthentication, UnreadBackendTls};
-use crate::config::backend_tls::MaySecure;
+use super::{UnknownAuthentication, Unread};
+use crate::config::may_mean::MayMean;
 use crate::config::{Key, Kind, ObjectName, Rejected};
 
 /// Policies of a namespace, by what selects.
@@ -238,17 +238,17 @@ pub(crate) fn unknown_authentications(catalog: &Catalog) -> Arc<[UnknownAuthenti
     unknown(catalog).filter(may_be).map(named).collect()
 }
 
-/// Documents that are, or may be, BackendTLSPolicies and of which no version is in force.
-pub(crate) fn unread_backend_tls(catalog: &Catalog) -> Arc<[UnreadBackendTls]> {
-    let in_force = |it: &Rejected| it.last_good || it.subject.key().is_some_and(|key| catalog.holds(&key));
-    let unread = catalog.rejected().filter(|it| it.may_secure != MaySecure::Nothing && !in_force(it));
+/// Documents that may make a promise about services, as those of a kind do, and of which no version is in force.
+pub(crate) fn unread(catalog: &Catalog, of: Kind, promise: fn(&Rejected) -> &MayMean) -> Arc<[Unread]> {
+    // What is kept of a file is held; of another kind it is another object.
+    let in_force = |it: &Rejected| {
+        let key = it.subject.key().filter(|key| key.kind == of);
+        key.is_some_and(|key| catalog.holds(&key))
+    };
+    let unread = catalog.rejected().filter(|it| *promise(it) != MayMean::Nothing && !in_force(it));
     let named = |it: &Arc<Rejected>| {
         let name = it.subject.key().map_or_else(|| it.origin.to_string(), |key| key.object.to_string());
-        UnreadBackendTls {
-            namespace: it.subject.namespace.clone(),
-            name: name.into(),
-            may_secure: it.may_secure.clone(),
-        }
+        Unread { namespace: it.subject.namespace.clone(), name: name.into(), may_mean: promise(it).clone() }
     };
     unread.map(named).collect()
 }

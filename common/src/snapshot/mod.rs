@@ -29,8 +29,8 @@ use self::model::{EffectivePolicy, Service, Workload};
 use self::policies::PolicyEntry;
 pub use self::services::Endpoints;
 use self::waypoints::Waypoints;
-use crate::config::backend_tls::MaySecure;
 use crate::config::gateway::RouteKind;
+use crate::config::may_mean::MayMean;
 use crate::config::mesh::ProviderService;
 use crate::config::{
     BackendTlsPolicy, CaBundle, DestinationRule, FaultFilter, GatewayRoute, Key, MeshConfig, ObjectName,
@@ -71,15 +71,23 @@ pub struct UnknownAuthentication {
     pub name: Arc<str>,
 }
 
-/// What is, or may be, a BackendTLSPolicy, could not be read, and has no version in force.
+/// What could not be read, may make a promise about services, and has no version in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnreadBackendTls {
+pub struct Unread {
     /// Its namespace; `None` where it may be of any.
     pub namespace: Option<Arc<str>>,
     /// Its name, or where it stands.
     pub name: Arc<str>,
     /// What it may be about.
-    pub may_secure: MaySecure,
+    pub may_mean: MayMean,
+}
+
+impl Unread {
+    /// The name of the first of these that may be about something of a namespace.
+    pub fn about<'u>(all: &'u [Self], namespace: &str, name: &str) -> Option<&'u Arc<str>> {
+        let mut near = all.iter().filter(|it| it.namespace.as_deref().is_none_or(|it| it == namespace));
+        near.find(|it| it.may_mean.may_mean(name)).map(|it| &it.name)
+    }
 }
 
 /// An enrolled workload's place in the order by node.
@@ -121,7 +129,9 @@ pub struct Snapshot {
     fault_filters: OrdMap<ObjectName, Arc<FaultFilter>>,
     rate_limits: OrdMap<ObjectName, Arc<RateLimit>>,
     backend_tls: OrdMap<ObjectName, Arc<BackendTlsPolicy>>,
-    unread_backend_tls: Arc<[UnreadBackendTls]>,
+    unread_backend_tls: Arc<[Unread]>,
+    /// HTTPRoutes that may have somebody asked.
+    unread_routes: Arc<[Unread]>,
     /// ConfigMaps with authorities.
     ca_bundles: OrdMap<ObjectName, Arc<CaBundle>>,
     mesh_config: Arc<MeshConfig>,
@@ -339,8 +349,14 @@ impl Snapshot {
     }
 
     /// Those that could not be read: what they may be about is sent nothing. It stays the same value until they change.
-    pub fn unread_backend_tls(&self) -> &Arc<[UnreadBackendTls]> {
+    pub fn unread_backend_tls(&self) -> &Arc<[Unread]> {
         &self.unread_backend_tls
+    }
+
+    /// HTTPRoutes that could not be read and may have somebody asked: requests for what they may be about are refused. It
+    /// stays the same value until they change.
+    pub fn unread_routes(&self) -> &Arc<[Unread]> {
+        &self.unread_routes
     }
 
     /// The authorities that the ConfigMap of this name holds.

@@ -1,5 +1,5 @@
-//! TLS towards a backend outside the mesh, as a DestinationRule's `tls` asks for: names and authorities, no identities of
-//! ours.
+//! TLS towards a backend, outside the mesh or inside a tunnel to a pod, as a DestinationRule's `tls` or a BackendTLSPolicy
+//! asks for: names and authorities, no identities of ours.
 //!
 //! Surprising: without `insecureSkipVerify` a backend is always verified, chain and name. Nothing stated means the
 //! machine's own authorities and the name that was called (Istio since 1.24; before, nothing was verified).

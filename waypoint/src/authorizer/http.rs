@@ -15,6 +15,28 @@ const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-r
 /// What a refusal tells its client whatever `headersToDownstreamOnDeny` lists.
 const ALWAYS_TOLD: [HeaderName; 2] = [WWW_AUTHENTICATE, LOCATION];
 
+/// Headers that are about the answer they stand in, besides those of its content (RFC 9110, 8 and 10.2; RFC 9111; RFC 6265).
+const OF_ANSWER: [&str; 18] = [
+    "accept-ranges",
+    "age",
+    "allow",
+    "cache-control",
+    "date",
+    "etag",
+    "expires",
+    "last-modified",
+    "location",
+    "pragma",
+    "proxy-authenticate",
+    "retry-after",
+    "server",
+    "set-cookie",
+    "vary",
+    "via",
+    "www-authenticate",
+    "x-envoy-upstream-service-time",
+];
+
 /// What an authorizer is asked.
 #[derive(Debug, PartialEq)]
 pub struct Question {
@@ -71,10 +93,21 @@ pub fn verdict(
     let removed = headers.get_all(TO_REMOVE).iter().filter_map(|it| it.to_str().ok());
     let removed = removed.flat_map(|it| it.split(',')).filter_map(|it| it.trim().parse().ok());
     Ok(Verdict::Agreed(Changes {
-        request: taken(headers, How::Set, |name| is_named(&authorizer.upstream_on_allow, name)),
+        request: taken(headers, How::Set, |name| is_for_request(authorizer, name)),
         removed: removed.filter(|name| !is_framing(name)).collect(),
         answer: taken(headers, How::Add, |name| is_named(&authorizer.downstream_on_allow, name)),
     }))
+}
+
+/// Whether a header of the answer is set on the request: where a list names it, or all are that are about the request and
+/// not about the answer itself.
+fn is_for_request(authorizer: &HttpAuthorizer, name: &HeaderName) -> bool {
+    let by_name = |it: &StringMatch| {
+        let is_of_answer = *it == StringMatch::Presence
+            && (name.as_str().starts_with("content-") || OF_ANSWER.contains(&name.as_str()));
+        !is_of_answer && is_named(std::slice::from_ref(it), name)
+    };
+    authorizer.upstream_on_allow.iter().any(by_name)
 }
 
 fn taken(headers: &HeaderMap, how: How, wanted: impl Fn(&HeaderName) -> bool) -> Vec<Change> {

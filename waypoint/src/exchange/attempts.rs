@@ -91,6 +91,8 @@ pub(super) struct Attempts<'a> {
     pub(super) source: Source,
     pub(super) upload: Upload,
     pub(super) timeouts: Timeouts,
+    /// When its time is over, where some of it has gone by already.
+    pub(super) asked_until: Option<Instant>,
     pub(super) retry: Option<retry::Policy<'a>>,
     pub(super) asked: Option<upgrade::Asked>,
     pub(super) is_grpc: bool,
@@ -138,7 +140,7 @@ impl Attempts<'_> {
             .cluster
             .admit(Resource::Request, Instant::now())
             .map_err(|overflow| none(overflow.into(), record))?;
-        let deadline = self.timeouts.total.map(|total| Instant::now() + total);
+        let deadline = self.asked_until.or_else(|| self.timeouts.total.map(|total| Instant::now() + total));
         let (mut tried, mut retries, mut retrying) = (Vec::new(), 0, None);
         let mut payload = self.source.payload(None).expect("nobody has read of the body yet");
         loop {

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use common::config::ObjectName;
+use common::snapshot::Unread;
 use common::snapshot::model::Workload;
 use http::HeaderMap;
 
@@ -109,6 +110,20 @@ impl<'a> Called<'a> {
     /// Whose tokens are taken of requests for what was called.
     pub(crate) fn authentication(&self) -> Bound<'_> {
         self.followed.authentication().of(self.followed.mesh(), self.scene.destination, self.scene.original)
+    }
+
+    /// The document that could not be read and may have somebody asked about requests for what was called.
+    pub(crate) fn unread_route(&self) -> Option<&Arc<str>> {
+        let unread = self.followed.mesh().unread_routes();
+        let service = self.scene.destination.service().filter(|_| !unread.is_empty())?;
+        let own = Unread::about(unread, &service.namespace, &service.name);
+        // A route of the caller's namespace is for its calls to services of others, one for the Gateway for all.
+        let consumer = || Unread::about(unread, self.scene.caller?.namespace(), &service.name);
+        let of_gateway = || {
+            let gateway = service.waypoint.as_ref()?;
+            Unread::about(unread, &gateway.namespace, &gateway.name)
+        };
+        own.or_else(consumer).or_else(of_gateway)
     }
 
     /// The routes of connections to the port that was called.

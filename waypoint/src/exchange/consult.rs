@@ -37,6 +37,7 @@ use crate::routes::Target;
 use crate::serve::Conversation;
 use crate::serve::pulse::Pulse;
 use crate::stages::respond::{self, Answer as Made};
+use crate::stages::timeout::expired;
 use crate::upstream::dispatch::Upstream;
 use crate::upstream::{Cluster, ClusterKey, PickFacts};
 
@@ -395,6 +396,7 @@ pub(super) async fn of_route(
     mut asking: Asking<'_>,
     called: &Called<'_>,
     (asked_by, target): (&AskedBy, &Target),
+    deadline: Option<tokio::time::Instant>,
     record: &mut Record,
 ) -> Result<Vec<Change>, Made> {
     let Some(cluster) = called.cluster(Some(target)).ok().filter(|_| target.missing.is_none()) else {
@@ -408,5 +410,16 @@ pub(super) async fn of_route(
         AskedBy::Grpc { common, shown_headers } => Provider::Grpc(common, shown_headers.as_deref()),
     };
     let (name, host) = (cluster.name().clone(), target.host.clone());
-    Box::pin(asking.ask(&Authority { provider, name, cluster: Ok(cluster), host }, record)).await
+    let is_grpc = asking.head.facts(asking.conversation).is_grpc();
+    let authority = Authority { provider, name, cluster: Ok(cluster), host };
+    let asked = Box::pin(asking.ask(&authority, record));
+    let Some(deadline) = deadline else { return asked.await };
+    match tokio::time::timeout_at(deadline, asked).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            record.flag(Flag::UpstreamTimeout);
+            record.details(Details::ResponseTimeout);
+            Err(expired(is_grpc))
+        }
+    }
 }

@@ -137,6 +137,11 @@ async fn walk(
     let called = Called::find(conversation);
     let facts = head.facts(conversation);
     let is_grpc = facts.is_grpc();
+    if let Some(unread) = called.unread_route() {
+        tracing::warn!(%unread, "a request is refused: a route that cannot be read may have somebody asked about it");
+        record.details(Details::AuthorizerError);
+        return Err(respond::unroutable(is_grpc));
+    }
     let found = called.routes().map_or(Found::Service, |routes| routes.find(&facts));
     let rule = match found {
         Found::Rule(rule) => Some(rule),
@@ -148,39 +153,62 @@ async fn walk(
             return Err(respond::answer(StatusCode::NOT_FOUND, Bytes::new(), is_grpc));
         }
     };
+    let timeouts = timeouts(rule.map(|rule| &*rule.route), &facts);
+    let deadline = timeouts.total.map(|total| Instant::now() + total);
+    if let Some(rule) = rule {
+        record.route(rule.name());
+    }
+    let asking = consult::Asking { conversation, pulse, head: &mut head, body: &mut body };
+    let told = match rule {
+        Some(rule) => agreed(asking, &called, (rule, deadline), record).await?,
+        None => Vec::new(),
+    };
+    let facts = head.facts(conversation);
     let left = limit::ask(&called, conversation, (&facts, rule), record)?;
     let chosen = rule.and_then(|rule| {
         let of_session = called.of_session(&rule.route, facts.headers);
         of_session.or_else(|| split::choose(&rule.route, &mut rand::rng()))
     });
     let path = Path { rule, chosen };
+    // Who was asked took part of the time.
+    let asked_until = deadline.filter(|_| rule.is_some_and(|it| it.route.external_auth().is_some()));
     let onward = match rule {
-        Some(rule) => {
-            record.route(rule.name());
-            on_the_way(&path, rule, &facts, (pulse, record)).await
-        }
+        Some(rule) => on_the_way(&path, rule, &facts, (pulse, record)).await,
         None => Onward::Sent(None),
     };
-    // It tells what was asked for and nothing else, as in Envoy.
-    let onward = match onward {
+    let (grant, sent) = match onward {
         Onward::Preflight(answer) => return Err(answer),
-        onward => onward,
-    };
-    let asking = consult::Asking { conversation, pulse, head: &mut head, body: &mut body };
-    let agreed = match rule.and_then(|rule| rule.route.external_auth()) {
-        Some(authorizer) => consult::of_route(asking, &called, authorizer, record).await,
-        None => Ok(Vec::new()),
-    };
-    let (told, (sent, grant)) = match (agreed, onward) {
-        (Err(answer), Onward::Sent(grant)) => (Vec::new(), (Err(answer), grant)),
-        (Err(answer), _) => (Vec::new(), (Err(answer), None)),
-        (Ok(told), Onward::Preflight(answer) | Onward::Answered(answer)) => (told, (Err(answer), None)),
-        (Ok(told), Onward::Sent(grant)) => {
-            let facing = Facing { conversation, pulse, called: &called, is_grpc };
-            (told, (forward(&facing, &path, (head, body, asked), record).await, grant))
+        Onward::Answered(answer) => (None, Err(answer)),
+        Onward::Sent(grant) => {
+            let facing = Facing { conversation, pulse, called: &called, is_grpc, asked_until };
+            (grant, forward(&facing, &path, (head, body, asked), record).await)
         }
     };
     answered(&path, (grant, left, told), sent)
+}
+
+/// Asks whoever a rule says has to agree, and returns what that tells the client. A preflight tells what was asked for and
+/// nothing else, as in Envoy: nobody is asked about it.
+///
+/// # Errors
+/// The answer, where the request may not go on.
+async fn agreed(
+    asking: consult::Asking<'_>,
+    called: &Called<'_>,
+    (rule, deadline): (&Rule, Option<Instant>),
+    record: &mut Record,
+) -> Result<Vec<Change>, Made> {
+    let Some(authorizer) = rule.route.external_auth() else { return Ok(Vec::new()) };
+    let grant = match cors::decide(&rule.route, &asking.head.facts(asking.conversation)) {
+        Cors::Preflight(_) => return Ok(Vec::new()),
+        Cors::Granted(grant) => Some(grant),
+        Cors::Nothing => None,
+    };
+    let path = Path { rule: Some(rule), chosen: None };
+    match consult::of_route(asking, called, authorizer, deadline, record).await {
+        Ok(told) => Ok(told),
+        Err(answer) => answered(&path, (grant, None, Vec::new()), Err(answer)).map(|_| Vec::new()),
+    }
 }
 
 /// One request and what it falls into.
@@ -189,6 +217,8 @@ struct Facing<'a> {
     pulse: &'a Arc<Pulse>,
     called: &'a Called<'a>,
     is_grpc: bool,
+    /// When its time is over, where part of it went to an authorizer.
+    asked_until: Option<Instant>,
 }
 
 /// Sends a request on.
@@ -201,7 +231,7 @@ async fn forward(
     (head, body, asked): (Head, Inbound, Option<upgrade::Asked>),
     record: &mut Record,
 ) -> Result<Sent, Made> {
-    let Facing { conversation, pulse, called, is_grpc } = *facing;
+    let Facing { conversation, pulse, called, is_grpc, asked_until } = *facing;
     let rule = path.rule;
     let timeouts = timeouts(rule.map(|rule| &*rule.route), &head.facts(conversation));
     let session = rule.and_then(|rule| rule.route.session());
@@ -229,6 +259,7 @@ async fn forward(
         source,
         upload,
         timeouts,
+        asked_until: asked_until.map(Instant::into_std),
         retry,
         asked,
         is_grpc,

@@ -217,7 +217,9 @@ impl Clusters {
         }
         let state = Arc::new(state);
         self.0.state.store(state.clone());
-        if secured {
+        let is_about = |it: Option<&Arc<Service>>| it.is_some_and(|it| state.securing.is_about(it));
+        let renamed = || mesh.services_since(&before).any(|it| is_about(it.before) || is_about(it.now));
+        if secured || renamed() {
             state.tell_problems(&before);
         }
     }

@@ -1,4 +1,4 @@
-//! TLS towards endpoints as DestinationRules state it, made once and not per connection.
+//! TLS towards endpoints as DestinationRules and BackendTLSPolicies state it, made once and not per connection.
 //!
 //! Files are read again now and then, because certificates are renewed in place; what could be read before stays in use
 //! when they cannot be read now. Never plaintext instead. The surprising thing: who finds that it is time reads them, and
@@ -8,14 +8,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use common::config::destination::tls::ClientTls;
+use common::config::destination::tls::{Authorities, ClientTls};
 use common::refusal::Refusal;
 use common::tls::origin::{Inside, Origin};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-/// Most different ones that are kept; beyond, all are made anew.
-pub const MAX_ORIGINS: usize = 256;
+/// Most different ones that are kept; beyond, the one read longest ago makes room.
+pub const MAX_ORIGINS: usize = 1024;
 /// After how long files are read again.
 const READ_AGAIN: Duration = Duration::from_secs(60);
 
@@ -42,6 +42,10 @@ impl Origins {
         names: &[Arc<str>],
         inside: Inside,
     ) -> Result<Arc<Origin>, Refusal> {
+        // What cannot be takes no place of what can.
+        if let Some(Authorities::Unusable(why)) = &tls.authorities {
+            return Err(Refusal::TlsFailed(why.clone()));
+        }
         let key = Key { tls: tls.clone(), names: names.into(), inside };
         let (stated, names) = (tls.clone(), key.names.clone());
         let read = async move {
@@ -107,8 +111,9 @@ impl<K: Eq + std::hash::Hash + Clone, V> Kept<K, V> {
             }
             return (reading.cell.clone(), is_due);
         }
-        if all.len() >= MAX_ORIGINS {
-            all.clear();
+        let oldest = all.iter().min_by_key(|(_, it)| it.since).map(|(key, _)| key);
+        if let Some(oldest) = oldest.filter(|_| all.len() >= MAX_ORIGINS).cloned() {
+            all.remove(&oldest);
         }
         let cell = Arc::<OnceCell<_>>::default();
         all.insert(key.clone(), Reading { cell: cell.clone(), since: Instant::now() });
@@ -153,6 +158,18 @@ mod tests {
         // Who reads has the new one, and the others do not wait for it.
         assert_eq!((got, reads), (vec![Some(3), Some(1), Some(1), Some(1), Some(1)], 1));
         assert_eq!(ask(&kept, Ok(4)).await, (vec![Some(3); 5], 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_too_many_takes_the_place_of_the_oldest_alone() {
+        let kept = Kept::default();
+        for it in 0..=MAX_ORIGINS {
+            advance(Duration::from_millis(1)).await;
+            kept.look(&it);
+        }
+        let all = kept.lock();
+        assert!(all.len() == MAX_ORIGINS && !all.contains_key(&0) && all.contains_key(&1));
+        let _: &HashMap<usize, Reading<u32>> = &all;
     }
 
     #[tokio::test(start_paused = true)]

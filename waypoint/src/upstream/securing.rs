@@ -10,8 +10,8 @@ use std::sync::Arc;
 use common::config::backend_tls::{BackendTlsPolicy, Believed, CA_KEY, CaRef, Pem, TlsTarget, TlsTargetKind};
 use common::config::destination::tls::{Authorities, ClientTls, TlsMode};
 use common::config::{Key, Kind, ObjectName};
-use common::snapshot::Snapshot;
 use common::snapshot::model::Service;
+use common::snapshot::{Snapshot, Unread};
 use imbl::OrdMap;
 
 use crate::routes::Problem;
@@ -93,8 +93,33 @@ impl Securing {
             let why = format!("the BackendTLSPolicy {unread} cannot be read and may be about {}", target.2);
             return Some(BackendTls { by: None, tls: Arc::new(unusable(why.into())) });
         }
-        let policy = self.deciding(&target, service, port)?;
+        let Some(policy) = self.deciding(&target, service, port) else {
+            let (policy, section) = self.astray(&target, service)?;
+            let why =
+                format!("BackendTLSPolicy {}: there is no port {section} of {}", policy.object, target.2);
+            return Some(BackendTls { by: Some(policy.object.clone()), tls: Arc::new(unusable(why.into())) });
+        };
         Some(BackendTls { by: Some(policy.object.clone()), tls: Arc::new(compile(policy, mesh)) })
+    }
+
+    /// Whether a policy is about a service.
+    pub fn is_about(&self, service: &Service) -> bool {
+        self.0.contains_key(&target_of(service))
+    }
+
+    /// The first policy for a port that a service does not have, and the name of that port. The port may have been given
+    /// another name, so any that no other policy decides may be the one.
+    fn astray<'s>(
+        &'s self,
+        target: &Target,
+        service: &Service,
+    ) -> Option<(&'s BackendTlsPolicy, &'s Arc<str>)> {
+        let is_missing = |section: &Arc<str>| service.ports.iter().all(|it| it.name != *section);
+        self.0.get(target)?.iter().find_map(|policy| {
+            let mut own = policy.targets.iter().filter(|it| (it.kind, &it.name) == (target.1, &target.2));
+            let section = own.find_map(|it| it.section.as_ref().filter(|it| is_missing(it)))?;
+            Some((&**policy, section))
+        })
     }
 
     fn deciding(&self, target: &Target, service: &Service, port: u16) -> Option<&Arc<BackendTlsPolicy>> {
@@ -225,9 +250,7 @@ fn named(target: &TlsTarget) -> String {
 
 /// The first document that could not be read and may be about a target.
 fn unread<'m>(mesh: &'m Snapshot, (namespace, _, name): &Target) -> Option<&'m Arc<str>> {
-    let all = mesh.unread_backend_tls().iter();
-    let mut about = all.filter(|it| it.namespace.as_ref().is_none_or(|it| it == namespace));
-    about.find(|it| it.may_secure.may_mean(name)).map(|it| &it.name)
+    Unread::about(mesh.unread_backend_tls(), namespace, name)
 }
 
 fn compile(policy: &BackendTlsPolicy, mesh: &Snapshot) -> ClientTls {

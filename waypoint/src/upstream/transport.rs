@@ -1,5 +1,5 @@
 //! A byte stream to an endpoint: over HBONE where the endpoint is in the mesh, plain where it is not; within, TLS of its own
-//! where a DestinationRule asks for that. Knows not what is spoken on it.
+//! where a DestinationRule or BackendTLSPolicy asks for that. Knows not what is spoken on it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

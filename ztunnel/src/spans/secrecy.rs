@@ -9,8 +9,8 @@ use std::sync::Arc;
 use common::config::backend_tls::TlsTargetKind;
 use common::config::destination::DestinationRule;
 use common::config::destination::tls::{ClientTls, TlsMode};
-use common::snapshot::Snapshot;
 use common::snapshot::model::Service;
+use common::snapshot::{Snapshot, Unread};
 use common::spans::reach::Wanted;
 
 /// Why nothing may be sent to `service` in the clear, if so.
@@ -43,9 +43,7 @@ fn by_policy(mesh: &Snapshot, service: &Service, port: &str) -> bool {
         None => (TlsTargetKind::Service, &service.name),
     };
     let namespace = &service.namespace;
-    let unread = mesh.unread_backend_tls().iter();
-    let mut unread = unread.filter(|it| it.namespace.as_ref().is_none_or(|it| it == namespace));
-    if unread.any(|it| it.may_secure.may_mean(name)) {
+    if Unread::about(mesh.unread_backend_tls(), namespace, name).is_some() {
         return true;
     }
     let own = mesh.backend_tls().filter(|it| it.object.namespace == *namespace);

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use super::last_good::LastGood;
 use super::ledger;
-use crate::config::backend_tls::MaySecure;
 use crate::config::decode::{Foreign, Skipped, yaml};
+use crate::config::may_mean::MayMean;
 use crate::config::names::Names;
 use crate::config::{Batch, Key, Origin, Rejected, Stated, Subject};
 
@@ -47,6 +47,8 @@ struct Known {
     stamp: Option<Stamp>,
     /// Of the content last decoded; `None` when the last reading failed.
     content: Option<u64>,
+    /// It was decoded once.
+    was_read: bool,
     keys: Box<[Key]>,
 }
 
@@ -209,7 +211,8 @@ impl Directory {
                 field: "".into(),
                 reason: format!("{found} files, more than {MAX_FILES}; the last by name are unread").into(),
                 guards_access: true,
-                may_secure: MaySecure::Anything,
+                may_secure: MayMean::Anything,
+                may_ask: MayMean::Anything,
                 last_good: false,
             });
         }
@@ -277,7 +280,7 @@ impl Directory {
         if known.content == Some(content) {
             return;
         }
-        known.content = Some(content);
+        (known.content, known.was_read) = (Some(content), true);
         if self.buffer.iter().all(u8::is_ascii_whitespace) && !known.keys.is_empty() {
             return ledger::keep(&known.keys, ledger::emptied(&file), batch);
         }
@@ -302,8 +305,13 @@ impl Directory {
     fn unreadable(&mut self, name: &str, sample: &[u8], reason: &str, batch: &mut Batch) {
         let file = self.names.share(name);
         let mut rejected = yaml::unread(&file, sample, reason);
-        rejected.guards_access |= sample.is_empty();
         let known = self.files.entry(file).or_default();
+        if sample.is_empty() {
+            rejected.guards_access = true;
+            // One that this process has read is in force as it was. Of one that an earlier process read, policies are.
+            let unseen = if known.was_read { MayMean::Nothing } else { MayMean::Anything };
+            (rejected.may_secure, rejected.may_ask) = (unseen.clone(), unseen);
+        }
         (known.stamp, known.content) = (None, None);
         ledger::keep(&known.keys, rejected, batch);
     }

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::backend_tls::MaySecure;
 use crate::config::decode::Decoded;
+use crate::config::may_mean::MayMean;
 use crate::config::{Batch, Key, Kind, Origin, Rejected, Removal, Stated, Subject};
 
 /// Adds to a batch what `decoded` changes, and returns what the file states from now on.
@@ -37,6 +37,11 @@ pub(super) fn forget(file: &Arc<str>, before: &[Key], batch: &mut Batch) {
 pub(super) fn keep(before: &[Key], mut rejected: Rejected, batch: &mut Batch) {
     batch.reread.push(rejected.origin.file.clone());
     rejected.last_good = !before.is_empty();
+    for (promise, kind) in promises(&mut rejected) {
+        if before.iter().any(|key| key.kind == kind) {
+            *promise = MayMean::Nothing;
+        }
+    }
     batch.rejected.push(rejected);
 }
 
@@ -48,7 +53,8 @@ pub(super) fn emptied(file: &Arc<str>) -> Rejected {
         field: "".into(),
         reason: "empty; delete the file to remove what it stated".into(),
         guards_access: true,
-        may_secure: MaySecure::Nothing,
+        may_secure: MayMean::Nothing,
+        may_ask: MayMean::Nothing,
         last_good: true,
     }
 }
@@ -72,7 +78,8 @@ fn first_of_each(decoded: Decoded) -> (BTreeMap<Key, Stated>, Vec<Rejected>) {
                 field: "".into(),
                 reason: format!("{TWICE}, on line {}; that one is in force", first.origin.line).into(),
                 guards_access: false,
-                may_secure: MaySecure::Nothing,
+                may_secure: MayMean::Nothing,
+                may_ask: MayMean::Nothing,
                 last_good: false,
             });
         } else {
@@ -83,7 +90,7 @@ fn first_of_each(decoded: Decoded) -> (BTreeMap<Key, Stated>, Vec<Rejected>) {
 }
 
 /// Finds out which rejected documents have an earlier version in force: those named, and of the nameless as many as
-/// there are policies of this file left over.
+/// there are policies of this file left over. What they may promise is kept by an earlier version of that kind and no other.
 fn vouch(rejected: &mut [Rejected], gone: &[&Key]) {
     let guards = |kind: Kind| kind.guards_access();
     let mut spare: Vec<&Key> = gone.iter().copied().filter(|key| guards(key.kind)).collect();
@@ -96,6 +103,23 @@ fn vouch(rejected: &mut [Rejected], gone: &[&Key]) {
     for it in rejected.iter_mut().filter(|it| it.guards_access && it.subject.key().is_none()) {
         it.last_good = spare.pop().is_some();
     }
+    for kind in [Kind::BackendTls, Kind::HttpRoute] {
+        let named: Vec<Key> = rejected.iter().filter_map(|it| it.subject.key()).collect();
+        let mut spare = gone.iter().filter(|key| key.kind == kind && !named.contains(**key)).count();
+        for it in rejected.iter_mut().filter(|it| it.subject.key().is_none()) {
+            for (promise, _) in promises(it).into_iter().filter(|(_, of)| *of == kind) {
+                if *promise != MayMean::Nothing && spare > 0 {
+                    spare -= 1;
+                    *promise = MayMean::Nothing;
+                }
+            }
+        }
+    }
+}
+
+/// What a rejected document may promise, each with the kind of which an earlier version keeps the promise.
+fn promises(rejected: &mut Rejected) -> [(&mut MayMean, Kind); 2] {
+    [(&mut rejected.may_secure, Kind::BackendTls), (&mut rejected.may_ask, Kind::HttpRoute)]
 }
 
 #[cfg(test)]
@@ -144,6 +168,47 @@ mod tests {
         assert_eq!(batch.rejected.iter().map(|it| it.last_good).collect::<Vec<_>>(), [true, false]);
         let (batch, _) = read(&[], broken);
         assert_eq!(batch.rejected.iter().map(|it| it.last_good).collect::<Vec<_>>(), [false]);
+    }
+
+    const TLS: &str = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {name: a, namespace: shop}\n\
+                       spec:\n  targetRefs: [{group: '', kind: Service, name: web}]\n  validation: {hostname: web.x, \
+                       wellKnownCACertificates: System}\n";
+
+    #[test]
+    fn what_a_nameless_document_promises_is_kept_by_an_earlier_version_of_its_kind_alone() {
+        let promise = |before: &str, text: &str| {
+            let (first, before) = read(&[], before);
+            assert!(first.rejected.is_empty(), "{:?}", first.rejected);
+            let (batch, _) = read(&before, text);
+            batch.rejected.iter().map(|it| it.may_secure.may_mean("web")).collect::<Vec<_>>()
+        };
+        let broken = TLS.replace("name: a,", "name: [,");
+        assert_eq!(promise(TLS, &broken), [false]);
+        assert_eq!(promise(TLS, &(broken.clone() + &broken)), [false, true]);
+        assert_eq!(promise(&policy("a"), &broken), [true], "another kind keeps no such promise");
+    }
+
+    #[test]
+    fn an_unread_file_promises_what_no_earlier_version_of_its_kind_keeps() {
+        let kept = |before: &str| {
+            let (_, before) = read(&[], before);
+            let mut batch = Batch::default();
+            keep(&before, yaml::unread(&"a.yaml".into(), TLS.as_bytes(), "too large"), &mut batch);
+            (batch.rejected[0].last_good, batch.rejected[0].may_secure.may_mean("web"))
+        };
+        assert_eq!([kept(TLS), kept(&policy("a")), kept("")], [(true, false), (true, true), (false, true)]);
+    }
+
+    #[test]
+    fn a_policy_glued_to_a_service_by_a_forgotten_mark_is_not_taken_for_the_service() {
+        let service = "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  namespace: shop\nspec: {}\n";
+        let (_, before) = read(&[], service);
+        let (batch, _) = read(&before, &(service.to_owned() + TLS.trim_start_matches("---\n")));
+        let [rejected] = &batch.rejected[..] else { panic!("{:?}", batch.rejected) };
+        assert!(rejected.may_secure.may_mean("web") && rejected.subject.key().is_none(), "{rejected:?}");
+        let guarding = policy("a");
+        let (batch, _) = read(&before, &(service.to_owned() + guarding.trim_start_matches("---\n")));
+        assert!(batch.rejected[0].guards_access && !batch.rejected[0].last_good, "{:?}", batch.rejected);
     }
 
     #[test]

@@ -156,3 +156,18 @@ fn what_only_the_authorizer_may_say_no_client_says() {
     changes.apply(&mut request);
     assert_eq!(pairs(&request), [("host", "h"), ("x-c", "c")]);
 }
+
+#[test]
+fn what_an_answer_says_of_itself_is_not_set_on_a_request() {
+    let said = [("x-user", "a"), ("content-type", "t"), ("date", "d"), ("server", "s"), ("set-cookie", "c")];
+    let set = |named: &str| {
+        let authorizer = authorizer(&format!(", headersToUpstreamOnAllow: {named}"));
+        let Ok(Verdict::Agreed(it)) = verdict(&authorizer, StatusCode::OK, &headers(&said), Bytes::new())
+        else {
+            panic!()
+        };
+        it.request.iter().map(|it| it.name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(set("['*']"), ["x-user"]);
+    assert_eq!(set("[set-cookie]"), ["set-cookie"], "by its name");
+}

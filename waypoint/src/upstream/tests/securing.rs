@@ -94,6 +94,21 @@ fn a_policy_for_the_port_comes_first_then_the_oldest_then_the_first_by_name() {
 }
 
 #[test]
+fn a_port_that_was_given_another_name_is_never_sent_plaintext() {
+    let ca = authority("ca", &certificate());
+    let of_port = stated("a", 2024, WEB_OTHER, &["ca"]);
+    let renamed = SERVICES.replace("name: other", "name: else");
+    let desk = Desk::new(&format!("{renamed}{ca}{of_port}"));
+    for port in [80, 81] {
+        let why = towards(&desk, "web", port).unwrap().unwrap_err();
+        assert!(why.contains("there is no port other of web"), "{why}");
+    }
+    assert_eq!(towards(&desk, "api", 80), None);
+    let desk = Desk::new(&format!("{renamed}{ca}{of_port}{}", stated("b", 2025, WEB, &["ca"])));
+    assert_eq!(towards(&desk, "web", 80), Some(Ok("b.example".to_owned())), "another policy decides");
+}
+
+#[test]
 fn whoever_cannot_be_believed_is_sent_nothing_and_what_can_be_used_is_enough() {
     let good = authority("good", &certificate());
     let bad = authority("bad", "no certificate");

@@ -173,6 +173,17 @@ mod tests {
     }
 
     #[test]
+    fn a_route_that_cannot_be_read_may_have_somebody_asked_about_what_it_names() {
+        let may = |text: &str| {
+            let decoded = yaml::decode(&"a.yaml".into(), text.as_bytes(), &mut Names::default());
+            decoded.rejected[0].may_ask.may_mean("auth")
+        };
+        assert!(may(&filter(&format!("protocol: TCP, {REF}"))));
+        assert!(may(&filter(&format!("protocol: TCP, {REF}")).replace("kind: HTTPRoute", "kind: [")));
+        assert!(!may(&http("filters: [{type: No, requestMirror: {backendRef: {name: auth}}}], TO")));
+    }
+
+    #[test]
     fn what_does_not_fit_its_protocol_is_refused() {
         let field = |name: &str| format!(".filters[0].externalAuth{name}");
         let many = ["a"; MAX_ALLOWED + 1].join(", ");

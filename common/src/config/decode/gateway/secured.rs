@@ -137,6 +137,11 @@ fn targets(reader: &mut Reader<'_>, stated: List<TargetManifest<'_>>) -> Result<
             ("" | "core", "Service") => TlsTargetKind::Service,
             ("networking.istio.io", "ServiceEntry") => TlsTargetKind::Entry,
             (_, "") => return Err(Fault::new(format!("{field}.kind"), "not stated")),
+            // Most likely another spelling of one of those: what is meant must not be sent plaintext.
+            ("" | "core" | "networking.istio.io", _) => {
+                let reason = format!("{kind:?} is neither Service nor ServiceEntry of its group");
+                return Err(Fault::new(format!("{field}.kind"), reason));
+            }
             _ => {
                 reader.note(field, Caveat::TargetIgnored);
                 return Ok(());
@@ -291,8 +296,8 @@ fn certificates(text: &str) -> Result<(), String> {
 mod tests {
     use super::super::tests::assert_refused;
     use super::*;
-    use crate::config::backend_tls::MaySecure;
     use crate::config::decode::{Decoded, yaml};
+    use crate::config::may_mean::MayMean;
 
     fn read(text: &str) -> Decoded {
         yaml::decode(&"a.yaml".into(), text.as_bytes(), &mut Names::default())
@@ -435,6 +440,21 @@ mod tests {
     }
 
     #[test]
+    fn a_misspelt_kind_of_target_is_turned_away_and_means_what_it_names() {
+        for (group, kind) in
+            [("''", "service"), ("core", "Services"), ("networking.istio.io", "serviceEntry")]
+        {
+            let text = validation("hostname: web.x, wellKnownCACertificates: System");
+            let text = text.replacen("group: ''", &format!("group: {group}"), 1);
+            let text = text.replacen("kind: Service", &format!("kind: {kind}"), 1);
+            let decoded = read(&text);
+            let [rejected] = &decoded.rejected[..] else { panic!("{text}") };
+            assert_eq!(&*rejected.field, "spec.targetRefs[0].kind", "{text}");
+            assert!(rejected.may_secure.may_mean("web"), "{text}");
+        }
+    }
+
+    #[test]
     fn a_document_that_cannot_be_read_may_mean_whatever_it_names() {
         let broken = validation("hostname: ''");
         let may = |text: &str| read(text).rejected[0].may_secure.clone();
@@ -444,10 +464,10 @@ mod tests {
             broken.replace("name: web", "name: \"w\\x65b\""),
             broken.clone() + &(0..=300).map(|i| format!("# n{i}\n")).collect::<String>(),
         ] {
-            assert_eq!(may(&text), MaySecure::Anything, "{text}");
+            assert_eq!(may(&text), MayMean::Anything, "{text}");
         }
         let syntax = may("kind: BackendTLSPolicy\nmetadata: {name: [\nspec: {targetRefs: [{name: web}]}\n");
         assert!(syntax.may_mean("web") && !syntax.may_mean("api"), "{syntax:?}");
-        assert_eq!(may("apiVersion: v1\nkind: Pod\nmetadata: {name: 'X Y'}\n"), MaySecure::Nothing);
+        assert_eq!(may("apiVersion: v1\nkind: Pod\nmetadata: {name: 'X Y'}\n"), MayMean::Nothing);
     }
 }

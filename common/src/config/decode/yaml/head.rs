@@ -6,10 +6,10 @@ use serde::Deserialize;
 
 use super::whole::{self, Unreadable};
 use super::{Page, json};
-use crate::config::backend_tls::{MAX_MENTIONED, MaySecure};
 use crate::config::decode::check;
 use crate::config::decode::text::Text;
 use crate::config::gateway::{EBB_GROUP, GATEWAY_GROUP};
+use crate::config::may_mean::{MAX_MENTIONED, MayMean};
 use crate::config::waypoint::USE_WAYPOINT;
 use crate::config::{Kind, Subject};
 
@@ -301,21 +301,47 @@ pub(super) fn guards(kind: Option<Kind>, bytes: &[u8]) -> bool {
 }
 
 /// Which services a document that could not be read may ask TLS for.
-pub(super) fn may_secure(kind: Option<Kind>, bytes: &[u8]) -> MaySecure {
+pub(super) fn may_secure(kind: Option<Kind>, bytes: &[u8]) -> MayMean {
     let may_be = match kind {
         Some(Kind::BackendTls) => true,
         // As above.
         None | Some(Kind::MeshConfig | Kind::CaBundle) => mentions(bytes, &[Kind::BackendTls.name()]),
         Some(_) => false,
     };
-    if may_be { mentioned(bytes) } else { MaySecure::Nothing }
+    if may_be { mentioned(bytes) } else { MayMean::Nothing }
+}
+
+/// About requests for which services a document that could not be read may have somebody asked.
+pub(super) fn may_ask(kind: Option<Kind>, bytes: &[u8]) -> MayMean {
+    // A GRPCRoute that has somebody asked is turned away, because nobody would be.
+    let may_be = match kind {
+        None | Some(Kind::HttpRoute | Kind::GrpcRoute | Kind::MeshConfig | Kind::CaBundle) => {
+            mentions(bytes, &["ExternalAuth", "externalAuth"])
+        }
+        Some(_) => false,
+    };
+    if may_be { mentioned(bytes) } else { MayMean::Nothing }
+}
+
+/// The same subject, with less of it where the text may hold several documents that nothing keeps apart: another kind's
+/// promises are not those of the one that stands first, nor are its names.
+pub(super) fn unless_several(subject: Subject, text: &str) -> Subject {
+    let begun = text.lines().filter(|it| it.starts_with("metadata:")).count();
+    let kinds = text.lines().filter(|it| it.starts_with("kind:")).count();
+    if begun < 2 && kinds < 2 {
+        return subject;
+    }
+    let namespaces = text.lines().filter_map(|it| it.trim().strip_prefix("namespace:")).map(str::trim);
+    let namespaces: Vec<&str> = namespaces.collect();
+    let is_one = namespaces.len() == begun.max(kinds) && namespaces.windows(2).all(|it| it[0] == it[1]);
+    Subject { kind: None, name: None, namespace: subject.namespace.filter(|_| is_one) }
 }
 
 /// Every name that stands in a text. What may be written in more ways than one, or is too long, may name anything.
-fn mentioned(bytes: &[u8]) -> MaySecure {
-    let Ok(text) = std::str::from_utf8(bytes) else { return MaySecure::Anything };
+fn mentioned(bytes: &[u8]) -> MayMean {
+    let Ok(text) = std::str::from_utf8(bytes) else { return MayMean::Anything };
     if text.contains('\\') {
-        return MaySecure::Anything;
+        return MayMean::Anything;
     }
     let mut names = BTreeSet::new();
     for word in text.split(|it: char| !(it.is_ascii_alphanumeric() || it == '-' || it == '.')) {
@@ -323,10 +349,10 @@ fn mentioned(bytes: &[u8]) -> MaySecure {
             names.insert(word);
         }
         if names.len() > MAX_MENTIONED {
-            return MaySecure::Anything;
+            return MayMean::Anything;
         }
     }
-    MaySecure::Named(names.into_iter().map(Into::into).collect())
+    MayMean::Named(names.into_iter().map(Into::into).collect())
 }
 
 /// Whether there is any sign of a policy in bytes of whatever encoding.

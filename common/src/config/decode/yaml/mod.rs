@@ -38,7 +38,7 @@ use super::policy::AuthorizationPolicyManifest;
 use super::routing::VirtualServiceManifest;
 use super::telemetry::TelemetryManifest;
 use super::{Decoded, Fault, Foreign, Skipped};
-use crate::config::backend_tls::MaySecure;
+use crate::config::may_mean::MayMean;
 use crate::config::mesh::MESH_CONFIG_NAME;
 use crate::config::names::Names;
 use crate::config::{Kind, Origin, Rejected, Resource, Stated, Subject};
@@ -107,17 +107,17 @@ pub fn decode(file: &Arc<str>, bytes: &[u8], names: &mut Names) -> Decoded {
 /// What is known of a file that was not read at all: nothing, except perhaps that it holds policies or bindings to
 /// waypoints.
 pub fn unread(file: &Arc<str>, sample: &[u8], reason: impl Into<Arc<str>>) -> Rejected {
+    // What is behind the sample may say anything.
+    let is_long = sample.len() >= SNIFF_BYTES;
+    let unless_long = |it| if is_long { MayMean::Anything } else { it };
     Rejected {
         origin: Origin { file: file.clone(), line: 0 },
         subject: Subject::default(),
         field: "".into(),
         reason: reason.into(),
-        // What is behind the sample may say anything.
-        guards_access: sample.len() >= SNIFF_BYTES || head::guards(None, sample),
-        may_secure: match sample.len() >= SNIFF_BYTES {
-            true => MaySecure::Anything,
-            false => head::may_secure(None, sample),
-        },
+        guards_access: is_long || head::guards(None, sample),
+        may_secure: unless_long(head::may_secure(None, sample)),
+        may_ask: unless_long(head::may_ask(None, sample)),
         last_good: false,
     }
 }
@@ -197,8 +197,17 @@ impl Decoder<'_> {
             Reading::List => list::unpack(self, page),
             Reading::Head(head) => self.document(page, &head),
             Reading::Unclear(error) => {
-                let subject = head::guess_subject(page.text);
-                let signs = Signs::of(subject.kind, page.text.as_bytes());
+                let subject = head::unless_several(head::guess_subject(page.text), page.text);
+                let mut signs = Signs::of(subject.kind, page.text.as_bytes());
+                // The kind is a guess. What else the text speaks of it may be as well.
+                let any = Signs::of(None, page.text.as_bytes());
+                signs.guards_access |= any.guards_access;
+                if signs.may_secure == MayMean::Nothing {
+                    signs.may_secure = any.may_secure;
+                }
+                if signs.may_ask == MayMean::Nothing {
+                    signs.may_ask = any.may_ask;
+                }
                 self.reject_error(page, subject, signs, &error);
             }
         }
@@ -272,9 +281,8 @@ impl Decoder<'_> {
             // One entry stands for all that follow; of what they are about, nothing may be assumed.
             last.reason = format!("this and more, {MAX_REJECTED} shown: {}", fault.reason).into();
             last.guards_access |= signs.guards_access;
-            if last.may_secure != signs.may_secure {
-                last.may_secure = MaySecure::Anything;
-            }
+            last.may_secure.join(signs.may_secure);
+            last.may_ask.join(signs.may_ask);
             last.subject = Subject::default();
             return;
         }
@@ -285,6 +293,7 @@ impl Decoder<'_> {
             reason: fault.reason.into(),
             guards_access: signs.guards_access,
             may_secure: signs.may_secure,
+            may_ask: signs.may_ask,
             last_good: false,
         });
     }
@@ -309,12 +318,17 @@ impl Decoder<'_> {
 /// What a document that cannot be read may have said, which must not be passed over.
 struct Signs {
     guards_access: bool,
-    may_secure: MaySecure,
+    may_secure: MayMean,
+    may_ask: MayMean,
 }
 
 impl Signs {
     fn of(kind: Option<Kind>, bytes: &[u8]) -> Self {
-        Self { guards_access: head::guards(kind, bytes), may_secure: head::may_secure(kind, bytes) }
+        Self {
+            guards_access: head::guards(kind, bytes),
+            may_secure: head::may_secure(kind, bytes),
+            may_ask: head::may_ask(kind, bytes),
+        }
     }
 }
 
