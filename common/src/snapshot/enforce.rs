@@ -243,7 +243,7 @@ pub(crate) fn unread(catalog: &Catalog, of: Kind, promise: fn(&Rejected) -> &May
     // What is kept of a file is held; of another kind it is another object.
     let in_force = |it: &Rejected| {
         let key = it.subject.key().filter(|key| key.kind == of);
-        key.is_some_and(|key| catalog.holds(&key))
+        key.is_some_and(|key| it.last_good || catalog.holds(&key))
     };
     let unread = catalog.rejected().filter(|it| *promise(it) != MayMean::Nothing && !in_force(it));
     let named = |it: &Arc<Rejected>| {
