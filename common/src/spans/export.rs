@@ -260,9 +260,10 @@ impl Exporters {
     /// of the process.
     pub async fn flush(&self) {
         let until = Instant::now() + FLUSH_DEADLINE;
-        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: Vec<Arc<Counts>> = counts.values().flatten().cloned().collect();
-        drop(counts);
+        let all: Vec<Arc<Counts>> = {
+            let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            counts.values().flatten().cloned().collect()
+        };
         let mut lost = 0;
         for counts in all {
             if timeout_at(until, counts.emptied()).await.is_err() {

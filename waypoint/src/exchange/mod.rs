@@ -138,7 +138,7 @@ async fn walk(
     let facts = head.facts(conversation);
     let is_grpc = facts.is_grpc();
     if let Some(unread) = called.unread_route() {
-        tracing::warn!(%unread, "a request is refused: a route that cannot be read may have somebody asked about it");
+        tracing::debug!(%unread, "a request is refused: a route that cannot be read may have somebody asked about it");
         record.details(Details::AuthorizerError);
         return Err(respond::unroutable(is_grpc));
     }
