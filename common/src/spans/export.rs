@@ -260,11 +260,8 @@ impl Exporters {
     /// of the process.
     pub async fn flush(&self) {
         let until = Instant::now() + FLUSH_DEADLINE;
-        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: Vec<Arc<Counts>> = counts.values().flatten().cloned().collect();
-        drop(counts);
         let mut lost = 0;
-        for counts in all {
+        for counts in self.all_counts() {
             if timeout_at(until, counts.emptied()).await.is_err() {
                 lost += counts.abandon();
             }
@@ -272,6 +269,11 @@ impl Exporters {
         if lost > 0 {
             tracing::warn!(lost, "spans or log entries were not sent before the end");
         }
+    }
+
+    fn all_counts(&self) -> Vec<Arc<Counts>> {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.values().flatten().cloned().collect()
     }
 
     /// What became of spans and of lines, for a scrape.

@@ -248,7 +248,12 @@ fn where_tls_or_headers_are_stated_nothing_is_sent_in_the_clear() {
             false,
             false,
         ),
-        (rule("istio-system", "*.local", simple) + &rule("outside", PLAIN, "{}"), false, false),
+        (
+            rule("istio-system", "*.local", simple)
+                + &rule("outside", PLAIN, "{connectionPool: {tcp: {maxConnections: 5}}}"),
+            false,
+            false,
+        ),
         // Nobody else silences a collector.
         (rule("shop", PLAIN, simple), false, false),
         (rule("outside", "other", simple), false, false),
@@ -257,6 +262,7 @@ fn where_tls_or_headers_are_stated_nothing_is_sent_in_the_clear() {
         (secured.replace("name: plain", "name: plain, sectionName: grpc"), false, false),
     ] {
         let mesh = mesh(&manifests);
+        assert!(mesh.rejected().is_empty(), "{:?}", mesh.rejected());
         let service = ProviderService { namespace: None, host: PLAIN.into(), port: 80 };
         let found = mesh.provided(&service, "cluster.local").unwrap();
         let wanted = Wanted { service: &service, version: Version::HTTP_2, has_headers };
