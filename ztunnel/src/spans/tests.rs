@@ -152,7 +152,7 @@ async fn a_span_says_whose_connection_it_was_and_how_it_went() {
 /// Another waypoint of the namespace, which stands before nobody.
 const ELSEWHERE: &str = "apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
-metadata: {name: other, namespace: shop, labels: {istio.io/waypoint-for: all}}
+metadata: {name: other, namespace: shop, labels: {istio.io/waypoint-for: service}}
 spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
 ---
 apiVersion: v1
@@ -218,7 +218,7 @@ fn where_tls_or_headers_are_stated_nothing_is_sent_in_the_clear() {
     const PLAIN: &str = "plain.outside.svc.cluster.local";
     let rule = |namespace: &str, host: &str, policy: &str| {
         format!(
-            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {}, namespace: {namespace}}}\n\
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: r{}, namespace: {namespace}}}\n\
              spec: {{host: '{host}', trafficPolicy: {policy}}}\n---\n",
             host.trim_start_matches(['*', '.']).len(),
         )
@@ -248,7 +248,12 @@ fn where_tls_or_headers_are_stated_nothing_is_sent_in_the_clear() {
             false,
             false,
         ),
-        (rule("istio-system", "*.local", simple) + &rule("outside", PLAIN, "{}"), false, false),
+        (
+            rule("istio-system", "*.local", simple)
+                + &rule("outside", PLAIN, "{connectionPool: {tcp: {maxConnections: 5}}}"),
+            false,
+            false,
+        ),
         // Nobody else silences a collector.
         (rule("shop", PLAIN, simple), false, false),
         (rule("outside", "other", simple), false, false),
@@ -257,6 +262,7 @@ fn where_tls_or_headers_are_stated_nothing_is_sent_in_the_clear() {
         (secured.replace("name: plain", "name: plain, sectionName: grpc"), false, false),
     ] {
         let mesh = mesh(&manifests);
+        assert!(mesh.rejected().is_empty(), "{:?}", mesh.rejected());
         let service = ProviderService { namespace: None, host: PLAIN.into(), port: 80 };
         let found = mesh.provided(&service, "cluster.local").unwrap();
         let wanted = Wanted { service: &service, version: Version::HTTP_2, has_headers };
