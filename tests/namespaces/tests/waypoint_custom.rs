@@ -289,5 +289,15 @@ fn a_filter_of_a_route_has_its_authorizer_asked_and_sends_nothing_without_its_wo
     stage.logged(&["GET /asked", "401 UAEX ext_authz_denied"])?;
     drop(authorizers);
     comes(&stage, "allow", 403)?;
+
+    // One that was never read may have somebody asked too: what it names is refused until it can be.
+    stage.mesh.kubelet_mut().delete("52-route.yaml")?;
+    comes(&stage, "allow", 200)?;
+    let unread =
+        route(by_grpc).replace("name: ask,", "name: other,").replace("rules:", "rulez: []\n  rules:");
+    stage.mesh.apply("53-unread.yaml", &unread)?;
+    comes(&stage, "allow", 500)?;
+    stage.mesh.kubelet_mut().delete("53-unread.yaml")?;
+    comes(&stage, "allow", 200)?;
     stage.mesh.finish()
 }
