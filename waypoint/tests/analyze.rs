@@ -52,6 +52,10 @@ fn what_is_below_the_output_threshold_counts_and_is_not_shown() -> io::Result<()
     Ok(())
 }
 
+/// Its field `hostz` is none.
+const WRONG_JSON: &str = "{\n\t\"apiVersion\": \"networking.istio.io/v1\",\n\t\"kind\": \"VirtualService\",\n\t\"metadata\": \
+                          {\"name\": \"c\", \"namespace\": \"shop\"},\n\t\"spec\": {\"hostz\": []}\n}\n";
+
 #[test]
 fn directories_are_looked_into_and_those_below_when_asked() -> io::Result<()> {
     let directory = tempfile::tempdir()?;
@@ -65,10 +69,9 @@ fn directories_are_looked_into_and_those_below_when_asked() -> io::Result<()> {
     assert_eq!(output.status.code(), Some(79));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains(&format!("{path}/below/b.yml:1")), "{text}");
-    // JSON is YAML.
-    fs::write(directory.path().join("c.json"), WRONG.replace('{', "{\n\t"))?;
+    fs::write(directory.path().join("c.json"), WRONG_JSON)?;
     let output = analyze(&[&path], "")?;
     assert_eq!(output.status.code(), Some(79));
-    assert!(String::from_utf8_lossy(&output.stdout).contains(&format!("{path}/c.json:")), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains(&format!("{path}/c.json:5")), "{output:?}");
     Ok(())
 }
