@@ -84,7 +84,7 @@ impl Desk {
 }
 
 fn bounded(decoded: &Decoded, bytes: &[u8]) {
-    let Decoded { stated, rejected, skipped } = decoded;
+    let Decoded { stated, rejected, skipped, foreign: _ } = decoded;
     assert!(stated.len() + skipped.len() <= yaml::MAX_DOCUMENTS && rejected.len() <= yaml::MAX_REJECTED);
     // Each stands in the text, or is one that an alias stands for.
     assert!(stated.len() + skipped.len() + rejected.len() <= bytes.len() + yaml::MAX_ALIASED_NODES);
