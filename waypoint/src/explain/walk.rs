@@ -114,6 +114,11 @@ impl Walk<'_> {
             return verdict;
         }
         let facts = http.request;
+        if let Some(unread) = called.unread_route() {
+            let why = format!("the route {unread} cannot be read and may have an authorizer asked");
+            teller.told.say("route", &why, None);
+            return Verdict::Refused(format!("500: {why}"));
+        }
         let rule = match self.rule(called.routes(), &facts, teller) {
             Ok(rule) => rule,
             Err(verdict) => return verdict,

@@ -82,6 +82,10 @@ pub fn canonical_path(target: &str) -> Result<Canonical<'_>, Malformed> {
         return Err(Malformed::NotAPath);
     }
     let path = normalised(path)?;
+    // Escapes make it longer, and the next one on the way measures it again.
+    if path.len() + query.map_or(0, |it| it.len() + 1) > MAX_TARGET_BYTES {
+        return Err(Malformed::TooLong);
+    }
     let reads_twice = check_segments(&path)? || is_escaped_twice(&path);
     Ok(Canonical { path, query, reads_twice })
 }
@@ -236,6 +240,7 @@ mod tests {
     fn a_path_that_servers_could_read_differently_is_refused() {
         use Malformed::*;
         let long = format!("/{}", "a".repeat(MAX_TARGET_BYTES));
+        let grown = format!("/{}", "<".repeat(MAX_TARGET_BYTES / 2));
         for (sent, why) in [
             ("", NotAPath),
             ("a", NotAPath),
@@ -243,6 +248,7 @@ mod tests {
             ("**", NotAPath),
             ("http://a/", NotAPath),
             (&*long, TooLong),
+            (&*grown, TooLong),
             ("/a b", Character),
             ("/a\tb", Character),
             ("/a\0b", Character),
