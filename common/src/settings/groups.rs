@@ -192,7 +192,7 @@ pub struct TunnelSettings {
 #[command(next_help_heading = "Process")]
 pub struct RuntimeSettings {
     /// Threads that carry traffic: a number, or a share of the processors such as 50%.
-    /// Default: a quarter of the processors, at least 2.
+    /// Default: a quarter of the processors, at least 2, at most half of them.
     #[arg(long, env = "ZTUNNEL_WORKER_THREADS", value_name = "NUMBER|PERCENT%")]
     pub workers: Option<Workers>,
     /// How long open connections may take to finish after SIGTERM, with unit.

@@ -105,7 +105,7 @@ fn workers_are_a_number_or_a_share_of_the_processors() {
     ] {
         assert_eq!(text.parse::<Workers>().unwrap().threads(processors), threads, "{text} of {processors}");
     }
-    for (processors, threads) in [(1, 2), (8, 2), (9, 3), (64, 16)] {
+    for (processors, threads) in [(1, 1), (2, 1), (3, 1), (4, 2), (8, 2), (9, 3), (64, 16)] {
         assert_eq!(Workers::default_threads(processors), threads, "{processors}");
     }
 }

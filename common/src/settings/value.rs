@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 /// The most worker threads: the kernel programs choose among as many listeners of a pod.
 pub const MAX_WORKERS: usize = 16;
-/// The fewest worker threads when their number is not given.
+/// The fewest worker threads when their number is not given, on machines that have twice as many processors.
 const FEWEST_BY_DEFAULT: usize = 2;
 
 /// How many worker threads carry traffic.
@@ -27,9 +27,11 @@ impl Workers {
         }
     }
 
-    /// The number when none is given: a quarter of the processors, two at least (Istio's default).
+    /// The number when none is given: a quarter of the processors and two at least, as in Istio, but never more than half
+    /// of them. Two threads on two processors wake each other, and the applications, more often than they help.
     pub fn default_threads(processors: usize) -> usize {
-        Self::Percent(25).threads(processors).max(FEWEST_BY_DEFAULT)
+        let half = (processors / 2).max(1);
+        Self::Percent(25).threads(processors).max(FEWEST_BY_DEFAULT.min(half))
     }
 }
 

@@ -212,6 +212,8 @@ fn namespaces(workspace: &Workspace, options: &Options, counts: &mut Counts) -> 
         command
             .env("EBB_BIN_DIR", workspace.binaries(Profile::Dev))
             .env("EBB_EBPF_OBJECT", &object)
+            // Several, whatever the machine has: what goes wrong between workers must go wrong here.
+            .env("ZTUNNEL_WORKER_THREADS", "2")
             .env("CARGO_TARGET_DIR", &workspace.target);
         count(&program.name, &mut command, counts, &mut failures)?;
     }
