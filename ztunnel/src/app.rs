@@ -74,6 +74,8 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     let mut shutdown = Shutdown::listen().context("listen for signals")?;
     let readiness = Readiness::default();
     let certs = CertStore::open(&settings.certificates, &settings.node)?;
+    // First what takes longest: manifests are read while the kernel verifies its programs.
+    let (running, mesh) = source::start(&settings.node, Some(settings.node.last_good()), &readiness)?;
     let kernel = redirector(&settings)?;
     let drops = kernel.drops().context("open the kernel's reports of drops")?;
     tokio::spawn(async move {
@@ -82,7 +84,6 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
         }
     });
     let status = Arc::new(Status::default());
-    let (running, mesh) = source::start(&settings.node, Some(settings.node.last_good()), &readiness)?;
     let spans = spans(&settings, &mesh, &certs);
     let mut metrics = Metrics::install("ztunnel", VERSION)?;
     view::collect(&mut metrics, &status, &certs, (&logging, &spans));

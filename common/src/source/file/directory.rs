@@ -4,13 +4,16 @@
 //! change, size, inode) differs, and decoded again when its content does.
 
 use std::collections::BTreeMap;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 
 use super::last_good::LastGood;
 use super::ledger;
@@ -32,14 +35,22 @@ struct Stamp {
 }
 
 impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
+    fn of(stat: &FileStat) -> Self {
         Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            changed: (metadata.mtime(), metadata.mtime_nsec()),
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: size(stat),
+            changed: (stat.st_mtime, stat.st_mtime_nsec),
         }
     }
+}
+
+fn size(stat: &FileStat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(0)
+}
+
+fn is_file(stat: &FileStat) -> bool {
+    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFREG
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +71,7 @@ pub(super) struct Opened {
     path: PathBuf,
     /// Device and inode, so that another directory under the same name is noticed.
     pub(super) identity: (u64, u64),
-    _handle: File,
+    handle: File,
 }
 
 impl Opened {
@@ -83,8 +94,16 @@ impl Opened {
 
     /// Whether there is anything in the files listed, or any that cannot be looked at.
     pub(super) fn has_content(&self, found: &[String]) -> bool {
-        let is_empty = |name: &String| std::fs::metadata(self.path.join(name)).is_ok_and(|it| it.len() == 0);
+        let is_empty = |name: &String| self.stat(name).is_ok_and(|it| it.st_size == 0);
         !found.iter().all(is_empty)
+    }
+
+    fn stat(&self, name: &str) -> io::Result<FileStat> {
+        Ok(fstatat(&self.handle, name, AtFlags::empty())?)
+    }
+
+    fn read(&self, name: &str) -> io::Result<File> {
+        Ok(openat(&self.handle, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?.into())
     }
 }
 
@@ -152,7 +171,7 @@ impl Directory {
             return Err(io::Error::from(ErrorKind::NotADirectory));
         }
         let path = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()));
-        Ok(Opened { path, identity: (metadata.dev(), metadata.ino()), _handle: handle })
+        Ok(Opened { path, identity: (metadata.dev(), metadata.ino()), handle })
     }
 
     /// Looks at every file listed, but those `busy`. With `keep_missing` the files that are gone count as there.
@@ -220,12 +239,12 @@ impl Directory {
     }
 
     fn look(&mut self, opened: &Opened, name: &str, always: bool, batch: &mut Batch) {
-        let path = opened.path.join(name);
-        let metadata = match std::fs::metadata(&path) {
-            Ok(metadata) => metadata,
+        let stat = match opened.stat(name) {
+            Ok(stat) => stat,
             // A link whose target is missing is a volume in the middle of an update, not a file removed.
             Err(error)
-                if error.kind() == ErrorKind::NotFound && std::fs::symlink_metadata(&path).is_err() =>
+                if error.kind() == ErrorKind::NotFound
+                    && std::fs::symlink_metadata(opened.path.join(name)).is_err() =>
             {
                 if self.is_in_place(opened) {
                     self.forget(name, batch);
@@ -234,16 +253,16 @@ impl Directory {
             }
             Err(error) => return self.unreadable(name, &[], &error.to_string(), batch),
         };
-        let stamp = Stamp::of(&metadata);
+        let stamp = Stamp::of(&stat);
         if !always && self.files.get(name).is_some_and(|it| it.stamp == Some(stamp)) {
             return;
         }
-        match self.read(&path, &metadata) {
+        match self.read(opened, name, &stat) {
             Ok(None) => self.decode(name, stamp, batch),
             Ok(Some(reason)) => {
                 let sample = std::mem::take(&mut self.buffer);
                 // What is no file at all, such as a directory, holds no manifests whatever it is called.
-                let is_foreign = !metadata.is_file() || yaml::foreign(name, &sample).is_some();
+                let is_foreign = !is_file(&stat) || yaml::foreign(name, &sample).is_some();
                 match yaml::is_json(name) && is_foreign {
                     true => self.pass_over_unread(name, &reason, batch),
                     false => self.unreadable(name, &sample, &reason, batch),
@@ -255,15 +274,16 @@ impl Directory {
     }
 
     /// Reads a file into the buffer; a reason when it is not one to decode, with a sample in the buffer.
-    fn read(&mut self, path: &Path, metadata: &Metadata) -> io::Result<Option<String>> {
+    fn read(&mut self, opened: &Opened, name: &str, stat: &FileStat) -> io::Result<Option<String>> {
         self.buffer.clear();
-        if !metadata.is_file() {
+        if !is_file(stat) {
             return Ok(Some("not a regular file".to_owned()));
         }
-        let large = metadata.len() > yaml::MAX_FILE_BYTES as u64;
+        let size = size(stat);
+        let large = size > yaml::MAX_FILE_BYTES as u64;
         let most = if large { yaml::SNIFF_BYTES } else { yaml::MAX_FILE_BYTES + 1 };
-        File::open(path)?.take(most as u64).read_to_end(&mut self.buffer)?;
-        let reason = || format!("{} bytes, more than {}", metadata.len(), yaml::MAX_FILE_BYTES);
+        read_at_most(opened.read(name)?, size, most, &mut self.buffer)?;
+        let reason = || format!("{size} bytes, more than {}", yaml::MAX_FILE_BYTES);
         Ok(large.then(reason))
     }
 
@@ -341,6 +361,30 @@ impl Directory {
     }
 }
 
+/// Reads a file that is `expected` to be of a size: with one system call, where it is.
+fn read_at_most(mut file: impl Read, expected: u64, most: usize, into: &mut Vec<u8>) -> io::Result<()> {
+    let expected = usize::try_from(expected).unwrap_or(most);
+    into.resize(expected.saturating_add(1).min(most), 0);
+    let mut filled = 0;
+    loop {
+        match file.read(&mut into[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        // All that was expected, with room for more that did not come.
+        if filled == expected && filled < into.len() || filled == most {
+            break;
+        }
+        if filled == into.len() {
+            into.resize(filled.saturating_mul(2).min(most), 0);
+        }
+    }
+    into.truncate(filled);
+    Ok(())
+}
+
 /// Passes over a file that states no manifests. What it stated before stays: it was most likely broken by hand.
 fn pass_over(foreign: &Foreign, stated: &[Key], bytes: &[u8], batch: &mut Batch) {
     let Foreign { file, why } = foreign;
@@ -376,5 +420,39 @@ fn report_skipped(skipped: &[Skipped]) {
     }
     if let Some(more) = skipped.len().checked_sub(MAX_SKIPPED_LOGGED).filter(|more| *more > 0) {
         tracing::info!(more, "further documents skipped");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives a few bytes at a time, as some file systems do.
+    struct Drip<'a>(&'a [u8], usize);
+
+    impl Read for Drip<'_> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let most = into.len().min(self.1);
+            self.0.read(&mut into[..most])
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_whole_whatever_its_size_was_said_to_be() {
+        let text: Vec<u8> = (0..1000_u32).flat_map(u32::to_le_bytes).collect();
+        for size in [0, 1, 999, 1000, 4096] {
+            for (expected, most, drip) in
+                [(0, 9000, 9000), (size, 9000, 7), (size / 2, 9000, 9000), (size * 2, 500, 64)]
+            {
+                let text = &text[..size.min(text.len())];
+                let mut read = vec![7; 3];
+                read_at_most(Drip(text, drip), expected as u64, most, &mut read).unwrap();
+                assert_eq!(
+                    read,
+                    text[..text.len().min(most)],
+                    "{size} bytes, {expected} expected, at most {most}"
+                );
+            }
+        }
     }
 }
