@@ -345,7 +345,7 @@ impl State {
             let policy = EffectivePolicy::resolve(&applied, port, None, &service.load_balancing)?;
             policy.tls.and(policy.rules.first().cloned())
         };
-        self.securing.problems(&self.mesh, shown, ruled).into_iter().map(|(_, it)| it).collect()
+        self.securing.problems(&self.mesh, shown, ruled)
     }
 
     /// Logs the problems that there were not before.

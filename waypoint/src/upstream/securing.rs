@@ -14,7 +14,7 @@ use common::snapshot::model::Service;
 use common::snapshot::{Snapshot, Unread};
 use imbl::OrdMap;
 
-use crate::routes::Problem;
+use crate::routes::{Flaw, Problem};
 
 /// Every BackendTLSPolicy, by what it targets. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -30,15 +30,6 @@ pub struct BackendTls {
     pub by: Option<ObjectName>,
     /// The TLS.
     pub tls: Arc<ClientTls>,
-}
-
-/// What kind of problem there is with a policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Flaw {
-    /// Something that is named is not there, or cannot be used.
-    Missing,
-    /// Another policy decides.
-    Overridden,
 }
 
 impl BackendTls {
@@ -141,7 +132,7 @@ impl Securing {
         mesh: &Snapshot,
         shown: impl Fn(&BackendTlsPolicy) -> bool,
         ruled: impl Fn(&Service, u16) -> Option<ObjectName>,
-    ) -> BTreeSet<(Flaw, Problem)> {
+    ) -> BTreeSet<Problem> {
         let mut found = BTreeSet::new();
         for policy in mesh.backend_tls().filter(|it| shown(it)) {
             let of = Key { kind: Kind::BackendTls, object: policy.object.clone() };
@@ -153,7 +144,7 @@ impl Securing {
             let unusable = unusable.into_iter().chain(nothing_sent);
             let unusable = unusable.map(|why| (Flaw::Missing, why, "spec.validation.caCertificateRefs"));
             for (flaw, why, field) in unusable.chain(targets) {
-                found.insert((flaw, Problem { of: of.clone(), why: why.into(), field: field.into() }));
+                found.insert(Problem { of: of.clone(), flaw, why: why.into(), field: field.into() });
             }
             for target in &policy.targets {
                 found.extend(self.overridden(mesh, policy, target, &ruled));
@@ -188,7 +179,7 @@ impl Securing {
         policy: &BackendTlsPolicy,
         target: &TlsTarget,
         ruled: &impl Fn(&Service, u16) -> Option<ObjectName>,
-    ) -> Vec<(Flaw, Problem)> {
+    ) -> Vec<Problem> {
         let mut found = Vec::new();
         for service in services(mesh, &policy.object.namespace, target) {
             for port in ports(service, target) {
@@ -201,7 +192,7 @@ impl Securing {
                     );
                     let of = Key { kind: Kind::DestinationRule, object: rule };
                     let field = "spec.trafficPolicy".into();
-                    found.push((Flaw::Overridden, Problem { of, why: why.into(), field }));
+                    found.push(Problem { of, flaw: Flaw::Overridden, why: why.into(), field });
                 }
             }
         }
