@@ -141,7 +141,10 @@ fn what_changes_is_in_force_at_once_and_for_the_very_same_destination() {
     let first = policy(&desk, "web", 80);
     assert_eq!(towards(&desk, "web", 80), Some(Ok("a.example".to_owned())));
     desk.write("ca.yaml", &authority("ca", &certificate()));
-    assert_ne!(first.tls, policy(&desk, "web", 80).tls, "another authority is another way to connect");
+    let second = policy(&desk, "web", 80);
+    assert_ne!(first.tls, second.tls, "another authority is another way to connect");
+    let other = policy(&desk, "web", 81);
+    assert!(Arc::ptr_eq(second.tls.as_ref().unwrap(), other.tls.as_ref().unwrap()), "one for all");
     desk.write("ca.yaml", "");
     assert!(towards(&desk, "web", 80).unwrap().is_err());
     desk.write("policy.yaml", "");
