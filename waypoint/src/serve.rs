@@ -148,6 +148,7 @@ pub async fn serve(worker: Arc<Worker>, peer: Arc<Peer>, incoming: Asked) {
             Ok(Sniffed::Other | Sniffed::More) if Called::find(&conversation).has_http_rules() => {
                 Ok(Sniffed::Http1)
             }
+            Ok(Sniffed::Tls) if Called::find(&conversation).refuses_tls() => Ok(Sniffed::Http1),
             told => told,
         },
     };

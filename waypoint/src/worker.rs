@@ -109,6 +109,11 @@ impl Followed {
         &self.tables
     }
 
+    /// The Gateway that the waypoint stands for.
+    pub fn gateway(&self) -> &ObjectName {
+        &self.gateway
+    }
+
     /// The snapshot they are of.
     pub fn mesh(&self) -> &Arc<Snapshot> {
         &self.mesh

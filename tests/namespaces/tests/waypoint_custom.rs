@@ -3,12 +3,13 @@
 
 use std::{
     io::{Read, Write},
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use ebb_tests::{
-    app::App,
+    app::{self, App},
     behind::{Behind, Port},
     mesh::{SETTLED, eventually},
 };
@@ -38,7 +39,12 @@ impl Reply {
 
 /// A request by the client, through its ztunnel and the waypoint. `line` is its method and path.
 fn send(stage: &Behind, line: &str, headers: &str, body: &str) -> Result<Reply> {
-    let mut stream = stage.pod("client")?.namespace().connect(Behind::at(Port::Http), SOON)?;
+    send_to(stage, Behind::at(Port::Http), (line, headers, body))
+}
+
+/// The same, to an address.
+fn send_to(stage: &Behind, to: SocketAddr, (line, headers, body): (&str, &str, &str)) -> Result<Reply> {
+    let mut stream = stage.pod("client")?.namespace().connect(to, SOON)?;
     stream.set_read_timeout(Some(SOON))?;
     let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     // In one piece: what comes behind an early answer may end in a reset.
@@ -299,5 +305,31 @@ fn a_filter_of_a_route_has_its_authorizer_asked_and_sends_nothing_without_its_wo
     comes(&stage, "allow", 500)?;
     stage.mesh.kubelet_mut().delete("53-unread.yaml")?;
     comes(&stage, "allow", 200)?;
+
+    // Nor does anybody get round it who calls the pod itself, not even about what nobody is asked about.
+    let labelled = app::namespace("shop", true).replace("ambient}", "ambient, istio.io/use-waypoint: wp}");
+    stage.mesh.apply("10-shop.yaml", &labelled)?;
+    stage.mesh.apply("40-gateway.yaml", &app::gateway("wp", "all"))?;
+    pod_answers(&stage, 200)?;
+    stage.mesh.apply("53-unread.yaml", &unread)?;
+    pod_answers(&stage, 500)?;
+    stage.mesh.kubelet_mut().delete("53-unread.yaml")?;
+    stage.mesh.apply("52-route.yaml", &route(by_grpc))?;
+    pod_answers(&stage, 403)?;
+    assert_eq!(send(&stage, "GET /free", "", "")?.status, 200);
+    stage.logged(&["GET /free", "403 UAEX ext_authz_error"])?;
     stage.mesh.finish()
+}
+
+/// Waits until requests to the server's own address are answered so by whom the waypoint lets answer.
+fn pod_answers(stage: &Behind, status: u16) -> Result<()> {
+    let pod = SocketAddr::new(IpAddr::V4(stage.pod("server")?.addresses().v4), Port::Http as u16);
+    let mut last = String::new();
+    let outcome = eventually(&format!("{status} of the pod"), SETTLED, || {
+        let reply = send_to(stage, pod, ("GET /free", "", ""));
+        last = format!("{reply:?}");
+        // What was under way when the waypoint came between was cut off.
+        Ok(reply.is_ok_and(|it| it.status == status))
+    });
+    outcome.with_context(|| last)
 }

@@ -153,6 +153,8 @@ codes! {
         "correct the kind: nothing of it is in force";
     NOT_MANIFESTS = "EBB0025" "FileNotRead" Info,
         "nothing to do, unless it was to state something: then write it as YAML, or as one object of JSON";
+    PASSES_AUTHORIZER = "EBB0026" "RoutePassesAuthorizer" Warning,
+        "have somebody asked here as well, or state an AuthorizationPolicy with the action CUSTOM for all";
 }
 
 #[cfg(test)]

@@ -5,10 +5,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use common::config::ObjectName;
-use common::snapshot::Unread;
 use common::snapshot::model::Workload;
 use http::HeaderMap;
 
+use super::unasked::Unasked;
 use crate::authn::tables::Bound;
 use crate::destination::Destination;
 use crate::limits::{CalledFor, Limits};
@@ -104,7 +104,9 @@ impl<'a> Called<'a> {
             Bound::Rules(rules) => !rules.is_empty(),
             Bound::Unknown => true,
         };
-        is_authenticated || self.routes().is_some_and(|routes| !routes.rules().is_empty())
+        is_authenticated
+            || self.unasked().is_some()
+            || self.routes().is_some_and(|routes| !routes.rules().is_empty())
     }
 
     /// Whose tokens are taken of requests for what was called.
@@ -112,18 +114,16 @@ impl<'a> Called<'a> {
         self.followed.authentication().of(self.followed.mesh(), self.scene.destination, self.scene.original)
     }
 
-    /// The document that could not be read and may have somebody asked about requests for what was called.
-    pub(crate) fn unread_route(&self) -> Option<&Arc<str>> {
-        let unread = self.followed.mesh().unread_routes();
-        let service = self.scene.destination.service().filter(|_| !unread.is_empty())?;
-        let own = Unread::about(unread, &service.namespace, &service.name);
-        // A route of the caller's namespace is for its calls to services of others, one for the Gateway for all.
-        let consumer = || Unread::about(unread, self.scene.caller?.namespace(), &service.name);
-        let of_gateway = || {
-            let gateway = service.waypoint.as_ref()?;
-            Unread::about(unread, &gateway.namespace, &gateway.name)
-        };
-        own.or_else(consumer).or_else(of_gateway)
+    /// Why nobody may be let through: somebody may have to agree who cannot be asked.
+    pub(crate) fn unasked(&self) -> Option<Unasked<'_>> {
+        let Scene { destination, original, caller, .. } = self.scene;
+        Unasked::of(&self.followed, (destination, original), caller)
+    }
+
+    /// Whether TLS is not carried either, where the port declares no protocol: who calls a pod itself may speak with it the TLS
+    /// that a waypoint speaks for callers of the service.
+    pub(crate) fn refuses_tls(&self) -> bool {
+        self.scene.destination.service().is_none() && self.unasked().is_some()
     }
 
     /// The routes of connections to the port that was called.

@@ -17,6 +17,7 @@ mod mirror;
 mod observed;
 pub(crate) mod outgoing;
 mod reply;
+mod unasked;
 pub(crate) mod upgrade;
 
 use std::future::poll_fn;
@@ -137,10 +138,11 @@ async fn walk(
     let called = Called::find(conversation);
     let facts = head.facts(conversation);
     let is_grpc = facts.is_grpc();
-    if let Some(unread) = called.unread_route() {
-        tracing::debug!(%unread, "a request is refused: a route that cannot be read may have somebody asked about it");
+    if let Some(why) = called.unasked() {
+        tracing::debug!(%why, "a request is refused");
+        record.flag(Flag::ExternallyDenied);
         record.details(Details::AuthorizerError);
-        return Err(respond::unroutable(is_grpc));
+        return Err(why.answer(is_grpc));
     }
     let found = called.routes().map_or(Found::Service, |routes| routes.find(&facts));
     let rule = match found {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use common::snapshot::MeshSettings;
 
@@ -34,7 +35,11 @@ fn examples() -> std::path::PathBuf {
 
 /// The labs' services with one file of routes, and more.
 fn lab(routes: &str, more: &str) -> Manifests {
-    let mut all = Vec::new();
+    Manifests::of(lab_files(routes, more), MeshSettings::default())
+}
+
+fn lab_files(routes: &str, more: &str) -> Vec<(Arc<str>, Vec<u8>)> {
+    let mut all: Vec<(Arc<str>, Vec<u8>)> = Vec::new();
     let mut take = |file: &str, text: &str| all.push((file.into(), text.into()));
     let is_base = |name: &str| name.starts_with(|it: char| it.is_ascii_digit());
     let mut files: Vec<_> =
@@ -45,7 +50,7 @@ fn lab(routes: &str, more: &str) -> Manifests {
     }
     take("pods.yaml", &pods());
     take("more.yaml", more);
-    Manifests::of(all, MeshSettings::default())
+    all
 }
 
 fn asked(path: &str, headers: &[(&str, &str)]) -> Asked {
@@ -424,4 +429,38 @@ fn of_a_rule_the_first_field_that_is_not_met_is_told() {
         );
         assert!(ends(&text).starts_with("refused: 403"), "{text}");
     }
+}
+
+#[test]
+fn who_calls_a_pod_round_an_authorizer_is_told_that_it_is_refused() {
+    let asks = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: ask, namespace: market}\nspec:\n  \
+                parentRefs: [{group: '', kind: Service, name: ratings}]\n  rules: [{filters: [{type: ExternalAuth, externalAuth: \
+                {protocol: GRPC, backendRef: {name: slow, port: 80}, grpc: {}}}], backendRefs: [{name: ratings, port: 80}]}]\n";
+    let (pod, other) = ("10.1.0.5:8080", "10.1.0.6:8080");
+    let manifests = |routes: &str| {
+        let mut files = lab_files("", routes);
+        for (_, text) in &mut files {
+            *text =
+                String::from_utf8_lossy(text).replace("waypoint-for: service", "waypoint-for: all").into();
+        }
+        Manifests::of(files, MeshSettings::default())
+    };
+    let says = |manifests: &Manifests, to: &str| {
+        let (text, verdict) = told(manifests, to, &asked("/", &[]));
+        (ends(&text).to_owned(), verdict, text)
+    };
+    let stated = manifests(asks);
+    let (end, _, text) = says(&stated, pod);
+    let why = "refused: 403: a route of ratings.market.svc.cluster.local has an authorizer asked";
+    assert!(end.starts_with(why), "{text}");
+    assert_eq!(says(&stated, other).1, Verdict::Admitted);
+    let tls = Asked { server_name: Some("ratings".to_owned()), ..asked("/", &[]) };
+    let (text, _) = told(&stated, pod, &tls);
+    assert!(ends(&text).starts_with("refused: 400: a route of ratings"), "{text}");
+    let unread = manifests(&asks.replace("rules:", "rulez: []\n  rules:"));
+    for to in [pod, "ratings:80"] {
+        let (end, _, text) = says(&unread, to);
+        assert!(end.starts_with("refused: 500: the route market/ask cannot be read"), "{to}\n{text}");
+    }
+    assert_eq!(says(&manifests(""), pod).1, Verdict::Admitted);
 }

@@ -77,6 +77,10 @@ impl Walk<'_> {
         let by = destination.service().map(|it| self.sight.by_service(it));
         teller.told.tell("protocol", says, by, json!({ "carriedAsBytes": is_carried }));
         if is_carried {
+            if let Some(why) = called.unasked().filter(|_| called.refuses_tls()) {
+                teller.told.say("route", why.to_string(), None);
+                return Verdict::Refused(format!("400: {why}"));
+            }
             return self.connection(asked.server_name.as_deref(), &called, &destination, teller);
         }
         self.request(asked, &host(to), (&called, &destination), teller)
@@ -114,10 +118,9 @@ impl Walk<'_> {
             return verdict;
         }
         let facts = http.request;
-        if let Some(unread) = called.unread_route() {
-            let why = format!("the route {unread} cannot be read and may have an authorizer asked");
-            teller.told.say("route", &why, None);
-            return Verdict::Refused(format!("500: {why}"));
+        if let Some(why) = called.unasked() {
+            teller.told.say("route", why.to_string(), None);
+            return Verdict::Refused(format!("{}: {why}", why.status()));
         }
         let rule = match self.rule(called.routes(), &facts, teller) {
             Ok(rule) => rule,

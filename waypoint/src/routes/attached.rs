@@ -132,6 +132,14 @@ impl Attached {
     pub(super) fn is_for(&self, port: Option<u16>) -> bool {
         self.ports.as_ref().is_none_or(|ports| port.is_some_and(|port| ports.contains(&port)))
     }
+
+    /// Whether there is a port to which both of these attach.
+    pub(super) fn meets(&self, other: &Self) -> bool {
+        match (&self.ports, &other.ports) {
+            (Some(own), Some(theirs)) => own.iter().any(|it| theirs.contains(it)),
+            _ => true,
+        }
+    }
 }
 
 /// The rules of a route, compiled for every port.

@@ -16,6 +16,7 @@ use super::route::Rule;
 pub struct HttpRoutes {
     rules: Arc<[Rule]>,
     index: Arc<Index>,
+    asks: bool,
 }
 
 /// What a request falls under.
@@ -32,7 +33,8 @@ pub enum Found<'r> {
 impl HttpRoutes {
     pub(super) fn new(rules: Vec<Rule>) -> Self {
         let index = Index::new(rules.iter().map(Rule::stated));
-        Self { rules: rules.into(), index: Arc::new(index) }
+        let asks = rules.iter().any(|it| it.route.external_auth().is_some());
+        Self { rules: rules.into(), index: Arc::new(index), asks }
     }
 
     /// What a request falls under. Allocates nothing.
@@ -47,6 +49,11 @@ impl HttpRoutes {
     /// Every rule, in the order in which they are asked.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// Whether any of them has somebody asked who has to agree (`ExternalAuth`).
+    pub(crate) fn asks(&self) -> bool {
+        self.asks
     }
 }
 

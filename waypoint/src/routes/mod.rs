@@ -58,6 +58,7 @@
 //!   proxies wait for ever.
 //! - `formatter-commands`: `%REQ(x)%` and its like in a header's value are sent as they stand.
 
+mod asking;
 mod attached;
 mod attachments;
 mod canonical;
@@ -82,7 +83,7 @@ pub(crate) use self::facts::with_query;
 pub use self::facts::{ConnectionFacts, RequestFacts};
 pub use self::matching::{Found, HttpRoutes};
 pub(crate) use self::matching::{Unmet, holds};
-pub use self::problems::Problem;
+pub use self::problems::{Flaw, Problem};
 pub use self::route::{Forward, PathPart, Route, Rule, Target};
 pub use self::statement::Missing;
 pub use self::table::{PortRoutes, ServiceRoutes, View, compile};

@@ -75,6 +75,13 @@ impl ServiceRoutes {
             Err(_) => &ports.others,
         }
     }
+
+    /// Whether any of them has somebody asked who has to agree (`ExternalAuth`).
+    pub(super) fn asks(&self) -> bool {
+        let of_ports =
+            |it: &Ports| it.others.http.asks() || it.named.iter().any(|(_, port)| port.http.asks());
+        of_ports(&self.everyone) || self.consumers.values().any(of_ports)
+    }
 }
 
 /// The routes of one port.
@@ -187,7 +194,6 @@ pub(super) fn compile_from(
     let routes: Box<[Arc<GatewayRoute>]> = attached.iter().map(|it| it.route.clone()).collect();
     let (of_gateway, direct): (Vec<_>, Vec<_>) =
         attached.into_iter().partition(|it| it.scope == Scope::Gateway);
-    let of_gateway = gateway_routes(&mut compiled.of_gateway, &of_gateway, mesh, domain);
     let direct: Vec<_> = direct
         .into_iter()
         .map(|it| {
@@ -205,7 +211,8 @@ pub(super) fn compile_from(
             _ => None,
         })
         .collect();
-    let problems = problems::of(&applied, &direct);
+    let problems = problems::of(&applied, &direct, &of_gateway);
+    let of_gateway = gateway_routes(&mut compiled.of_gateway, &of_gateway, mesh, domain);
     let mut sources = Sources { together, direct, of_gateway };
     ServiceRoutes {
         service: ObjectName::new(service.namespace.clone(), service.name.clone()),

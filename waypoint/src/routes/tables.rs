@@ -13,6 +13,7 @@ use common::snapshot::model::Service;
 use common::snapshot::{Snapshot, name_below};
 use imbl::{OrdMap, OrdSet};
 
+use super::asking::Asking;
 use super::attached::attaching;
 use super::attachments::Attachments;
 use super::hosts;
@@ -23,6 +24,7 @@ use super::table::{Compiled, Part, ServiceRoutes, View, applying, compile_from};
 pub struct Tables {
     view: Arc<View>,
     services: OrdMap<ObjectName, Arc<ServiceRoutes>>,
+    asking: Asking,
     references: References,
     attachments: Attachments,
 }
@@ -33,6 +35,7 @@ impl Tables {
         let nothing = Self {
             view: Arc::new(view),
             services: OrdMap::new(),
+            asking: Asking::default(),
             references: References::default(),
             attachments: Attachments::default(),
         };
@@ -48,6 +51,11 @@ impl Tables {
     /// requests go to the service itself.
     pub fn of(&self, service: &ObjectName) -> Option<&Arc<ServiceRoutes>> {
         self.services.get(service)
+    }
+
+    /// The services with a route that has somebody asked (`ExternalAuth`), by the pods they lead to.
+    pub(crate) fn asking(&self) -> &Asking {
+        &self.asking
     }
 
     /// Every table, by service.
@@ -70,6 +78,7 @@ impl Tables {
             let attached = attached.unwrap_or_default();
             let Some(service) = ours.filter(|_| !applied.is_empty() || !attached.is_empty()) else {
                 tables.services.remove(object);
+                tables.asking.remove(object);
                 continue;
             };
             let known = tables.services.get(object);
@@ -85,9 +94,14 @@ impl Tables {
                 for problem in routes.problems.iter().filter(|it| !told.contains(it)) {
                     tracing::warn!(service = %object, "{problem}");
                 }
+                match routes.asks() {
+                    true => tables.asking.file(object, new.endpoints(service)),
+                    false => tables.asking.remove(object),
+                }
                 tables.services.insert(object.clone(), Arc::new(routes));
             }
         }
+        tables.asking.follow(old, new);
         tables
     }
 

@@ -313,7 +313,7 @@ impl State {
     /// Takes over the BackendTLSPolicies that changed. Whether destinations may have to be spoken to in another way.
     fn follow_securing(&mut self, before: &Snapshot) -> bool {
         let mut changed = !Arc::ptr_eq(self.mesh.unread_backend_tls(), before.unread_backend_tls())
-            || self.mesh.ca_bundles_since(before).next().is_some();
+            | self.securing.follow_authorities(before, &self.mesh);
         for change in self.mesh.backend_tls_since(before) {
             change.before.into_iter().for_each(|it| self.securing.remove(it));
             change.now.into_iter().for_each(|it| self.securing.insert(it));
@@ -345,7 +345,7 @@ impl State {
             let policy = EffectivePolicy::resolve(&applied, port, None, &service.load_balancing)?;
             policy.tls.and(policy.rules.first().cloned())
         };
-        self.securing.problems(&self.mesh, shown, ruled).into_iter().map(|(_, it)| it).collect()
+        self.securing.problems(&self.mesh, shown, ruled)
     }
 
     /// Logs the problems that there were not before.

@@ -5,7 +5,7 @@
 //! cannot be used, or may be in a document that could not be read, decides all the same, and nothing at all is sent.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use common::config::backend_tls::{BackendTlsPolicy, Believed, CA_KEY, CaRef, Pem, TlsTarget, TlsTargetKind};
 use common::config::destination::tls::{Authorities, ClientTls, TlsMode};
@@ -14,11 +14,19 @@ use common::snapshot::model::Service;
 use common::snapshot::{Snapshot, Unread};
 use imbl::OrdMap;
 
-use crate::routes::Problem;
+use crate::routes::{Flaw, Problem};
 
 /// Every BackendTLSPolicy, by what it targets. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Securing(OrdMap<Target, Arc<[Arc<BackendTlsPolicy>]>>);
+pub struct Securing(OrdMap<Target, Arc<[Arc<Secured>]>>);
+
+/// A policy, and the TLS that it comes to, which all its destinations share. Made anew where the policy or what it names
+/// changes.
+#[derive(Debug)]
+struct Secured {
+    policy: Arc<BackendTlsPolicy>,
+    tls: OnceLock<Arc<ClientTls>>,
+}
 
 /// Namespace, kind and name.
 type Target = (Arc<str>, TlsTargetKind, Arc<str>);
@@ -32,15 +40,6 @@ pub struct BackendTls {
     pub tls: Arc<ClientTls>,
 }
 
-/// What kind of problem there is with a policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Flaw {
-    /// Something that is named is not there, or cannot be used.
-    Missing,
-    /// Another policy decides.
-    Overridden,
-}
-
 impl BackendTls {
     /// Why there can be none.
     pub fn refused(&self) -> Option<&Arc<str>> {
@@ -48,6 +47,12 @@ impl BackendTls {
             Some(Authorities::Unusable(why)) => Some(why),
             Some(Authorities::Pem(_)) | None => None,
         }
+    }
+}
+
+impl Secured {
+    fn age(&self) -> (Option<i64>, &Arc<str>) {
+        (self.policy.created, &self.policy.object.name)
     }
 }
 
@@ -59,22 +64,41 @@ impl Securing {
         all
     }
 
-    /// Adds a policy.
+    /// Adds a policy, or makes the TLS that it comes to anew, where it is there already.
     pub fn insert(&mut self, policy: &Arc<BackendTlsPolicy>) {
+        let secured = Arc::new(Secured { policy: policy.clone(), tls: OnceLock::new() });
         self.change(policy, |all| {
-            all.retain(|it| it.object != policy.object);
-            all.push(policy.clone());
+            all.retain(|it| it.policy.object != policy.object);
+            all.push(secured.clone());
             // The oldest first; one without a time counts as oldest.
-            all.sort_by(|a, b| (a.created, &a.object.name).cmp(&(b.created, &b.object.name)));
+            all.sort_by(|a, b| a.age().cmp(&b.age()));
         });
     }
 
     /// Removes a policy, as it was when it was added.
     pub fn remove(&mut self, policy: &BackendTlsPolicy) {
-        self.change(policy, |all| all.retain(|it| it.object != policy.object));
+        self.change(policy, |all| all.retain(|it| it.policy.object != policy.object));
     }
 
-    fn change(&mut self, policy: &BackendTlsPolicy, change: impl Fn(&mut Vec<Arc<BackendTlsPolicy>>)) {
+    /// Takes over authorities that changed.
+    pub fn follow_authorities(&mut self, before: &Snapshot, mesh: &Snapshot) -> bool {
+        let changed: BTreeSet<&ObjectName> = mesh.ca_bundles_since(before).map(|it| it.object).collect();
+        if changed.is_empty() {
+            return false;
+        }
+        let names = |policy: &BackendTlsPolicy, bundle: &ObjectName| match &policy.authorities {
+            Believed::Refs(refs) if bundle.namespace == policy.object.namespace => {
+                refs.iter().any(|it| matches!(it, CaRef::ConfigMap(name) if *name == bundle.name))
+            }
+            _ => false,
+        };
+        for policy in mesh.backend_tls().filter(|policy| changed.iter().any(|it| names(policy, it))) {
+            self.insert(policy);
+        }
+        true
+    }
+
+    fn change(&mut self, policy: &BackendTlsPolicy, change: impl Fn(&mut Vec<Arc<Secured>>)) {
         for target in &policy.targets {
             let target = (policy.object.namespace.clone(), target.kind, target.name.clone());
             let mut all = self.0.get(&target).map(|it| it.to_vec()).unwrap_or_default();
@@ -93,13 +117,14 @@ impl Securing {
             let why = format!("the BackendTLSPolicy {unread} cannot be read and may be about {}", target.2);
             return Some(BackendTls { by: None, tls: Arc::new(unusable(why.into())) });
         }
-        let Some(policy) = self.deciding(&target, service, port) else {
+        let Some(secured) = self.deciding(&target, service, port) else {
             let (policy, section) = self.astray(&target, service)?;
             let why =
                 format!("BackendTLSPolicy {}: there is no port {section} of {}", policy.object, target.2);
             return Some(BackendTls { by: Some(policy.object.clone()), tls: Arc::new(unusable(why.into())) });
         };
-        Some(BackendTls { by: Some(policy.object.clone()), tls: Arc::new(compile(policy, mesh)) })
+        let tls = secured.tls.get_or_init(|| Arc::new(compile(&secured.policy, mesh))).clone();
+        Some(BackendTls { by: Some(secured.policy.object.clone()), tls })
     }
 
     /// Whether a policy is about a service.
@@ -115,14 +140,14 @@ impl Securing {
         service: &Service,
     ) -> Option<(&'s BackendTlsPolicy, &'s Arc<str>)> {
         let is_missing = |section: &Arc<str>| service.ports.iter().all(|it| it.name != *section);
-        self.0.get(target)?.iter().find_map(|policy| {
+        self.0.get(target)?.iter().map(|it| &it.policy).find_map(|policy| {
             let mut own = policy.targets.iter().filter(|it| (it.kind, &it.name) == (target.1, &target.2));
             let section = own.find_map(|it| it.section.as_ref().filter(|it| is_missing(it)))?;
             Some((&**policy, section))
         })
     }
 
-    fn deciding(&self, target: &Target, service: &Service, port: u16) -> Option<&Arc<BackendTlsPolicy>> {
+    fn deciding(&self, target: &Target, service: &Service, port: u16) -> Option<&Arc<Secured>> {
         let all = self.0.get(target)?;
         let name = service.ports.iter().find(|it| it.port == port).map(|it| &it.name);
         let of = |it: &BackendTlsPolicy, wanted: &dyn Fn(&TlsTarget) -> bool| {
@@ -130,8 +155,8 @@ impl Securing {
         };
         let by_port = |it: &TlsTarget| it.section.is_some() && it.section.as_ref() == name;
         all.iter()
-            .find(|it| of(it, &by_port))
-            .or_else(|| all.iter().find(|it| of(it, &|it| it.section.is_none())))
+            .find(|it| of(&it.policy, &by_port))
+            .or_else(|| all.iter().find(|it| of(&it.policy, &|it| it.section.is_none())))
     }
 
     /// What of the policies that `shown` lets through is without effect, or leaves their targets without an answer.
@@ -141,7 +166,7 @@ impl Securing {
         mesh: &Snapshot,
         shown: impl Fn(&BackendTlsPolicy) -> bool,
         ruled: impl Fn(&Service, u16) -> Option<ObjectName>,
-    ) -> BTreeSet<(Flaw, Problem)> {
+    ) -> BTreeSet<Problem> {
         let mut found = BTreeSet::new();
         for policy in mesh.backend_tls().filter(|it| shown(it)) {
             let of = Key { kind: Kind::BackendTls, object: policy.object.clone() };
@@ -153,7 +178,7 @@ impl Securing {
             let unusable = unusable.into_iter().chain(nothing_sent);
             let unusable = unusable.map(|why| (Flaw::Missing, why, "spec.validation.caCertificateRefs"));
             for (flaw, why, field) in unusable.chain(targets) {
-                found.insert((flaw, Problem { of: of.clone(), why: why.into(), field: field.into() }));
+                found.insert(Problem { of: of.clone(), flaw, why: why.into(), field: field.into() });
             }
             for target in &policy.targets {
                 found.extend(self.overridden(mesh, policy, target, &ruled));
@@ -171,7 +196,7 @@ impl Securing {
     ) -> Option<(Flaw, String)> {
         let key = (policy.object.namespace.clone(), target.kind, target.name.clone());
         let same = |it: &TlsTarget| it == target;
-        let winner = self.0.get(&key)?.iter().find(|it| it.targets.iter().any(same))?;
+        let winner = self.0.get(&key)?.iter().map(|it| &it.policy).find(|it| it.targets.iter().any(same))?;
         if winner.object != policy.object {
             let why = format!("of no effect for {}: {} comes before it", named(target), winner.object.name);
             return Some((Flaw::Overridden, why));
@@ -188,20 +213,22 @@ impl Securing {
         policy: &BackendTlsPolicy,
         target: &TlsTarget,
         ruled: &impl Fn(&Service, u16) -> Option<ObjectName>,
-    ) -> Vec<(Flaw, Problem)> {
+    ) -> Vec<Problem> {
         let mut found = Vec::new();
         for service in services(mesh, &policy.object.namespace, target) {
             for port in ports(service, target) {
                 let decides = self.deciding(&target_of(service), service, port);
                 let rule = ruled(service, port);
-                if let Some(rule) = rule.filter(|_| decides.is_some_and(|it| it.object == policy.object)) {
+                if let Some(rule) =
+                    rule.filter(|_| decides.is_some_and(|it| it.policy.object == policy.object))
+                {
                     let why = format!(
                         "tls is of no effect at port {port} of {}: the BackendTLSPolicy {} decides",
                         service.hostname, policy.object
                     );
                     let of = Key { kind: Kind::DestinationRule, object: rule };
                     let field = "spec.trafficPolicy".into();
-                    found.push((Flaw::Overridden, Problem { of, why: why.into(), field }));
+                    found.push(Problem { of, flaw: Flaw::Overridden, why: why.into(), field });
                 }
             }
         }

@@ -5,12 +5,12 @@
 use std::collections::BTreeSet;
 
 use common::config::gateway::{GatewayRoute, Parent, ParentKind};
-use common::config::{Kind, ObjectName, Resource, Stated};
+use common::config::{ObjectName, Resource, Stated};
 use common::snapshot::model::Service;
 
 use super::{Report, View};
-use crate::analyze::finding::{NO_WAYPOINT, OVERRIDDEN, REFERENCE_MISSING, ROUTE_PROBLEM};
-use crate::routes;
+use crate::analyze::finding::{NO_WAYPOINT, OVERRIDDEN, PASSES_AUTHORIZER, REFERENCE_MISSING, ROUTE_PROBLEM};
+use crate::routes::{self, Flaw};
 
 pub(super) fn check(view: &View<'_>, report: &mut Report<'_>) {
     let stated = view.manifests.stated.iter();
@@ -84,7 +84,11 @@ fn compiled(view: &View<'_>, report: &mut Report<'_>) {
     }
     for problem in found {
         let Some(stated) = view.origins.get(&problem.of) else { continue };
-        let code = if problem.of.kind == Kind::VirtualService { OVERRIDDEN } else { ROUTE_PROBLEM };
+        let code = match problem.flaw {
+            Flaw::Missing => ROUTE_PROBLEM,
+            Flaw::Overridden => OVERRIDDEN,
+            Flaw::Unasked => PASSES_AUTHORIZER,
+        };
         report.say(code, stated, &*problem.field, &*problem.why);
     }
 }

@@ -8,7 +8,8 @@ use common::snapshot::model::Service;
 
 use super::{Report, View};
 use crate::analyze::finding::{NO_WAYPOINT, OVERRIDDEN, REFERENCE_MISSING};
-use crate::upstream::securing::{Flaw, Securing};
+use crate::routes::Flaw;
+use crate::upstream::securing::Securing;
 
 pub(super) fn check(view: &View<'_>, report: &mut Report) {
     for stated in &view.manifests.stated {
@@ -17,12 +18,9 @@ pub(super) fn check(view: &View<'_>, report: &mut Report) {
         }
     }
     let ruled = |service: &Service, port| rule_with_tls(view, service, port);
-    for (flaw, problem) in Securing::of(view.mesh).problems(view.mesh, |_| true, ruled) {
+    for problem in Securing::of(view.mesh).problems(view.mesh, |_| true, ruled) {
         let Some(stated) = view.origins.get(&problem.of) else { continue };
-        let code = match flaw {
-            Flaw::Missing => REFERENCE_MISSING,
-            Flaw::Overridden => OVERRIDDEN,
-        };
+        let code = if problem.flaw == Flaw::Missing { REFERENCE_MISSING } else { OVERRIDDEN };
         report.say(code, stated, &*problem.field, &*problem.why);
     }
 }

@@ -247,8 +247,10 @@ fn a_route_that_leads_nowhere_or_takes_the_place_of_another_is_told() {
         )
     };
     let web = "group: '', kind: Service, name: web";
+    let asks = "[{filters: [{type: ExternalAuth, externalAuth: {protocol: GRPC, backendRef: {name: web, port: 80}, grpc: {}}}], backendRefs";
     for (text, expected) in [
-        (route(web, "name: web, port: 80"), &["EBB0017"][..]),
+        (route("name: gate", "name: web, port: 80").replace("[{backendRefs", asks), &["EBB0026"][..]),
+        (route(web, "name: web, port: 80"), &["EBB0017"]),
         (route(web, "name: web, port: 81"), &["EBB0016", "EBB0017"]),
         (route(web, "name: nobody, port: 80"), &["EBB0016", "EBB0017"]),
         (route("group: '', kind: Service, name: nobody", "name: web, port: 80"), &["IST0101"]),

@@ -3,6 +3,7 @@
 mod explained;
 pub(crate) mod rig;
 mod told;
+mod unasked;
 
 use bytes::Bytes;
 use http::Response;

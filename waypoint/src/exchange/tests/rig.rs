@@ -127,6 +127,15 @@ impl Rig {
         Self { conversation, desk, log, metrics, out, _certificates: certificates, _subscriber }
     }
 
+    /// From now on pod `n` is called itself, at the port that it serves.
+    pub(super) fn calls_pod(&mut self, n: u8) {
+        let original = std::net::SocketAddr::from(([10, 0, 0, n], 8080));
+        let workload = self.desk.now.workload_at(original.ip()).unwrap().clone();
+        let conversation = Arc::get_mut(&mut self.conversation).expect("nothing is under way yet");
+        conversation.destination = Destination::Workload { workload, port: original.port() };
+        conversation.original = original;
+    }
+
     /// A client's connection of HTTP/1.1 to the waypoint.
     pub(super) fn client(&self) -> DuplexStream {
         let (near, far) = duplex(64 * 1024);

@@ -21,14 +21,13 @@ fn said(tables: &Tables) -> Vec<String> {
         });
         rules.collect::<Vec<_>>().join("\n")
     };
-    tables
-        .iter()
-        .map(|it| {
-            let (first, second) = (words(80, it.port(80)), words(81, it.port(81)));
-            let consumer = words(80, it.port_for(80, Some("client")));
-            format!("{}\n80: {first}\n81: {second}\nclient: {consumer}\n{:?}", it.service, it.problems)
-        })
-        .collect()
+    let asking = Some(tables.asking()).filter(|it| !it.is_empty()).map(|it| format!("{it:?}"));
+    let services = tables.iter().map(|it| {
+        let (first, second) = (words(80, it.port(80)), words(81, it.port(81)));
+        let consumer = words(80, it.port_for(80, Some("client")));
+        format!("{}\n80: {first}\n81: {second}\nclient: {consumer}\n{:?}", it.service, it.problems)
+    });
+    services.chain(asking).collect()
 }
 
 fn forwarding(object: &str, hosts: &str, to: &str) -> String {
@@ -110,6 +109,39 @@ fn attachments() -> Vec<(&'static str, &'static str, String)> {
     ]
 }
 
+/// The same, for routes that have somebody asked, and the pods that their services lead to.
+fn askings() -> Vec<(&'static str, &'static str, String)> {
+    const A: &str = "{group: '', kind: Service, name: a, namespace: shop}";
+    let asks = |object: &str, parent: &str| {
+        let filter = "filters: [{type: ExternalAuth, externalAuth: {protocol: GRPC, backendRef: {name: b, port: 80}, grpc: {}}}]";
+        attaching(object, parent, "name: b, port: 80", "")
+            .replace("[{backendRefs", &format!("[{{{filter}, backendRefs"))
+    };
+    let selecting = service("shop", "a", &[80]) + "  selector: {app: a}\n" + &service("shop", "b", &[80]);
+    let pod = |n: u8, app: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: p{n}, namespace: shop, uid: u{n}, labels: {{app: {app}}}}}\n\
+             spec: {{nodeName: n1}}\nstatus: {{phase: Running, podIP: 10.0.0.{n}}}\n"
+        )
+    };
+    vec![
+        ("a service with pods", "s", selecting),
+        ("a pod", "p", pod(1, "a")),
+        ("has somebody asked", "g", asks("shop/g", A)),
+        ("another pod", "p", pod(1, "a") + &pod(2, "a")),
+        ("the first goes elsewhere", "p", pod(1, "x") + &pod(2, "a")),
+        ("asks nobody", "g", attaching("shop/g", A, "name: b, port: 80", "")),
+        ("a consumer asks", "c", asks("client/c", A)),
+        ("no pods", "p", String::new()),
+        ("pods again", "p", pod(3, "a")),
+        ("no consumer", "c", String::new()),
+        ("asks again", "g", asks("shop/g", A)),
+        ("no services", "s", String::new()),
+        ("no pods either", "p", String::new()),
+        ("no route", "g", String::new()),
+    ]
+}
+
 /// One change after another, and what each is about.
 fn steps() -> Vec<(&'static str, &'static str, String)> {
     let of_mesh = |name: &str| service("shop", name, &[80]).replace("istio.io/use-waypoint: waypoint, ", "");
@@ -134,6 +166,7 @@ fn steps() -> Vec<(&'static str, &'static str, String)> {
         ("no pattern", "w", String::new()),
     ];
     steps.extend(attachments());
+    steps.extend(askings());
     steps.push(("nothing", "v", String::new()));
     steps
 }

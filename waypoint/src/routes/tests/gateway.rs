@@ -3,7 +3,7 @@
 use common::config::ObjectName;
 
 use super::{Desk, ask, name, service, virtual_service};
-use crate::routes::{Missing, ServiceRoutes};
+use crate::routes::{Flaw, Missing, ServiceRoutes};
 
 const PARENT: &str = "parentRefs: [{group: '', kind: Service, name: reviews}]";
 
@@ -389,4 +389,58 @@ fn connections_take_the_closest_server_name_and_then_the_tcp_route() {
     assert_eq!(found(Some("b.example")).as_deref(), Some("wide"));
     assert_eq!(found(Some("other")).as_deref(), Some("tcp"));
     assert_eq!(found(None).as_deref(), Some("tcp"));
+}
+
+#[test]
+fn what_takes_the_place_of_a_route_that_has_somebody_asked_is_told() {
+    const FILTER: &str = "filters: [{type: ExternalAuth, externalAuth: {protocol: GRPC, backendRef: {name: auth, port: 9}, grpc: {}}}]";
+    const FOREIGN: &str = "parentRefs: [{group: '', kind: Service, name: reviews, namespace: shop}]";
+    const GATEWAY: &str = "parentRefs: [{name: waypoint, namespace: edge}]";
+    let plain = |object: &str, parent: &str| rules(object, 0, parent, "all: path: {value: /}");
+    let asks = |object: &str, parent: &str| {
+        plain(object, parent).replace("matches:", &format!("{FILTER}, matches:"))
+    };
+    let at = |port: u16| PARENT.replace("}]", &format!(", port: {port}}}]"));
+    let at_foreign = |port: u16| FOREIGN.replace("}]", &format!(", port: {port}}}]"));
+    let waypoint = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: waypoint, namespace: edge}\n\
+                    spec:\n  gatewayClassName: istio-waypoint\n  listeners: [{name: mesh, port: 15008, protocol: HBONE}]\n";
+    let of_gateway = asks("edge/g", GATEWAY) + waypoint;
+    let stated =
+        virtual_service("shop/v", 0, "hosts: [reviews]\nhttp:\n- route: [{destination: {host: reviews}}]");
+    let bytes = route(
+        "TCPRoute",
+        "client/t",
+        0,
+        &format!("{FOREIGN}\nrules: [{{backendRefs: [{{name: reviews, namespace: shop, port: 80}}]}}]"),
+    );
+    for (text, expected) in [
+        (asks("shop/p", PARENT), &[][..]),
+        (plain("shop/p", PARENT) + &plain("client/c", FOREIGN), &[]),
+        (
+            asks("shop/p", PARENT) + &plain("client/c", FOREIGN),
+            &["HTTPRoute client/c: callers of its namespace"],
+        ),
+        (asks("shop/p", PARENT) + &asks("client/c", FOREIGN), &[]),
+        (asks("shop/p", PARENT) + &bytes, &[]),
+        (asks("shop/p", &at(80)) + &plain("client/c", &at_foreign(81)), &[]),
+        (
+            asks("shop/p", &at(81)) + &plain("client/c", &at_foreign(81)),
+            &["HTTPRoute client/c: callers of its"],
+        ),
+        (of_gateway.clone(), &[]),
+        (of_gateway.clone() + &plain("shop/p", PARENT), &["HTTPRoute shop/p: callers of the service"]),
+        (of_gateway.clone() + &plain("client/c", FOREIGN), &["HTTPRoute client/c: callers of its namespace"]),
+        (of_gateway.clone() + &asks("shop/p", PARENT), &[]),
+        (of_gateway.clone() + &stated, &["VirtualService shop/v: callers of the service"]),
+        (of_gateway + &stated + &asks("shop/p", PARENT), &[]),
+    ] {
+        let problems = desk(&text).routes("reviews").problems;
+        let told = problems.iter().filter(|it| it.flaw == Flaw::Unasked);
+        let told: Vec<String> = told.map(ToString::to_string).collect();
+        assert_eq!(told.len(), expected.len(), "{told:#?}\n{text}");
+        for (told, expected) in told.iter().zip(expected) {
+            let by = "not asked about as HTTPRoute";
+            assert!(told.starts_with(expected) && told.contains(by) && told.contains("CUSTOM"), "{told}");
+        }
+    }
 }

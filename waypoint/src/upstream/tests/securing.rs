@@ -3,8 +3,9 @@
 use common::config::destination::tls::{Authorities, TlsMode};
 
 use super::*;
+use crate::routes::Flaw;
 use crate::upstream::policy::EffectivePolicy;
-use crate::upstream::securing::{Flaw, Securing};
+use crate::upstream::securing::Securing;
 
 /// Services `web` with two ports and `api` with one, of one pod.
 const SERVICES: &str = "
@@ -140,7 +141,10 @@ fn what_changes_is_in_force_at_once_and_for_the_very_same_destination() {
     let first = policy(&desk, "web", 80);
     assert_eq!(towards(&desk, "web", 80), Some(Ok("a.example".to_owned())));
     desk.write("ca.yaml", &authority("ca", &certificate()));
-    assert_ne!(first.tls, policy(&desk, "web", 80).tls, "another authority is another way to connect");
+    let second = policy(&desk, "web", 80);
+    assert_ne!(first.tls, second.tls, "another authority is another way to connect");
+    let other = policy(&desk, "web", 81);
+    assert!(Arc::ptr_eq(second.tls.as_ref().unwrap(), other.tls.as_ref().unwrap()), "one for all");
     desk.write("ca.yaml", "");
     assert!(towards(&desk, "web", 80).unwrap().is_err());
     desk.write("policy.yaml", "");
@@ -207,7 +211,8 @@ fn it_takes_the_place_of_a_destination_rule_s_tls_and_every_loser_is_named() {
         (&*service.name == "web" && port == 81).then(|| ObjectName::new("shop", "r"))
     };
     let found = Securing::of(&desk.snapshot).problems(&desk.snapshot, |_| true, ruled);
-    let found: Vec<_> = found.iter().map(|(flaw, it)| (*flaw, it.to_string())).collect();
+    let mut found: Vec<_> = found.iter().map(|it| (it.flaw, it.to_string())).collect();
+    found.sort();
     let expected = [
         (Flaw::Missing, "BackendTLSPolicy shop/lost: there is no ConfigMap shop/none with ca.crt"),
         (Flaw::Missing, "BackendTLSPolicy shop/lost: there is no Service gone"),
@@ -217,12 +222,12 @@ fn it_takes_the_place_of_a_destination_rule_s_tls_and_every_loser_is_named() {
         ),
         (Flaw::Missing, "BackendTLSPolicy shop/port: there is no ConfigMap shop/none with ca.crt"),
         (Flaw::Missing, "BackendTLSPolicy shop/port: there is no port nine of Service web"),
+        (Flaw::Overridden, "BackendTLSPolicy shop/late: of no effect for Service web: a comes before it"),
         (
             Flaw::Overridden,
             "DestinationRule shop/r: tls is of no effect at port 81 of web.shop.svc.cluster.local: the BackendTLSPolicy \
              shop/a decides",
         ),
-        (Flaw::Overridden, "BackendTLSPolicy shop/late: of no effect for Service web: a comes before it"),
     ];
     assert_eq!(found, expected.map(|(flaw, it)| (flaw, it.to_owned())));
     // The waypoint of another namespace tells of what it sends to.

@@ -81,7 +81,9 @@ impl Unreadable {
         let mut reason = said.unwrap_or(&self.said).to_owned();
         let field = self.path(&reason, text).unwrap_or_default();
         let tab = |line: &str| line.trim_start_matches(' ').starts_with('\t');
-        if text.lines().any(tab) {
+        // In JSON, where nothing is said by it, tabs indent as well.
+        let is_json = text.trim_start().starts_with(['{', '[']);
+        if !is_json && text.lines().any(tab) {
             reason.push_str(" (a tab in the indentation; YAML allows spaces only)");
         }
         Fault::new(field, reason)
@@ -133,6 +135,20 @@ mod tests {
         ] {
             let told = Unreadable::new(&said);
             assert_eq!((told.line, &*told.said), (line, left), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_tab_is_told_of_where_it_is_at_fault() {
+        for (text, expected) in [
+            ("a:\n\tb: 1\n", true),
+            ("a:\n  \tb: 1\n", true),
+            ("a:\n  b: \t1\n", false),
+            ("{\n\t\"a\": 1,\n\t\"a\": 2\n}\n", false),
+            ("\n[\n\t1\n]\n", false),
+        ] {
+            let told = Unreadable::new(&"odd").fault(text).reason.contains("tab in the indentation");
+            assert_eq!(told, expected, "{text}");
         }
     }
 
