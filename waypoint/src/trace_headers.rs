@@ -127,24 +127,45 @@ fn uuid(random: u128) -> HeaderValue {
     visible(&text)
 }
 
+/// What trace headers say, in each of their forms; what says nothing in its form is taken out.
+#[derive(Default)]
+struct Forms {
+    w3c: Option<Trace>,
+    single: Option<Stated>,
+    multi: Option<Stated>,
+}
+
+impl Forms {
+    fn read(headers: &mut HeaderMap) -> Self {
+        let is_of_trace = |name: &HeaderName| {
+            [TRACEPARENT, TRACESTATE, B3].contains(name) || name.as_str().starts_with("x-b3-")
+        };
+        if !headers.keys().any(is_of_trace) {
+            return Self::default();
+        }
+        let w3c = only(headers, &TRACEPARENT).and_then(|value| traceparent(value.as_bytes()));
+        if w3c.is_none() {
+            headers.remove(TRACEPARENT);
+            // It says more about a trace that nobody knows now (W3C Trace Context, section 3.3.1.4).
+            headers.remove(TRACESTATE);
+        } else if !is_tracestate(headers) {
+            headers.remove(TRACESTATE);
+        }
+        let single = only(headers, &B3).and_then(|value| b3(value.as_bytes()));
+        if single.is_none() {
+            headers.remove(B3);
+        }
+        let multi = x_b3(headers);
+        if multi.is_none() {
+            ALL_OF_X_B3.iter().for_each(|name| drop(headers.remove(name)));
+        }
+        Self { w3c, single, multi }
+    }
+}
+
 /// The trace, and whether it begins here.
 fn trace(headers: &mut HeaderMap, sampling: Sampling, rng: &mut impl Rng) -> Option<(Trace, bool)> {
-    let w3c = only(headers, &TRACEPARENT).and_then(|value| traceparent(value.as_bytes()));
-    if w3c.is_none() {
-        headers.remove(TRACEPARENT);
-        // It says more about a trace that nobody knows now (W3C Trace Context, section 3.3.1.4).
-        headers.remove(TRACESTATE);
-    } else if !is_tracestate(headers) {
-        headers.remove(TRACESTATE);
-    }
-    let single = only(headers, &B3).and_then(|value| b3(value.as_bytes()));
-    if single.is_none() {
-        headers.remove(B3);
-    }
-    let multi = x_b3(headers);
-    if multi.is_none() {
-        ALL_OF_X_B3.iter().for_each(|name| drop(headers.remove(name)));
-    }
+    let Forms { w3c, single, multi } = Forms::read(headers);
     let theirs = w3c.or_else(|| single.and_then(Stated::trace)).or_else(|| multi.and_then(Stated::trace));
     let decided = single.or(multi).and_then(|stated| stated.is_sampled);
     let trace = match (theirs, sampling) {

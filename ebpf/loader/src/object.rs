@@ -106,7 +106,7 @@ impl ProgramObject {
     /// [`Missing::Object`].
     pub(crate) fn read(path: PathBuf, pins: &NodePins) -> Result<Self, Missing> {
         let bytes = fs::read(&path).map_err(|source| Missing::Object { path, source })?;
-        let mut aya = loader()?;
+        let mut aya = loader();
         for shape in [&LOG_SHAPE, &REPORTERS_SHAPE] {
             let pin = pins.shared(shape.name);
             if MapData::from_pin(&pin).is_ok_and(|pinned| !has_shape(&pinned, shape)) {
@@ -192,19 +192,16 @@ impl ProgramObject {
 
 /// A loader that knows nothing of the kernel's types, which the programs do not use.
 ///
-/// Aya reads all of them whenever it makes a loader, some twenty megabytes, whether they are wanted or not. So that
-/// is done seldom, and on a thread that ends with it, so that what is freed lies in a piece of the heap of its own.
-fn loader() -> Result<EbpfLoader<'static>, Missing> {
-    let made = thread::Builder::new().name("types".to_owned()).spawn(|| {
-        let mut loader = EbpfLoader::new();
-        loader.btf(None);
-        // The verifier's complaint without its every step, which takes many times as long as the check itself.
-        loader.verifier_log_level(VerifierLogLevel::STATS);
-        loader
-    });
-    let made = made.and_then(|thread| thread.join().map_err(|_| io::Error::other("the thread panicked")));
+/// Aya reads all of them whenever it makes a loader, some twenty megabytes, whether they are wanted or not. So that is done
+/// seldom, and what is freed goes back to the kernel: all of it on the main thread, to whose heap alone glibc gives its end
+/// back too.
+fn loader() -> EbpfLoader<'static> {
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    // The verifier's complaint without its every step, which takes many times as long as the check itself.
+    loader.verifier_log_level(VerifierLogLevel::STATS);
     syscall::give_back_freed_memory();
-    made.map_err(|source| Missing::Probe { step: "start a thread", source })
+    loader
 }
 
 fn loaded(ebpf: &mut Ebpf, names: &[&'static str]) -> Result<Loaded, LoadFailure> {

@@ -13,8 +13,9 @@ use crate::payload::Payload;
 
 /// Bytes of an answer's head (Envoy's default of 60 KiB, rounded up).
 pub const ANSWER_HEAD_BYTES: usize = 64 * 1024;
-/// Header fields of an answer's head.
-pub const ANSWER_FIELDS: usize = 128;
+/// Header fields of an answer's head (Envoy's default, and hyper's: told so in HTTP/1.1, it would clear as many places for
+/// each answer).
+pub const ANSWER_FIELDS: usize = 100;
 /// Bytes of one HTTP/2 stream of an endpoint that wait for a slow client.
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 /// Bytes of all streams of one HTTP/2 connection that wait for slow clients.
@@ -72,7 +73,7 @@ where
         return Ok(Sender::Http2(sender));
     }
     let mut builder = http1::Builder::new();
-    builder.max_headers(ANSWER_FIELDS).max_buf_size(ANSWER_HEAD_BYTES);
+    builder.max_buf_size(ANSWER_HEAD_BYTES);
     let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(failed)?;
     tokio::spawn(async move {
         let _ = connection.with_upgrades().await;

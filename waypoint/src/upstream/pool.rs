@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -26,7 +27,7 @@ pub const MAX_IDLE_CONNECTIONS: usize = 4096;
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What makes two requests share a connection: all of it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolKey {
     /// The cluster, by its name.
     pub cluster: Arc<str>,
@@ -44,6 +45,13 @@ pub struct PoolKey {
     pub external: Option<Arc<External>>,
     /// The service's namespace: several may have a ServiceEntry for one host.
     pub namespace: Arc<str>,
+}
+
+impl Hash for PoolKey {
+    /// By what is short and nearly always tells keys apart; whether they are equal, all of it says.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.address, self.client).hash(state);
+    }
 }
 
 /// What a connection takes as long as it lives: a place within a limit, a count of the endpoint.

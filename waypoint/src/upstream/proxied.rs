@@ -15,7 +15,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::connection::{ANSWER_FIELDS, ANSWER_HEAD_BYTES};
+use super::connection::ANSWER_HEAD_BYTES;
 
 /// Asks the proxy at the other end of `io` for a connection to the target.
 ///
@@ -32,7 +32,7 @@ where
     let failed = |why: String| Refusal::ConnectFailed(format!("CONNECT {target} by proxy: {why}").into());
     let request = request(&target).map_err(|error| failed(error.to_string()))?;
     let mut builder = http1::Builder::new();
-    builder.max_headers(ANSWER_FIELDS).max_buf_size(ANSWER_HEAD_BYTES);
+    builder.max_buf_size(ANSWER_HEAD_BYTES);
     let (mut sender, connection) =
         builder.handshake(TokioIo::new(io)).await.map_err(|error| failed(error.to_string()))?;
     let mut connection = pin!(connection.with_upgrades());

@@ -134,3 +134,17 @@ async fn a_protocol_that_nobody_asked_for_reaches_no_client() {
     assert!(answer.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{answer}");
     assert!(rig.log().contains(" UPE "), "{}", rig.log());
 }
+
+#[tokio::test]
+async fn a_head_has_as_many_fields_as_are_taken_and_no_more() {
+    use crate::serve::REQUEST_FIELDS;
+
+    for (fields, status) in [(REQUEST_FIELDS, "200 OK"), (REQUEST_FIELDS + 1, "431")] {
+        let rig = Rig::new(&web(1, &[1]));
+        rig.listens(1, async |_| said("all")).await;
+        let further: String = (2..fields).map(|n| format!("x-{n}: y\r\n")).collect();
+        let head = format!("GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n{further}\r\n");
+        let answer = exchange(rig.client(), &head).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{fields} fields: {answer}");
+    }
+}

@@ -179,7 +179,10 @@ impl Rig {
             let answer = answer(request);
             async move { Ok::<_, Infallible>(answer.await) }
         });
-        let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), service);
+        let served = hyper::server::conn::http1::Builder::new()
+            // As many as a client may send, and what a waypoint adds.
+            .max_headers(2 * crate::serve::REQUEST_FIELDS)
+            .serve_connection(TokioIo::new(far), service);
         tokio::spawn(served);
         let (sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
         tokio::spawn(driver);
