@@ -23,6 +23,7 @@ use crate::flow::Flow;
 use crate::inbound::admit::{self, Admission};
 use crate::live::{Direction, Entry, Protocol};
 use crate::outbound::route::{self, Bound, NextHop, WaypointWanted, leaves_from};
+use crate::outbound::same_node;
 use crate::record::{Ends, Near, Record};
 use crate::worker::Worker;
 
@@ -71,6 +72,7 @@ async fn carry(
     {
         return Err((refusal, near));
     }
+    let neighbour = same_node::find(worker, flow, &hop);
     let mut tunnel = match hop {
         NextHop::Tunnel { peer, authority, destination, service } => {
             TunnelTo { peer, authority, destination, service, waypoint: None, unauthenticated: false }
@@ -89,6 +91,16 @@ async fn carry(
             };
         }
     };
+    if let Some(neighbour) = neighbour {
+        let request = match request(&mesh, flow, &tunnel) {
+            Ok(request) => request,
+            Err(refusal) => return Err((refusal, near)),
+        };
+        registration.led_to(tunnel.peer);
+        drop((mesh, tunnel));
+        let carrying = same_node::carry(worker, neighbour, request, (&*record, &killed), near);
+        return Box::pin(carrying).await;
+    }
     // Boxed, as above, so that what opening takes is not held for as long as the connection lasts.
     let opening = Box::pin(open(worker, &mesh, flow, &mut tunnel));
     let opened = or_killed(&killed, opening).await;
