@@ -273,8 +273,8 @@ impl Both<'_> {
 /// What the other side sees of one that was ended for `reason`.
 fn across(reason: &Refusal) -> End {
     End::FarReset(match reason {
-        // With a pod go its tunnels.
-        Refusal::PodGone => FarReset::TunnelLost,
+        // With a pod go its tunnels. That it is gone may be known first of the mesh.
+        Refusal::PodGone | Refusal::UnknownWorkload => FarReset::TunnelLost,
         _ => FarReset::Stream(CANCEL),
     })
 }
