@@ -92,14 +92,10 @@ async fn carry(
         }
     };
     if let Some(neighbour) = neighbour {
-        let request = match request(&mesh, flow, &tunnel) {
-            Ok(request) => request,
-            Err(refusal) => return Err((refusal, near)),
-        };
         registration.led_to(tunnel.peer);
+        let request = request(&mesh, flow, &tunnel);
         drop((mesh, tunnel));
-        let carrying = same_node::carry(worker, neighbour, request, (&*record, &killed), near);
-        return Box::pin(carrying).await;
+        return Box::pin(same_node::carry(worker, neighbour, request, (&*record, &killed), near)).await;
     }
     // Boxed, as above, so that what opening takes is not held for as long as the connection lasts.
     let opening = Box::pin(open(worker, &mesh, flow, &mut tunnel));

@@ -160,14 +160,14 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Carries `near` to the application of the pod that is called, and to its end. `record` and `killed` are the calling
-/// pod's side; the called one's is made here, of what the tunnel would have said in `request`.
+/// pod's side; the called one's is made here, of what the tunnel would have said in `request`, if it could be said.
 ///
 /// # Errors
 /// The refusal that the calling side meets, and the socket to end by it.
 pub async fn carry(
     worker: &Worker,
     neighbour: Neighbour,
-    request: Connect,
+    request: Result<Connect, Refusal>,
     (record, killed): (&Record, &Killed),
     near: TcpStream,
 ) -> Result<Outcome, (Refusal, TcpStream)> {
@@ -195,10 +195,10 @@ struct Arrived {
 async fn open(
     worker: &Worker,
     Neighbour { flow, caller }: Neighbour,
-    request: Connect,
+    request: Result<Connect, Refusal>,
     killed: &Killed,
 ) -> Result<Arrived, Refusal> {
-    let (record, judged) = deliver::judged(worker, &worker.mesh.current(), &flow, &caller, &request);
+    let (record, judged) = deliver::judged(worker, &worker.mesh.current(), &flow, &caller, &request?);
     let refuse = |record: Record, refusal: &Refusal| {
         record.refuse(&worker.access, refusal);
         Refusal::PeerRefused(refusal.status().as_u16())
