@@ -17,7 +17,7 @@ use common::lifecycle::drain::{self, Drained};
 use common::lifecycle::readiness::Readiness;
 use common::lifecycle::shutdown::{Shutdown, StopRequest};
 use common::lifecycle::threads::{join, raise_file_limit, spawn_runtime};
-use common::settings::{Settings, environment};
+use common::settings::{SameNodePath, Settings, environment};
 use common::snapshot::publish::Reader;
 use common::source;
 use common::spans::export::Exporters;
@@ -31,6 +31,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::live::Live;
+use crate::outbound::same_node::SameNode;
 use crate::pods::agent::Agent;
 use crate::pods::status::Status;
 use crate::spans::Spans;
@@ -232,6 +233,7 @@ impl Crew {
                 end: end.clone(),
                 readiness: readiness.clone(),
                 keeps_source: parts.settings.redirect.original_source,
+                same_node: (parts.settings.tunnel.same_node_path == SameNodePath::On).then(SameNode::default),
                 plaintext_behind_waypoint: parts.settings.redirect.plaintext_to_waypoint_destinations,
             });
             let (sender, receiver) = mpsc::channel(MAX_QUEUED_COMMANDS);

@@ -25,6 +25,7 @@ use crate::inbound;
 use crate::live::Live;
 use crate::netns::listen::PodListeners;
 use crate::outbound;
+use crate::outbound::same_node::SameNode;
 use crate::outbound::silent::Silent;
 use crate::pods::Pod;
 use crate::spans::Spans;
@@ -65,6 +66,8 @@ pub struct Worker {
     pub keeps_source: bool,
     /// What becomes of plaintext for ports that are reached through a waypoint only.
     pub plaintext_behind_waypoint: PlaintextBehindWaypoint,
+    /// What is known of pods that connections need no tunnel to; `None` where all are tunnelled.
+    pub same_node: Option<SameNode>,
     /// Where it is said that file descriptors have run out.
     pub readiness: Readiness,
 }
@@ -101,6 +104,7 @@ impl Worker {
     fn serve(self: &Arc<Self>, serve: Serve, tasks: &mut JoinSet<()>) {
         let Serve { pod, listeners } = serve;
         let (worker, uid) = (self.clone(), pod.clone());
+        self.same_node.iter().for_each(|it| it.serve(&pod));
         let door = Door::new(self.clone(), pod.clone(), outbound::accept::serve);
         tasks.spawn(door.tend(listeners.outbound));
         let door = Door::new(self.clone(), pod.clone(), inbound::passthrough::serve);
@@ -113,6 +117,7 @@ impl Worker {
     /// Ends what is open for a pod once it is gone.
     async fn forget(&self, pod: &Arc<Pod>) {
         pod.gone.cancelled().await;
+        self.same_node.iter().for_each(SameNode::forget);
         self.pool.close(&pod.uid);
         self.live.end_where(|entry| Arc::ptr_eq(&entry.pod, pod).then_some(Refusal::PodGone));
     }

@@ -10,7 +10,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::validate::Leaf;
 use crate::spiffe::Identity;
-use crate::tls::{Client, Credentials, TrustRoots};
+use crate::tls::{Client, Credentials, PeerCertificateError, PeerRole, TrustRoots};
 
 /// The certificate of one identity with its TLS configurations. Never changed: a renewal makes another.
 ///
@@ -55,6 +55,18 @@ impl WorkloadCertificate {
     /// The chain shown to peers, leaf first, without the root.
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.credentials.certified.cert
+    }
+
+    /// Who `peer` is to this workload: judged as its chain would be in a handshake in which it had the part of `role`.
+    /// That it holds the key of its certificate was made sure of when it was issued.
+    ///
+    /// # Errors
+    /// Why this side would end such a handshake.
+    pub fn judge(&self, peer: &Self, role: PeerRole) -> Result<Identity, PeerCertificateError> {
+        let (leaf, intermediates) = peer.chain().split_first().ok_or(PeerCertificateError::Missing)?;
+        let unknown = || PeerCertificateError::Chain("this node's clock cannot be read".to_owned());
+        let now = self.credentials.clock.current_time().ok_or_else(unknown)?;
+        self.credentials.verifier().verify(leaf, intermediates, now, role)
     }
 
     /// Whether it may still be shown at `now`. The start of its validity is for the peer to judge: a clock of ours

@@ -44,6 +44,18 @@ impl Kill {
     }
 }
 
+/// What a relay asks whether it is to end: one switch, or several.
+pub trait Ending {
+    /// Ready with the reason once it is. One task at a time may wait.
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Refusal>;
+}
+
+impl Ending for Killed {
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Refusal> {
+        Self::poll(self, cx)
+    }
+}
+
 impl Killed {
     /// A switch that nobody can throw.
     pub fn never() -> Self {
@@ -61,6 +73,11 @@ impl Killed {
             Some(reason) => Poll::Ready(reason.clone()),
             None => Poll::Pending,
         }
+    }
+
+    /// Why it was thrown, if it was.
+    pub fn reason(&self) -> Option<&Refusal> {
+        self.0.reason.get()
     }
 
     /// Waits for the switch to be thrown.

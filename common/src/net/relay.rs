@@ -14,12 +14,11 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::ReadHalf;
 
 use super::buffer::ReadThrough;
-use super::kill::Killed;
+use super::kill::Ending;
+use super::pace::Pace;
+use super::splice::{self, Pipe};
 use super::{buffer, socket};
 use crate::refusal::Refusal;
-
-/// Bytes a direction reads at once before it has proved to flow in bulk; also the most a stalled one soon holds.
-const FIRST_READ_BYTES: usize = 16 * 1024;
 
 /// Bytes one direction moves before the worker's other connections get their turn.
 pub const TURN_BYTES: usize = 1024 * 1024;
@@ -74,8 +73,18 @@ impl Meter for () {
 }
 
 /// Carries bytes between `near` (the accepted connection) and `far` until both finished, one failed, or `killed`.
-pub async fn relay(mut near: TcpStream, mut far: TcpStream, meter: &impl Meter, killed: &Killed) -> Outcome {
-    let (mut up, mut down) = (Pipe::new(), Pipe::new());
+pub async fn relay(near: TcpStream, far: TcpStream, meter: &impl Meter, killed: &impl Ending) -> Outcome {
+    carry((near, far), meter, killed, Pace::new()).await
+}
+
+/// As [`relay`], both directions beginning at `pace`.
+async fn carry(
+    (mut near, mut far): (TcpStream, TcpStream),
+    meter: &impl Meter,
+    killed: &impl Ending,
+    pace: Pace,
+) -> Outcome {
+    let (mut up, mut down) = (Half::new(pace.clone()), Half::new(pace));
     let end = {
         let (mut from_near, to_near) = near.split();
         let (mut from_far, to_far) = far.split();
@@ -86,14 +95,19 @@ pub async fn relay(mut near: TcpStream, mut far: TcpStream, meter: &impl Meter, 
             if let Poll::Ready(reason) = killed.poll(cx) {
                 return Poll::Ready(End::Killed(reason));
             }
-            let (before_up, before_down) = (up.moved, down.moved);
-            let moved = (up.poll(cx, &mut from_near, to_far), down.poll(cx, &mut from_far, to_near));
-            count(up.moved - before_up, |bytes| meter.sent(bytes));
-            count(down.moved - before_down, |bytes| meter.received(bytes));
-            match moved {
-                (Poll::Ready(Err(failed)), _) => return Poll::Ready(failed.end(true)),
+            let before = up.moved;
+            let sent = up.poll(cx, &mut from_near, to_far);
+            count(up.moved - before, |bytes| meter.sent(bytes));
+            if let Poll::Ready(Err(failed)) = sent {
+                // At once: a socket tells of its failure once, and the other direction would take it for a FIN.
+                return Poll::Ready(failed.end(true));
+            }
+            let before = down.moved;
+            let received = down.poll(cx, &mut from_far, to_near);
+            count(down.moved - before, |bytes| meter.received(bytes));
+            match (sent, received) {
                 (_, Poll::Ready(Err(failed))) => return Poll::Ready(failed.end(false)),
-                (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Closed),
+                (Poll::Ready(_), Poll::Ready(_)) => return Poll::Ready(End::Closed),
                 _ => {}
             }
             if !up.is_reading()
@@ -137,7 +151,7 @@ pub(crate) async fn failure(socket: &TcpStream) -> io::ErrorKind {
     }
 }
 
-/// Which socket of a pipe failed.
+/// Which socket of a direction failed.
 enum Failed {
     Reading(io::ErrorKind),
     Writing(io::ErrorKind),
@@ -153,29 +167,24 @@ impl Failed {
 }
 
 /// One direction.
-struct Pipe {
-    /// Bytes the next read asks for: grows while the writer takes all of it, falls back when it does not.
-    read_bytes: usize,
+struct Half {
+    pace: Pace,
     /// Read and not yet written: only ever the rest of one read that the writer could not take.
     rest: Bytes,
+    /// The same of what was spliced: there is a pipe only while something is in it.
+    pipe: Option<Pipe>,
     finished_reading: bool,
     finished: bool,
     moved: u64,
 }
 
-impl Pipe {
-    fn new() -> Self {
-        Self {
-            read_bytes: FIRST_READ_BYTES,
-            rest: Bytes::new(),
-            finished_reading: false,
-            finished: false,
-            moved: 0,
-        }
+impl Half {
+    fn new(pace: Pace) -> Self {
+        Self { pace, rest: Bytes::new(), pipe: None, finished_reading: false, finished: false, moved: 0 }
     }
 
     fn is_reading(&self) -> bool {
-        self.rest.is_empty() && !self.finished_reading
+        self.rest.is_empty() && self.pipe.is_none() && !self.finished_reading
     }
 
     fn poll(
@@ -186,6 +195,7 @@ impl Pipe {
     ) -> Poll<Result<(), Failed>> {
         let mut turn = 0;
         while !self.finished {
+            ready!(self.poll_drain(cx, to))?;
             ready!(self.poll_write_rest(cx, to))?;
             if self.finished_reading {
                 socket::finish_writing(to).map_err(|e| Failed::Writing(e.kind()))?;
@@ -196,21 +206,74 @@ impl Pipe {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let read =
-                buffer::poll_read_through(cx, from, self.read_bytes, |bytes| match to.try_write(bytes) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-                    written => written,
-                });
-            let ReadThrough { read, rest } = ready!(read).map_err(|e| Failed::Reading(e.kind()))?;
-            self.finished_reading = read == 0;
-            self.rest = rest.map_err(|e| Failed::Writing(e.kind()))?;
-            self.moved += (read - self.rest.len()) as u64;
-            self.read_bytes = match (self.rest.is_empty(), read == self.read_bytes) {
-                (false, _) => FIRST_READ_BYTES,
-                (true, true) => (self.read_bytes * 4).min(buffer::SCRATCH_BYTES),
-                (true, false) => self.read_bytes,
+            let read = match ready!(self.poll_splice(cx, from.as_ref()))? {
+                Some(spliced) => spliced,
+                None => ready!(self.poll_copy(cx, from, to))?,
             };
+            self.finished_reading = read == 0;
             turn += read;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once and writes as much of it as `to` takes. Returns what was read; 0 means FIN.
+    fn poll_copy(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut ReadHalf<'_>,
+        to: &TcpStream,
+    ) -> Poll<Result<usize, Failed>> {
+        let consume = |bytes: &[u8]| match to.try_write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            written => written,
+        };
+        let read = buffer::poll_read_through(cx, from, self.pace.read_bytes(), consume);
+        let ReadThrough { read, rest } = ready!(read).map_err(|e| Failed::Reading(e.kind()))?;
+        self.rest = rest.map_err(|e| Failed::Writing(e.kind()))?;
+        self.moved += (read - self.rest.len()) as u64;
+        self.pace.copied(read, self.rest.is_empty());
+        Poll::Ready(Ok(read))
+    }
+
+    /// Takes what there is to read into a pipe. `None` where it is to be copied instead.
+    fn poll_splice(&mut self, cx: &mut Context<'_>, from: &TcpStream) -> Poll<Result<Option<usize>, Failed>> {
+        if !self.pace.is_bulk() {
+            return Poll::Ready(Ok(None));
+        }
+        let Some(mut pipe) = Pipe::lend() else { return Poll::Ready(Ok(None)) };
+        // Pending, the pipe goes back: one that waits for something to read holds none.
+        match ready!(pipe.poll_fill(cx, from)) {
+            Ok(read) => {
+                self.pace.spliced(read);
+                self.pipe = (!pipe.is_empty()).then_some(pipe);
+                Poll::Ready(Ok(Some(read)))
+            }
+            Err(error) if splice::is_unsupported(&error) => {
+                self.pace.cannot_splice();
+                Poll::Ready(Ok(None))
+            }
+            Err(error) => Poll::Ready(Err(Failed::Reading(error.kind()))),
+        }
+    }
+
+    /// Hands on what is in the pipe.
+    fn poll_drain(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<Result<(), Failed>> {
+        while let Some(mut pipe) = self.pipe.take() {
+            match pipe.poll_drain(cx, to) {
+                Poll::Pending => {
+                    self.pipe = Some(pipe);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(written)) => {
+                    self.moved += written as u64;
+                    self.pipe = (!pipe.is_empty()).then_some(pipe);
+                }
+                Poll::Ready(Err(error)) if splice::is_unsupported(&error) => {
+                    self.pace.cannot_splice();
+                    self.rest = pipe.into_bytes().map_err(|e| Failed::Reading(e.kind()))?;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::Writing(error.kind()))),
+            }
         }
         Poll::Ready(Ok(()))
     }

@@ -185,6 +185,20 @@ pub struct TunnelSettings {
     #[arg(long, env = "POOL_UNUSED_RELEASE_TIMEOUT", value_name = "DURATION", default_value = "5m",
         value_parser = duration::parse)]
     pub pool_unused_release: Duration,
+    /// Whether a connection between two pods of this node is carried past the tunnel, from the one's socket to the
+    /// other's: every check is the same, but no packet of it leaves the pods, so that nobody else sees any.
+    #[arg(long, env = "SAME_NODE_PATH", value_name = "WHETHER", default_value = "off", value_enum)]
+    pub same_node_path: SameNodePath,
+}
+
+/// What becomes of a connection between two pods of one node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum SameNodePath {
+    /// It is tunnelled, as between nodes.
+    #[default]
+    Off,
+    /// It is carried from socket to socket.
+    On,
 }
 
 /// Threads, and how the process ends.

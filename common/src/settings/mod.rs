@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 pub use duration::parse as parse_duration;
 pub use groups::{
     CertificateSettings, LogSettings, NodeSettings, PlaintextBehindWaypoint, RedirectSettings,
-    RuntimeSettings, ServerSettings, TunnelSettings,
+    RuntimeSettings, SameNodePath, ServerSettings, TunnelSettings,
 };
 pub use value::{MAX_WORKERS, Workers};
 
@@ -133,6 +133,7 @@ impl Settings {
             "plaintextToWaypointDestinations": format!("{:?}", self.redirect.plaintext_to_waypoint_destinations),
             "bpffs": self.redirect.bpffs,
             "poolUnusedReleaseTimeout": self.tunnel.pool_unused_release,
+            "sameNodePath": format!("{:?}", self.tunnel.same_node_path),
             "numWorkerThreads": self.runtime.worker_threads(),
             "selfTerminationDeadline": self.runtime.drain_deadline(),
             "adminAddr": { "Localhost": [self.servers.admin.is_ipv6(), self.servers.admin.port()] },

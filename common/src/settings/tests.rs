@@ -41,6 +41,7 @@ fn defaults_are_istios() {
     assert_eq!(settings.certificates.secret_ttl, Duration::from_secs(86_400));
     assert!(settings.redirect.original_source);
     assert_eq!(settings.tunnel.pool_unused_release, Duration::from_secs(300));
+    assert_eq!(settings.tunnel.same_node_path, SameNodePath::Off);
     assert_eq!(settings.servers.admin.to_string(), "127.0.0.1:15000");
     assert_eq!(settings.servers.stats.to_string(), "[::]:15020");
     assert_eq!(settings.servers.readiness.to_string(), "[::]:15021");
@@ -64,6 +65,7 @@ fn a_wrong_value_is_refused_with_flag_value_and_what_is_right() {
         (vec!["--ca-root-cert", "/c.pem"], "--ca-root-cert", "/c.pem", "--ca-root-key"),
         (vec!["--ca-root-key", "/k.pem"], "--ca-root-key", "/k.pem", "--ca-root-cert"),
         (vec!["--log-format", "xml"], "--log-format", "xml", "json"),
+        (vec!["--same-node-path", "maybe"], "--same-node-path", "maybe", "on"),
     ] {
         let error = read(&flags).expect_err(&format!("{flags:?} was accepted"));
         for part in [flag, value, right] {

@@ -75,7 +75,8 @@ impl Credentials {
         Ok(Client { config: Arc::new(config), verifier })
     }
 
-    fn verifier(&self) -> Arc<PeerVerifier> {
+    /// What judges peers in handshakes.
+    pub(crate) fn verifier(&self) -> Arc<PeerVerifier> {
         Arc::new(PeerVerifier::new(self.roots.clone(), self.trust_domain.clone()))
     }
 

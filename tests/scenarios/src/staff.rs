@@ -70,6 +70,7 @@ impl Staff {
             end: end.clone(),
             readiness: Readiness::default(),
             keeps_source: false,
+            same_node: None,
             plaintext_behind_waypoint: Default::default(),
         });
         let (commands, queue) = mpsc::channel(MAX_QUEUED_COMMANDS);

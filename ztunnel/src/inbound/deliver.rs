@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use common::hbone::relay::relay;
-use common::hbone::request::{Authority, Baggage};
+use common::hbone::request::{Authority, Baggage, Connect};
 use common::hbone::server::Incoming;
 use common::net::kill::Killed;
 use common::refusal::Refusal;
@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use crate::dial::dial;
 use crate::flow::Flow;
 use crate::inbound::admit::{self, Admission};
-use crate::live::{Direction, Entry, Protocol};
+use crate::live::{Direction, Entry, Protocol, Registration};
 use crate::outbound::route::keeps_source;
 use crate::record::{Ends, Near, Record};
 use crate::worker::Worker;
@@ -24,13 +24,7 @@ use crate::worker::Worker;
 pub async fn serve(worker: Arc<Worker>, flow: Arc<Flow>, peer: Identity, mut incoming: Incoming) {
     let flow = Flow { since: std::time::Instant::now(), ..(*flow).clone() };
     let mesh = worker.mesh.current();
-    let judged = admit::admit_tunnel(&mesh, &flow, &peer, &incoming.request.authority);
-    let record = Record::open(&worker.edges, &worker.access, ends(&mesh, &flow, &peer, &incoming, &judged))
-        .within(&worker.spans, &mesh, incoming.request.traceparent);
-    let entered = judged.and_then(|admission| {
-        let entry = entry(&flow, Protocol::Hbone, admission.clone());
-        worker.live.enter(entry).map(|entered| (admission, entered))
-    });
+    let (record, entered) = judged(&worker, &mesh, &flow, &peer, &incoming.request);
     let (admission, (_registration, killed)) = match entered {
         Ok(entered) => entered,
         Err(refusal) => {
@@ -66,6 +60,27 @@ pub async fn serve(worker: Arc<Worker>, flow: Arc<Flow>, peer: Identity, mut inc
             record.refuse(&worker.access, &refusal);
         }
     }
+}
+
+/// A connection that was let in: to where, its place in the registry, and what tells that it is ended.
+pub type Entered = (Admission, (Registration, Killed));
+
+/// Judges what `peer` asks for, and enters what is let in. Its record is opened either way.
+pub fn judged(
+    worker: &Worker,
+    mesh: &Snapshot,
+    flow: &Flow,
+    peer: &Identity,
+    request: &Connect,
+) -> (Record, Result<Entered, Refusal>) {
+    let judged = admit::admit_tunnel(mesh, flow, peer, &request.authority);
+    let record = Record::open(&worker.edges, &worker.access, ends(mesh, flow, peer, request, &judged))
+        .within(&worker.spans, mesh, request.traceparent);
+    let entered = judged.and_then(|admission| {
+        let entry = entry(flow, Protocol::Hbone, admission.clone());
+        worker.live.enter(entry).map(|entered| (admission, entered))
+    });
+    (record, entered)
 }
 
 /// Connects to the application as the client, unless the connection is ended meanwhile.
@@ -104,15 +119,15 @@ fn ends(
     mesh: &Snapshot,
     flow: &Flow,
     peer: &Identity,
-    incoming: &Incoming,
+    request: &Connect,
     judged: &Result<Admission, Refusal>,
 ) -> Ends {
     let destination = mesh.workload(&flow.pod.uid).filter(|workload| flow.pod.is(workload)).cloned();
     let source = admit::caller(mesh, flow.client.ip(), Some(peer)).cloned();
     // The service is a claim of the caller: believed only when this pod is one of its endpoints.
-    let claimed = incoming.request.forwarded.as_ref().and_then(|forwarded| forwarded.host.as_deref());
+    let claimed = request.forwarded.as_ref().and_then(|forwarded| forwarded.host.as_deref());
     let service = claimed.and_then(|host| admit::claimed_service(mesh, host, &flow.pod)).cloned();
-    let target = match (judged, &incoming.request.authority) {
+    let target = match (judged, &request.authority) {
         (Ok(admission), _) => admission.target,
         (Err(_), Authority::Address(asked)) => *asked,
         (Err(_), Authority::Hostname { .. }) => flow.original,

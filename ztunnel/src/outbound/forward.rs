@@ -23,6 +23,7 @@ use crate::flow::Flow;
 use crate::inbound::admit::{self, Admission};
 use crate::live::{Direction, Entry, Protocol};
 use crate::outbound::route::{self, Bound, NextHop, WaypointWanted, leaves_from};
+use crate::outbound::same_node;
 use crate::record::{Ends, Near, Record};
 use crate::worker::Worker;
 
@@ -71,6 +72,7 @@ async fn carry(
     {
         return Err((refusal, near));
     }
+    let neighbour = same_node::find(worker, flow, &hop);
     let mut tunnel = match hop {
         NextHop::Tunnel { peer, authority, destination, service } => {
             TunnelTo { peer, authority, destination, service, waypoint: None, unauthenticated: false }
@@ -89,6 +91,12 @@ async fn carry(
             };
         }
     };
+    if let Some(neighbour) = neighbour {
+        registration.led_to(tunnel.peer);
+        let request = request(&mesh, flow, &tunnel);
+        drop((mesh, tunnel));
+        return Box::pin(same_node::carry(worker, neighbour, request, (&*record, &killed), near)).await;
+    }
     // Boxed, as above, so that what opening takes is not held for as long as the connection lasts.
     let opening = Box::pin(open(worker, &mesh, flow, &mut tunnel));
     let opened = or_killed(&killed, opening).await;

@@ -3,4 +3,5 @@
 pub mod accept;
 pub mod forward;
 pub mod route;
+pub mod same_node;
 pub mod silent;
