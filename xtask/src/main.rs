@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod budgets;
 mod cargo;
 mod child;
 mod deny;
@@ -63,6 +64,8 @@ enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Count the instructions of units of work and compare them with what is recorded.
+    Budgets(budgets::Options),
     /// Feed the parsers random input.
     Fuzz(fuzz::Options),
     /// Check dependencies for advisories, bans, licences and sources with cargo-deny.
@@ -112,6 +115,7 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Demo { keep, scene } => harness::demo(&workspace, keep, scene),
         Command::Bench { arguments } => harness::bench(&workspace, &arguments),
+        Command::Budgets(options) => budgets::run(&workspace, &options),
         Command::Fuzz(options) => fuzz::run(&workspace, &options),
         Command::Deny => deny::run(&workspace),
         Command::Clean => harness::clean(&workspace),

@@ -8,11 +8,12 @@ use crate::toolchain;
 /// A program, the Debian package that brings it, and what it does for us.
 type Program = (&'static str, &'static str, &'static str);
 
-const PROGRAMS: [Program; 4] = [
+const PROGRAMS: [Program; 5] = [
     ("cc", "gcc", "compiles the cryptography library"),
     ("c++", "g++", "compiles the fuzzing engine"),
     ("ip", "iproute2", "shows the network when a test fails"),
     ("tcpdump", "tcpdump", "proves that nothing crosses a wire in clear"),
+    ("valgrind", "valgrind", "counts the instructions that have a budget"),
 ];
 
 /// Makes the machine ready.
@@ -41,7 +42,8 @@ fn install(missing: &[&Program]) -> Result<()> {
     Ok(())
 }
 
-fn is_in_path(program: &str) -> bool {
+/// Whether there is a program of this name.
+pub(crate) fn is_in_path(program: &str) -> bool {
     // Daemons' tools are in sbin, which is not in everybody's PATH.
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

@@ -22,6 +22,8 @@ pub(crate) enum Profile {
     Dev,
     /// What the demo and the benchmarks use.
     Release,
+    /// What instructions are counted of.
+    Budget,
 }
 
 impl Workspace {
@@ -48,6 +50,7 @@ impl Workspace {
         self.target.join(match profile {
             Profile::Dev => "debug",
             Profile::Release => "release",
+            Profile::Budget => "budget",
         })
     }
 

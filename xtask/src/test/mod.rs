@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cargo::{TestProgram, build_kernel_programs, build_tests, cargo};
 use crate::workspace::{Profile, Workspace};
-use crate::{child, envoy, fuzz, licences, setup, tidy, zipkin};
+use crate::{budgets, child, envoy, fuzz, licences, setup, tidy, zipkin};
 use summary::{Counts, Outcome, Report, last_line, table, total};
 
 /// The longest one test program may take before it counts as hanging.
@@ -43,6 +43,8 @@ enum Stage {
     Ebpf,
     /// Tests beside the code, documentation tests among them.
     Unit,
+    /// Instructions of units of work, against what is recorded.
+    Budgets,
     /// Tests in network namespaces with real kernel programs; needs root.
     Namespaces,
     /// A short run of every fuzz target from its seeds.
@@ -148,6 +150,7 @@ fn stage_outcome(
         Stage::Tidy => tidy::run(workspace)?,
         Stage::Licences => licences::check(workspace)?,
         Stage::Unit => unit(workspace, options, counts)?,
+        Stage::Budgets => within_budgets(workspace, counts)?,
         Stage::Ebpf => drop(build_kernel_programs(workspace)?),
         Stage::Namespaces if options.without_root => {
             return Ok(Outcome::Skipped("--without-root was given".to_owned()));
@@ -191,6 +194,13 @@ fn unit(workspace: &Workspace, options: &Options, counts: &mut Counts) -> Result
         count("documentation tests", &mut doc, counts, &mut failures)?;
     }
     refuse(&failures)
+}
+
+fn within_budgets(workspace: &Workspace, counts: &mut Counts) -> Result<()> {
+    let judged = budgets::stage(workspace)?;
+    let (passed, failed) = judged.counts();
+    counts.add(Counts { passed, failed, ignored: 0 });
+    judged.check()
 }
 
 fn namespaces(workspace: &Workspace, options: &Options, counts: &mut Counts) -> Result<()> {
