@@ -44,9 +44,15 @@ impl<'a> PodCall<'a> {
         let external = entries.flat_map(move |it| mesh.services_of_entry(it));
         let ours = services.chain(external).filter(move |it| mesh.stands_before_service(gateway, it));
         ours.flat_map(move |service| {
-            let endpoint = mesh.endpoints(service).find(original.ip(), &workload.uid);
-            let ports = endpoint.into_iter().flat_map(|it| it.ports.iter());
-            ports.filter(move |(_, target)| *target == called).map(move |(port, _)| (service, *port))
+            let endpoints = mesh.endpoints(service);
+            // By whichever address the pod is called: a service may lead to one of another family alone.
+            let addresses = std::iter::once(original.ip()).chain(workload.addresses.iter().copied());
+            let here = addresses.filter_map(|ip| endpoints.find(ip, &workload.uid));
+            let leading = here.flat_map(|it| it.ports.iter()).filter(|(_, target)| *target == called);
+            let mut ports: Vec<u16> = leading.map(|(port, _)| *port).collect();
+            ports.sort_unstable();
+            ports.dedup();
+            ports.into_iter().map(move |port| (service, port))
         })
     }
 }

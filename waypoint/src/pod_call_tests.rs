@@ -171,3 +171,24 @@ fn a_request_to_a_pod_counts_in_the_limits_of_every_service_that_leads_to_the_po
         assert_eq!(admitted, expected, "{port} {manifests}");
     }
 }
+
+/// A service has endpoints of one family unless more are asked for, and the pod has an address of the other one too.
+#[test]
+fn what_leads_to_a_pod_leads_to_it_by_whichever_of_its_addresses_it_is_called() {
+    let slice = "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+        metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\n\
+        ports: [{name: http, port: 8080}]\n\
+        endpoints: [{addresses: [10.0.0.1], conditions: {ready: true}, targetRef: {kind: Pod, name: web-1}}]\n";
+    let both = MESH.replace("podIP: 10.0.0.1", "podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}, {ip: 'fd00::1'}]");
+    let mesh = Desk::with(&(both + slice)).now;
+    let gateway = gateway();
+    let named = [ObjectName::new("shop", "web"), ObjectName::new("shop", "admin")];
+    for address in ["10.0.0.1", "fd00::1"] {
+        let original = SocketAddr::new(address.parse().unwrap(), 8080);
+        let workload = mesh.workload_at(original.ip()).unwrap();
+        let call = PodCall { mesh: &mesh, gateway: &gateway, workload, original, port: 8080 };
+        let leading: Vec<_> =
+            call.among(named.iter(), std::iter::empty()).map(|(it, port)| (&*it.name, port)).collect();
+        assert_eq!(leading, [("web", 80), ("admin", 81)], "{address}");
+    }
+}

@@ -16,7 +16,7 @@ use tokio::net::tcp::ReadHalf;
 use super::buffer::ReadThrough;
 use super::kill::Ending;
 use super::pace::Pace;
-use super::splice::{self, Pipe};
+use super::splice::{self, Filled, Pipe};
 use super::{buffer, socket};
 use crate::refusal::Refusal;
 
@@ -243,10 +243,16 @@ impl Half {
         let Some(mut pipe) = Pipe::lend() else { return Poll::Ready(Ok(None)) };
         // Pending, the pipe goes back: one that waits for something to read holds none.
         match ready!(pipe.poll_fill(cx, from)) {
-            Ok(read) => {
+            Ok(Filled::Bytes(read)) => {
                 self.pace.spliced(read);
-                self.pipe = (!pipe.is_empty()).then_some(pipe);
+                self.pipe = Some(pipe);
                 Poll::Ready(Ok(Some(read)))
+            }
+            Ok(Filled::Fin) => Poll::Ready(Ok(Some(0))),
+            // Who uses urgent data once will do so again.
+            Ok(Filled::NotBySplice) => {
+                self.pace.cannot_splice();
+                Poll::Ready(Ok(None))
             }
             Err(error) if splice::is_unsupported(&error) => {
                 self.pace.cannot_splice();

@@ -113,6 +113,34 @@ async fn each_half_closes_on_its_own_and_every_byte_arrives() {
     }
 }
 
+/// As FTP and some databases send it: the byte itself goes by the way, as ever, and nothing else does.
+#[tokio::test]
+async fn what_comes_behind_an_urgent_byte_arrives() {
+    use std::os::fd::AsRawFd as _;
+
+    use nix::sys::socket::{MsgFlags, send};
+
+    for pace in paces() {
+        let Relayed { mut client, mut server, outcome, .. } = relayed(pace).await;
+        let (before, after) = (noise(1_000_000, 3), noise(300_000, 4));
+        let sending = async {
+            client.write_all(&before).await.unwrap();
+            client.writable().await.unwrap();
+            while send(client.as_raw_fd(), b"!", MsgFlags::MSG_OOB | MsgFlags::MSG_DONTWAIT).is_err() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            client.write_all(&after).await.unwrap();
+            client.shutdown().await.unwrap();
+        };
+        let mut got = Vec::new();
+        let both = async { tokio::join!(sending, server.read_to_end(&mut got)).1.unwrap() };
+        timeout(Duration::from_secs(5), both).await.expect("it arrives");
+        assert!(got == [before, after].concat(), "{} bytes", got.len());
+        server.shutdown().await.unwrap();
+        assert_eq!(outcome.await.unwrap().end, End::Closed);
+    }
+}
+
 /// Pieces of every size, messages and streams in turn, with pauses on both sides.
 #[tokio::test]
 async fn whatever_the_sizes_the_bytes_are_the_same_in_the_same_order() {

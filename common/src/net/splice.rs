@@ -4,16 +4,18 @@
 //! in it: a direction that waits for something to read has none. The surprising thing: what is in a pipe when its
 //! connection ends badly goes with the pipe, which is closed instead of being lent again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
+use nix::sys::socket::{MsgFlags, recv};
 use nix::unistd::{pipe2, read};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -28,6 +30,9 @@ pub const PIPES_PER_WORKER: usize = 32;
 /// A pipe that the kernel grants fewer bytes is not worth its file descriptors.
 const LEAST_PIPE_BYTES: usize = 64 * 1024;
 
+/// After the kernel has given no pipe it is not asked for one for so long: others need what it has left.
+const REFUSED_REST: Duration = Duration::from_secs(1);
+
 thread_local! {
     static PIPES: Pipes = Pipes::default();
 }
@@ -36,6 +41,8 @@ thread_local! {
 #[derive(Default)]
 struct Pipes {
     spare: RefCell<Vec<Ends>>,
+    /// When the kernel last gave none.
+    refused_at: Cell<Option<Instant>>,
     /// Spare and lent. Shared with those that are lent, because a task may be dropped on another thread.
     open: Arc<AtomicUsize>,
 }
@@ -59,10 +66,20 @@ impl Pipes {
         if self.open.load(Relaxed) >= PIPES_PER_WORKER {
             return None;
         }
-        // Out of file descriptors or memory: what would be spliced is copied.
-        let ends = Ends::open().ok()?;
-        self.open.fetch_add(1, Relaxed);
-        Some(ends)
+        if self.refused_at.get().is_some_and(|at| at.elapsed() < REFUSED_REST) {
+            return None;
+        }
+        match Ends::open() {
+            Ok(ends) => {
+                self.open.fetch_add(1, Relaxed);
+                Some(ends)
+            }
+            // Out of file descriptors or memory: what would be spliced is copied.
+            Err(_) => {
+                self.refused_at.set(Some(Instant::now()));
+                None
+            }
+        }
     }
 }
 
@@ -101,18 +118,20 @@ impl Pipe {
         self.held == 0
     }
 
-    /// Takes what `from` has and the pipe has room for; 0 means FIN. To be asked of an empty pipe only: of another one
-    /// the kernel would not say whether it was the socket or the pipe that was not ready.
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, from: &TcpStream) -> Poll<io::Result<usize>> {
+    /// Takes what `from` has and the pipe has room for. To be asked of an empty pipe only: of another one the kernel would
+    /// not say whether it was the socket or the pipe that was not ready.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, from: &TcpStream) -> Poll<io::Result<Filled>> {
         let capacity = self.ends().capacity;
         loop {
             ready!(from.poll_read_ready(cx))?;
-            let filled = from.try_io(Interest::READABLE, || move_bytes(from, &self.ends().write, capacity));
+            let filled = from.try_io(Interest::READABLE, || fill(from, &self.ends().write, capacity));
             match filled {
                 Err(error) if may_go_on(&error) => {}
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(filled) => {
-                    self.held += filled;
+                    if let Filled::Bytes(bytes) = filled {
+                        self.held += bytes;
+                    }
                     return Poll::Ready(Ok(filled));
                 }
             }
@@ -167,6 +186,31 @@ impl Drop for Pipe {
         if !is_back {
             self.open.fetch_sub(1, Relaxed);
         }
+    }
+}
+
+/// What there was to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Filled {
+    /// So many bytes, at least one, which are in the pipe.
+    Bytes(usize),
+    /// Nothing, and there will be nothing.
+    Fin,
+    /// Something that cannot be spliced, but read.
+    NotBySplice,
+}
+
+/// Nothing to splice does not mean nothing to read: the kernel stops before a byte that was sent as urgent, which reading
+/// passes over, and says either that there is nothing yet or that there is nothing more. So the socket itself is asked.
+fn fill(from: &TcpStream, to: &OwnedFd, most: usize) -> io::Result<Filled> {
+    match move_bytes(from, to, most) {
+        Ok(bytes @ 1..) => return Ok(Filled::Bytes(bytes)),
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+        Ok(_) | Err(_) => {}
+    }
+    match recv(from.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)? {
+        0 => Ok(Filled::Fin),
+        _ => Ok(Filled::NotBySplice),
     }
 }
 

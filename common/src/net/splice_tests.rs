@@ -27,7 +27,7 @@ async fn sockets() -> (TcpStream, TcpStream) {
     (connected.unwrap(), accepted.unwrap().0)
 }
 
-async fn fill(pipe: &mut Pipe, from: &TcpStream) -> io::Result<usize> {
+async fn fill(pipe: &mut Pipe, from: &TcpStream) -> io::Result<Filled> {
     std::future::poll_fn(|cx| pipe.poll_fill(cx, from)).await
 }
 
@@ -53,7 +53,7 @@ async fn what_is_left_in_a_pipe_is_never_lent_to_another() {
     let (mut client, server) = sockets().await;
     client.write_all(b"secret").await.unwrap();
     let mut pipe = Pipe::lend().unwrap();
-    assert_eq!(fill(&mut pipe, &server).await.unwrap(), 6);
+    assert_eq!(fill(&mut pipe, &server).await.unwrap(), Filled::Bytes(6));
     drop(pipe);
     assert_eq!(lent_and_open(), (0, 0), "it was closed");
 }
@@ -65,7 +65,7 @@ async fn what_cannot_be_spliced_on_can_be_copied_on() {
     client.write_all(&sent).await.unwrap();
     client.shutdown().await.unwrap();
     let (mut pipe, mut got) = (Pipe::lend().unwrap(), Vec::new());
-    while fill(&mut pipe, &server).await.unwrap() > 0 {
+    while let Filled::Bytes(_) = fill(&mut pipe, &server).await.unwrap() {
         got.extend_from_slice(&pipe.into_bytes().unwrap());
         assert_eq!(lent_and_open(), (0, 1), "it is empty, and so as good as new");
         pipe = Pipe::lend().unwrap();
@@ -77,7 +77,7 @@ async fn what_cannot_be_spliced_on_can_be_copied_on() {
 async fn a_reset_is_an_error_and_a_fin_is_none() {
     let (client, server) = sockets().await;
     drop(client);
-    assert_eq!(fill(&mut Pipe::lend().unwrap(), &server).await.unwrap(), 0);
+    assert_eq!(fill(&mut Pipe::lend().unwrap(), &server).await.unwrap(), Filled::Fin);
     let (client, mut server) = sockets().await;
     crate::net::socket::reset(client);
     let error = fill(&mut Pipe::lend().unwrap(), &server).await.unwrap_err();
