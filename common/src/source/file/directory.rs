@@ -212,7 +212,7 @@ impl Directory {
 
     /// Whether the directory that was opened is still the one of that name. One that was replaced may be emptied by whoever
     /// replaced it, which says nothing about the files that are wanted.
-    fn is_in_place(&self, opened: &Opened) -> bool {
+    pub(super) fn is_in_place(&self, opened: &Opened) -> bool {
         std::fs::metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == opened.identity)
     }
 
