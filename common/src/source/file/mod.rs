@@ -229,10 +229,18 @@ impl Worker {
         };
         self.note_filling(opened.has_content(&found), is_first, now);
         let settling = self.settled_at.filter(|at| now < *at);
-        let waiting = &self.waiting;
-        let batch = self
-            .directory
-            .scan(&opened, found, settling.is_some() || self.unfilled, |name| waiting.is_written(name, now));
+        let (waiting, batches) = (&self.waiting, &self.batches);
+        let mut hand_on = |part: Batch| {
+            report(&part);
+            // When nobody takes it, nobody takes the last one either.
+            let _ = batches.blocking_send(part);
+        };
+        // Later ones are compared with what is published, and are small or few.
+        let hand_on: Option<&mut dyn FnMut(Batch)> =
+            if self.status.borrow().first_read { None } else { Some(&mut hand_on) };
+        let keep_missing = settling.is_some() || self.unfilled;
+        let batch =
+            self.directory.scan(&opened, found, keep_missing, |name| waiting.is_written(name, now), hand_on);
         self.waiting.looked();
         self.settled_at = settling;
         self.send(batch)?;

@@ -388,13 +388,31 @@ fn thousands_of_files_at_the_start_are_read_once() {
     }
     let (mut worker, running, mut batches) = driven(home.path());
     assert!(worker.scan(Instant::now()).is_ok_and(|next| next.is_some()));
-    assert_eq!(batches.try_recv().unwrap().upserts.len(), 5000);
+    let parts: Vec<Batch> = std::iter::from_fn(|| batches.try_recv().ok()).collect();
+    assert_eq!(parts.iter().map(|it| it.upserts.len()).sum::<usize>(), 5000);
+    let (last, others) = parts.split_last().unwrap();
+    assert!(!last.more && others.len() == 4 && others.iter().all(|it| it.more));
     let current_at = running.status().borrow().current_at;
     // Whatever the kernel had to tell of that reading is heard now.
     assert!(worker.gather(soon()).is_ok());
     assert!(!worker.waiting.everything() && worker.waiting.next_due().is_none());
     assert!(worker.refresh(Instant::now()).is_ok_and(|next| next.is_none()));
     assert_eq!(running.status().borrow().current_at, current_at, "nothing was looked at");
+}
+
+#[tokio::test]
+async fn what_is_there_at_the_start_is_published_as_a_whole_however_many_parts_it_has() {
+    let count = 3 * directory::MAX_PART;
+    let rig = Rig::start(|path| {
+        let pods: String = (0..count).map(|i| pod(&format!("p{i}"), "")).collect();
+        fs::write(path.join("a.yaml"), pods).unwrap();
+        fs::write(path.join("b.yaml"), "{{{").unwrap();
+        fs::write(path.join("z.yaml"), policy("p")).unwrap();
+    });
+    let first = rig.until("the first of all", |it| it.generation() > 0).await;
+    assert_eq!(first.generation(), 1);
+    assert_eq!((first.workloads().count(), first.policies().count()), (count, 1));
+    assert_eq!(first.rejected().len(), 1);
 }
 
 #[test]
