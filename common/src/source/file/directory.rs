@@ -193,7 +193,11 @@ impl Directory {
         let gone: Vec<Arc<str>> = self.files.keys().filter(missing).cloned().collect();
         for name in found.iter().filter(|name| !busy(name)) {
             self.look(opened, name, false, &mut batch);
-            if let Some(hand_on) = &mut hand_on {
+            if let Some(hand_on) = &mut hand_on
+                && batch.upserts.len() > MAX_PART
+            {
+                // Room for a large file is not kept while what it states is applied.
+                self.buffer = Vec::new();
                 hand_on_parts(&mut batch, hand_on);
             }
         }
@@ -368,11 +372,8 @@ impl Directory {
     }
 }
 
-/// Hands on what is more than one part.
+/// Hands on all but the last part.
 fn hand_on_parts(batch: &mut Batch, hand_on: &mut dyn FnMut(Batch)) {
-    if batch.upserts.len() <= MAX_PART {
-        return;
-    }
     let mut stated = std::mem::take(&mut batch.upserts).into_iter();
     while stated.len() > MAX_PART {
         let upserts = stated.by_ref().take(MAX_PART).collect();
