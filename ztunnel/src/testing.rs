@@ -89,7 +89,7 @@ pub(crate) fn mesh(more: &str) -> Arc<Snapshot> {
         upserts: decoded.stated,
         removals: Vec::new(),
         rejected: decoded.rejected,
-        resolved: Vec::new(),
+        ..Batch::default()
     })
 }
 

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::ObjectName;
+use super::names::Names;
 use super::waypoint::UseWaypoint;
 
 /// Labels, sorted by key and without duplicates; shared between resources that have the same.
@@ -20,11 +21,13 @@ impl Default for Labels {
 
 impl Labels {
     /// Takes key and value pairs in any order; of two with one key the later counts.
-    pub fn new(mut pairs: Vec<(Arc<str>, Arc<str>)>) -> Self {
-        pairs.reverse();
-        pairs.sort_by(|a, b| a.0.cmp(&b.0));
-        pairs.dedup_by(|a, b| a.0 == b.0);
-        Self(pairs.into())
+    pub fn new(pairs: Vec<(Arc<str>, Arc<str>)>) -> Self {
+        Self(in_order(pairs).into())
+    }
+
+    /// The same, held once for all who have equal ones.
+    pub fn shared(pairs: Vec<(Arc<str>, Arc<str>)>, names: &mut Names) -> Self {
+        Self(names.share_pairs(&in_order(pairs)))
     }
 
     /// The value of a label.
@@ -47,6 +50,13 @@ impl Labels {
     pub fn all_in(&self, other: &Self) -> bool {
         self.iter().all(|(key, value)| other.get(key) == Some(value))
     }
+}
+
+fn in_order(mut pairs: Vec<(Arc<str>, Arc<str>)>) -> Vec<(Arc<str>, Arc<str>)> {
+    pairs.reverse();
+    pairs.sort_by(|a, b| a.0.cmp(&b.0));
+    pairs.dedup_by(|a, b| a.0 == b.0);
+    pairs
 }
 
 /// `v1` Namespace.

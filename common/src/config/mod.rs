@@ -387,6 +387,9 @@ pub struct Batch {
     pub rejected: Vec<Rejected>,
     /// Names of endpoints outside, and the addresses found for them.
     pub resolved: Vec<(Arc<str>, Box<[IpAddr]>)>,
+    /// It is a part of what a source found at first, and another follows: nothing is published before the last, which
+    /// makes it a whole.
+    pub more: bool,
 }
 
 impl Batch {

@@ -3,47 +3,81 @@
 //! Only the source that decodes holds one; it sweeps what nobody uses any more as it grows.
 
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::Arc;
 
 /// Below this many names a sweep is not worth its time.
 const SWEEP_FLOOR: usize = 4096;
 
-/// A set of shared strings.
+/// A set of shared values.
 #[derive(Debug)]
-pub struct Names {
-    known: HashSet<Arc<str>>,
+struct Shared<T: ?Sized> {
+    known: HashSet<Arc<T>>,
     sweep_at: usize,
 }
 
-impl Default for Names {
+impl<T: ?Sized> Default for Shared<T> {
     fn default() -> Self {
         Self { known: HashSet::new(), sweep_at: SWEEP_FLOOR }
     }
 }
 
-impl Names {
-    /// The shared form of `text`.
-    pub fn share(&mut self, text: &str) -> Arc<str> {
-        if let Some(known) = self.known.get(text) {
+impl<T: ?Sized + Eq + Hash> Shared<T>
+where
+    Arc<T>: for<'t> From<&'t T>,
+{
+    fn share(&mut self, value: &T) -> Arc<T> {
+        if let Some(known) = self.known.get(value) {
             return known.clone();
         }
         if self.known.len() >= self.sweep_at {
-            self.known.retain(|name| Arc::strong_count(name) > 1);
+            self.known.retain(|it| Arc::strong_count(it) > 1);
             self.sweep_at = (self.known.len() * 2).max(SWEEP_FLOOR);
         }
-        let name: Arc<str> = text.into();
-        self.known.insert(name.clone());
-        name
+        let shared: Arc<T> = value.into();
+        self.known.insert(shared.clone());
+        shared
+    }
+}
+
+/// A set of shared strings, and of short lists that many objects have alike.
+#[derive(Debug, Default)]
+pub struct Names {
+    strings: Shared<str>,
+    pairs: Shared<[(Arc<str>, Arc<str>)]>,
+    ports: Shared<[(Arc<str>, u16)]>,
+    numbers: Shared<[u16]>,
+}
+
+impl Names {
+    /// The shared form of `text`.
+    pub fn share(&mut self, text: &str) -> Arc<str> {
+        self.strings.share(text)
+    }
+
+    /// The shared form of labels: the pods of one Deployment have the same.
+    pub(crate) fn share_pairs(&mut self, pairs: &[(Arc<str>, Arc<str>)]) -> Arc<[(Arc<str>, Arc<str>)]> {
+        self.pairs.share(pairs)
+    }
+
+    /// The shared form of named ports.
+    pub(crate) fn share_ports(&mut self, ports: &[(Arc<str>, u16)]) -> Arc<[(Arc<str>, u16)]> {
+        self.ports.share(ports)
+    }
+
+    /// The shared form of ports without names.
+    pub(crate) fn share_numbers(&mut self, numbers: &[u16]) -> Arc<[u16]> {
+        self.numbers.share(numbers)
     }
 
     /// How many strings are held.
     pub fn len(&self) -> usize {
-        self.known.len()
+        self.strings.known.len()
     }
 
     /// Whether none is held.
     pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
+        self.strings.known.is_empty()
     }
 }
 

@@ -66,6 +66,13 @@ impl Mesh {
 
     /// Applies a batch and returns the snapshot after it.
     pub fn apply(&mut self, batch: Batch) -> Arc<Snapshot> {
+        self.take(batch);
+        self.draft.generation += 1;
+        Arc::new(self.draft.clone())
+    }
+
+    /// Applies a batch that others make whole: nobody sees the mesh between them.
+    pub fn take(&mut self, batch: Batch) {
         let changes = self.catalog.apply(batch);
         let mut turned = self.waypoints(&changes);
         follow(&mut self.draft.virtual_services, &self.catalog.virtual_services, &changes.virtual_services);
@@ -112,8 +119,6 @@ impl Mesh {
         if changes.conflicts {
             self.draft.conflicts = self.catalog.conflicts().collect();
         }
-        self.draft.generation += 1;
-        Arc::new(self.draft.clone())
     }
 
     /// Takes over what cannot be read and may make a promise about services.
@@ -169,10 +174,10 @@ impl Mesh {
         let uid = self.constants.uid(&object);
         let before = self.draft.workloads.get(&*uid).cloned();
         let derived = pod.as_deref().and_then(|pod| {
-            let namespace = self.catalog.namespaces.get(&ObjectName::new("", pod.object.namespace.clone()));
+            let namespace = self.catalog.namespaces.get(&self.constants.namespace(&pod.object));
             let locality = self.localities.get(&pod.node).unwrap_or(&self.nowhere);
             let stands = super::index::gateway_of(pod).is_some_and(|it| self.draft.waypoints.has(&it));
-            self.constants.workload(pod, namespace.map(AsRef::as_ref), locality, stands)
+            self.constants.workload(pod, &uid, namespace.map(AsRef::as_ref), locality, stands)
         });
         let now = match (&before, derived) {
             // The same value keeps its allocation: whoever compares pointers sees that nothing changed.
@@ -360,7 +365,7 @@ impl Mesh {
                 continue;
             }
             let stated = self.catalog.services.get(object).cloned();
-            let namespace = self.catalog.namespaces.get(&ObjectName::new("", object.namespace.clone()));
+            let namespace = self.catalog.namespaces.get(&self.constants.namespace(object));
             let domain = &self.settings.cluster_domain;
             let service =
                 stated.as_deref().and_then(|it| services::service(it, namespace.map(AsRef::as_ref), domain));

@@ -51,7 +51,12 @@ impl Endpoints {
                         last.health = Health::Healthy;
                     }
                 }
-                None => merged.push(endpoint),
+                None => {
+                    // Neighbours mostly serve the same ports; one list is enough for all.
+                    let ports = merged.last().map(|it| &it.ports).filter(|it| **it == endpoint.ports);
+                    let ports = ports.unwrap_or(&endpoint.ports).clone();
+                    merged.push(Endpoint { ports, ..endpoint });
+                }
             }
         }
         Self(merged.into_iter().map(Arc::new).collect())

@@ -40,11 +40,17 @@ impl Constants {
         format!("{}//Pod/{}/{}", self.settings.cluster, object.namespace, object.name).into()
     }
 
-    /// The workload a pod is; `None` for a pod that is over, whose address may be another's by now. `stands` says that
+    /// What the namespace of an object is called.
+    pub(crate) fn namespace(&self, object: &ObjectName) -> ObjectName {
+        ObjectName { namespace: self.empty.clone(), name: object.namespace.clone() }
+    }
+
+    /// The workload a pod of this uid is; `None` for a pod that is over, whose address may be another's by now. `stands` says that
     /// it is of a Gateway that is a waypoint.
     pub(crate) fn workload(
         &self,
         pod: &Pod,
+        uid: &Arc<str>,
         namespace: Option<&Namespace>,
         locality: &Arc<Locality>,
         stands: bool,
@@ -61,7 +67,7 @@ impl Constants {
         let app = label(&["app"]).unwrap_or_else(|| self.empty.clone());
         let version = label(&["version"]).unwrap_or_else(|| self.empty.clone());
         Some(Workload {
-            uid: self.uid(&pod.object),
+            uid: uid.clone(),
             incarnation: pod.uid.clone(),
             name: pod.object.name.clone(),
             identity: Identity {
@@ -129,7 +135,11 @@ fn owner(pod: &Pod) -> (WorkloadKind, Arc<str>) {
                 None => owner.name.rsplit_once('-').map(|(stem, _)| stem),
             };
             match stem {
-                Some(stem) => (WorkloadKind::Deployment, stem.into()),
+                Some(stem) => {
+                    // Mostly the value of a label too, and then there already.
+                    let label = pod.labels.iter().map(|(_, value)| value).find(|it| ***it == *stem);
+                    (WorkloadKind::Deployment, label.cloned().unwrap_or_else(|| stem.into()))
+                }
                 None => (WorkloadKind::Pod, owner.name.clone()),
             }
         }

@@ -48,12 +48,16 @@ pub type StatusReader = watch::Receiver<Status>;
 /// # Errors
 /// When no thread can be started.
 pub fn apply(settings: MeshSettings) -> io::Result<(mpsc::Sender<Batch>, Reader)> {
-    let (sender, mut batches) = mpsc::channel(MAX_BATCHES_WAITING);
+    let (sender, mut batches) = mpsc::channel::<Batch>(MAX_BATCHES_WAITING);
     let (publisher, reader) = channel();
     let mut mesh = Mesh::new(settings);
     std::thread::Builder::new().name("ebb-applier".to_owned()).spawn(move || {
         let mut before = Arc::default();
         while let Some(batch) = batches.blocking_recv() {
+            if batch.more {
+                mesh.take(batch);
+                continue;
+            }
             before = apply_one(&mut mesh, batch, &before, &publisher);
         }
     })?;

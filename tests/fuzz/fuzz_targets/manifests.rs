@@ -76,7 +76,7 @@ impl Desk {
             upserts: decoded.stated,
             removals,
             rejected: decoded.rejected,
-            resolved: Vec::new(),
+            ..Batch::default()
         });
         let unknown = self.now.unknown_policies().len() + self.now.unknown_authentications().len();
         assert!(!unread || unknown > 0, "what may be a policy was passed over");

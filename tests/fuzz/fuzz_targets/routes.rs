@@ -147,7 +147,7 @@ impl Desk {
             removals: gone.map(|key| Removal { file: file.clone(), key }).collect(),
             upserts: decoded.stated,
             rejected: decoded.rejected,
-            resolved: Vec::new(),
+            ..Batch::default()
         });
         self.tables = self.tables.update(&self.now, &now);
         self.now = now;

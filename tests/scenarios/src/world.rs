@@ -44,7 +44,7 @@ impl World {
             upserts: decoded.stated,
             removals,
             rejected: decoded.rejected,
-            resolved: Vec::new(),
+            ..Batch::default()
         });
         self.publisher.publish(now.clone());
         now

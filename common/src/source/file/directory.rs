@@ -24,6 +24,8 @@ use crate::config::{Batch, Key, Origin, Rejected, Stated, Subject};
 
 /// Most files read from one directory.
 pub const MAX_FILES: usize = 200_000;
+/// Most resources that are handed on at once of the first look, which are applied while the next are read.
+pub(super) const MAX_PART: usize = 1024;
 
 /// Tells a file from the one that was there before, without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,13 +176,15 @@ impl Directory {
         Ok(Opened { path, identity: (metadata.dev(), metadata.ino()), handle })
     }
 
-    /// Looks at every file listed, but those `busy`. With `keep_missing` the files that are gone count as there.
+    /// Looks at every file listed, but those `busy`. With `keep_missing` the files that are gone count as there. With
+    /// `hand_on` what was found is handed on in parts; the last is returned.
     pub(super) fn scan(
         &mut self,
         opened: &Opened,
         mut found: Vec<String>,
         keep_missing: bool,
         busy: impl Fn(&str) -> bool,
+        mut hand_on: Option<&mut dyn FnMut(Batch)>,
     ) -> Batch {
         let mut batch = std::mem::take(&mut self.recalled);
         self.overflow(found.len(), &mut batch);
@@ -189,6 +193,13 @@ impl Directory {
         let gone: Vec<Arc<str>> = self.files.keys().filter(missing).cloned().collect();
         for name in found.iter().filter(|name| !busy(name)) {
             self.look(opened, name, false, &mut batch);
+            if let Some(hand_on) = &mut hand_on
+                && batch.upserts.len() > MAX_PART
+            {
+                // Room for a large file is not kept while what it states is applied.
+                self.buffer = Vec::new();
+                hand_on_parts(&mut batch, hand_on);
+            }
         }
         for name in &gone {
             if !keep_missing && self.is_in_place(opened) {
@@ -212,7 +223,7 @@ impl Directory {
 
     /// Whether the directory that was opened is still the one of that name. One that was replaced may be emptied by whoever
     /// replaced it, which says nothing about the files that are wanted.
-    fn is_in_place(&self, opened: &Opened) -> bool {
+    pub(super) fn is_in_place(&self, opened: &Opened) -> bool {
         std::fs::metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == opened.identity)
     }
 
@@ -359,6 +370,16 @@ impl Directory {
             ledger::forget(&file, &known.keys, batch);
         }
     }
+}
+
+/// Hands on all but the last part.
+fn hand_on_parts(batch: &mut Batch, hand_on: &mut dyn FnMut(Batch)) {
+    let mut stated = std::mem::take(&mut batch.upserts).into_iter();
+    while stated.len() > MAX_PART {
+        let upserts = stated.by_ref().take(MAX_PART).collect();
+        hand_on(Batch { upserts, more: true, ..std::mem::take(batch) });
+    }
+    batch.upserts = stated.collect();
 }
 
 /// Reads a file that is `expected` to be of a size: with one system call, where it is.

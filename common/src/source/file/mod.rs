@@ -13,22 +13,23 @@ mod ledger;
 #[cfg(test)]
 mod tests;
 mod waiting;
+mod watching;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::{mpsc, watch};
 
-use self::directory::Directory;
 pub use self::directory::MAX_FILES;
+use self::directory::{Directory, Opened};
 use self::last_good::LastGood;
 pub use self::last_good::MAX_LAST_GOOD_BYTES;
 use self::waiting::Waiting;
+pub use self::watching::EVENT_BUFFER_BYTES;
+use self::watching::{Event, Watch, Woken};
 use super::{Status, StatusReader};
 use crate::config::Batch;
 
@@ -44,8 +45,6 @@ pub const RESYNC: Duration = Duration::from_secs(30);
 pub const RETRY: Duration = Duration::from_millis(500);
 /// How long after another directory appears under the name the files it lacks count as not yet written.
 pub const SETTLE: Duration = Duration::from_secs(2);
-/// Most events that wait to be read; beyond it every file is looked at instead.
-pub const MAX_EVENTS: usize = 4096;
 
 /// A directory of manifests.
 #[derive(Debug)]
@@ -58,7 +57,7 @@ pub struct FileSource {
 #[derive(Debug)]
 pub struct Running {
     status: StatusReader,
-    events: SyncSender<Event>,
+    stop: Arc<EventFd>,
 }
 
 impl Running {
@@ -70,8 +69,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // A full queue is being read; the thread sees that nobody watches the status any more.
-        let _ = self.events.try_send(Event::Stop);
+        // It cannot fail: nobody else counts this up. A thread that is busy sees it when it waits next.
+        let _ = self.stop.write(1);
     }
 }
 
@@ -93,48 +92,38 @@ impl FileSource {
     /// When there is no such directory and no policies are kept of it, as when its name is misspelt; when no thread can
     /// be started.
     pub fn run(self, batches: mpsc::Sender<Batch>) -> io::Result<Running> {
+        let (worker, running) = self.prepare(batches)?;
+        std::thread::Builder::new().name("ebb-files".to_owned()).spawn(move || worker.run())?;
+        Ok(running)
+    }
+
+    fn prepare(self, batches: mpsc::Sender<Batch>) -> io::Result<(Worker, Running)> {
         let last_good = self.last_good.map(|file| LastGood::open(file, &self.directory)).unwrap_or_default();
         let directory = Directory::new(self.directory, last_good);
         if directory.len() == 0 {
             directory.open().map_err(|error| missing(directory.path(), &error))?;
         }
-        let (events, queue) = sync_channel(MAX_EVENTS);
+        let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let (status, reader) = watch::channel(Status::default());
         let worker = Worker {
             directory,
             batches,
             status,
-            queue,
-            events: events.clone(),
+            stop: stop.clone(),
             watch: None,
-            overflowed: Arc::default(),
+            moved: false,
             identity: None,
             unfilled: false,
             unwatched: false,
             waiting: Waiting::default(),
             settled_at: None,
         };
-        std::thread::Builder::new().name("ebb-files".to_owned()).spawn(move || worker.run())?;
-        Ok(Running { status: reader, events })
+        Ok((worker, Running { status: reader, stop }))
     }
 }
 
 fn missing(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("the directory of manifests, {}: {error}", path.display()))
-}
-
-/// What wakes the thread.
-#[derive(Debug)]
-enum Event {
-    /// Something happened to a file of this name.
-    Touched { name: String, writing: Option<bool> },
-    /// Something happened that a name does not say.
-    Anything,
-    /// The directory itself was moved, made or removed, or events were lost, perhaps of that: what watches it may have
-    /// gone with it, even when it is back before anybody looks.
-    Moved,
-    /// The source is no longer wanted.
-    Stop,
 }
 
 /// Device and inode of a directory.
@@ -147,11 +136,11 @@ struct Worker {
     directory: Directory,
     batches: mpsc::Sender<Batch>,
     status: watch::Sender<Status>,
-    queue: Receiver<Event>,
-    events: SyncSender<Event>,
-    watch: Option<RecommendedWatcher>,
-    /// Events were lost for want of room.
-    overflowed: Arc<AtomicBool>,
+    stop: Arc<EventFd>,
+    watch: Option<Watch>,
+    /// What is watched may not be the directory any more, or not all was told of it: the next look is at everything and
+    /// begins with a new watch.
+    moved: bool,
     waiting: Waiting,
     identity: Option<Identity>,
     /// Another directory has appeared under the name, or the first one where policies are kept of it, and nothing in it
@@ -190,35 +179,44 @@ impl Worker {
         let mut deadline = until;
         let mut first = None;
         loop {
-            let wait = deadline.saturating_duration_since(Instant::now());
-            match self.queue.recv_timeout(wait) {
-                Ok(Event::Stop) => return Err(Unwanted),
-                Ok(Event::Anything) => self.waiting.expect_everything(),
-                Ok(Event::Moved) => self.watch_again(),
-                Ok(Event::Touched { name, writing }) => self.waiting.touch(name, writing, Instant::now()),
-                Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => return Err(Unwanted),
+            match watching::wait(&self.stop, self.watch.as_ref(), deadline) {
+                Ok(Woken::Told) if !self.listen() => continue,
+                Ok(Woken::Told) => {}
+                Ok(Woken::Due) => return Ok(()),
+                Ok(Woken::Stopped) => return Err(Unwanted),
+                Err(error) => {
+                    self.complain(&format!("cannot wait for changes: {error}"));
+                    std::thread::sleep(RETRY);
+                    return Ok(());
+                }
             }
             let now = Instant::now();
             deadline = (now + QUIET).min(*first.get_or_insert(now) + GATHER);
         }
-        if self.overflowed.swap(false, Ordering::AcqRel) {
-            self.watch_again();
-        }
-        Ok(())
     }
 
-    /// Has the next look, which is at everything, begin with a new watch.
-    fn watch_again(&mut self) {
-        self.watch = None;
-        self.waiting.expect_everything();
+    /// Notes what the kernel tells; false when it is of no concern.
+    fn listen(&mut self) -> bool {
+        let told = self.watch.as_mut().map(Watch::take).unwrap_or_default();
+        let concerns = !told.is_empty();
+        for event in told {
+            match event {
+                Event::Touched { name, writing } => self.waiting.touch(name, writing, Instant::now()),
+                Event::Anything => self.waiting.expect_everything(),
+                Event::Moved => {
+                    self.moved = true;
+                    self.waiting.expect_everything();
+                }
+            }
+        }
+        concerns
     }
 
     /// Looks at every file; returns when to do so next.
     fn scan(&mut self, now: Instant) -> Result<Option<Instant>, Unwanted> {
         let is_first = self.identity.is_none();
         let (opened, found) = match self.directory.open().and_then(|opened| {
-            self.meet(opened.identity, now);
+            self.meet(&opened, now);
             let found = opened.list()?;
             Ok((opened, found))
         }) {
@@ -231,10 +229,18 @@ impl Worker {
         };
         self.note_filling(opened.has_content(&found), is_first, now);
         let settling = self.settled_at.filter(|at| now < *at);
-        let waiting = &self.waiting;
-        let batch = self
-            .directory
-            .scan(&opened, found, settling.is_some() || self.unfilled, |name| waiting.is_written(name, now));
+        let (waiting, batches) = (&self.waiting, &self.batches);
+        let mut hand_on = |part: Batch| {
+            report(&part);
+            // When nobody takes it, nobody takes the last one either.
+            let _ = batches.blocking_send(part);
+        };
+        // Later ones are compared with what is published, and are small or few.
+        let hand_on: Option<&mut dyn FnMut(Batch)> =
+            if self.status.borrow().first_read { None } else { Some(&mut hand_on) };
+        let keep_missing = settling.is_some() || self.unfilled;
+        let batch =
+            self.directory.scan(&opened, found, keep_missing, |name| waiting.is_written(name, now), hand_on);
         self.waiting.looked();
         self.settled_at = settling;
         self.send(batch)?;
@@ -260,20 +266,22 @@ impl Worker {
     }
 
     /// Watches the directory, if it is not watched; notices when it is another one than before.
-    fn meet(&mut self, identity: Identity, now: Instant) {
-        let another = self.identity.replace(identity).is_some_and(|before| before != identity);
+    fn meet(&mut self, opened: &Opened, now: Instant) {
+        let another = self.identity.replace(opened.identity).is_some_and(|before| before != opened.identity);
         if another && self.directory.len() > 0 {
             // Perhaps a volume not mounted yet: files it lacks are not files removed.
             self.unfilled = true;
             self.settled_at = Some(now + SETTLE);
         }
-        if another || self.watch.is_none() {
+        if another || self.moved || self.watch.is_none() {
             // Watch before reading: a change in between is then read twice rather than never.
-            let started = self.start_watch();
-            self.unwatched = started.as_ref().is_err_and(is_gone);
-            if let Err(error) = started {
+            let started = Watch::start(self.directory.path());
+            // What is watched has to be what was opened.
+            self.unwatched = !self.directory.is_in_place(opened);
+            if let Err(error) = &started {
                 self.complain(&format!("cannot watch: {error}; looking every {RESYNC:?} instead"));
             }
+            (self.watch, self.moved) = (started.ok(), false);
         }
     }
 
@@ -294,27 +302,6 @@ impl Worker {
         }
         self.send(batch)?;
         Ok(None)
-    }
-
-    fn start_watch(&mut self) -> notify::Result<()> {
-        self.watch = None;
-        let events = self.events.clone();
-        let overflowed = self.overflowed.clone();
-        let root = self.directory.path().to_owned();
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            for event in waiting::translate(event, &root) {
-                if let Err(TrySendError::Full(_)) = events.try_send(event) {
-                    overflowed.store(true, Ordering::Release);
-                }
-            }
-        })?;
-        watcher.watch(self.directory.path(), RecursiveMode::NonRecursive)?;
-        if let Some(parent) = self.directory.path().parent().filter(|it| !it.as_os_str().is_empty()) {
-            // Tells when the directory is a link that is pointed elsewhere. A look now and then does too.
-            let _ = watcher.watch(parent, RecursiveMode::NonRecursive);
-        }
-        self.watch = Some(watcher);
-        Ok(())
     }
 
     fn send(&mut self, batch: Batch) -> Result<(), Unwanted> {
@@ -374,17 +361,4 @@ fn report(batch: &Batch) {
     if let Some(more) = batch.rejected.len().checked_sub(MAX_REJECTIONS_LOGGED).filter(|more| *more > 0) {
         tracing::warn!(more, "further documents rejected");
     }
-}
-
-fn is_gone(error: &notify::Error) -> bool {
-    match &error.kind {
-        notify::ErrorKind::PathNotFound => true,
-        notify::ErrorKind::Io(error) => error.kind() == io::ErrorKind::NotFound,
-        _ => false,
-    }
-}
-
-/// The name of a file directly in `root`.
-fn name_in<'p>(path: &'p Path, root: &Path) -> Option<&'p str> {
-    (path.parent()? == root).then(|| path.file_name()?.to_str()).flatten()
 }

@@ -368,3 +368,85 @@ async fn json_that_is_no_manifest_is_passed_over_and_what_a_manifest_stated_stay
     fs::remove_file(rig.path.join("p.json")).unwrap();
     rig.until("nothing", |it| it.rejected().is_empty() && it.policies().count() == 0).await;
 }
+
+/// A source that a test drives by hand, without its thread.
+fn driven(path: &Path) -> (Worker, Running, mpsc::Receiver<Batch>) {
+    let (sender, batches) = mpsc::channel(16);
+    let (worker, running) = FileSource::new(path).prepare(sender).unwrap();
+    (worker, running, batches)
+}
+
+fn soon() -> Instant {
+    Instant::now() + QUIET
+}
+
+#[test]
+fn thousands_of_files_at_the_start_are_read_once() {
+    let home = tempfile::tempdir().unwrap();
+    for i in 0..5000 {
+        fs::write(home.path().join(format!("p{i}.yaml")), pod(&format!("p{i}"), "")).unwrap();
+    }
+    let (mut worker, running, mut batches) = driven(home.path());
+    assert!(worker.scan(Instant::now()).is_ok_and(|next| next.is_some()));
+    let parts: Vec<Batch> = std::iter::from_fn(|| batches.try_recv().ok()).collect();
+    assert_eq!(parts.iter().map(|it| it.upserts.len()).sum::<usize>(), 5000);
+    let (last, others) = parts.split_last().unwrap();
+    assert!(!last.more && others.len() == 4 && others.iter().all(|it| it.more));
+    let current_at = running.status().borrow().current_at;
+    // Whatever the kernel had to tell of that reading is heard now.
+    assert!(worker.gather(soon()).is_ok());
+    assert!(!worker.waiting.everything() && worker.waiting.next_due().is_none());
+    assert!(worker.refresh(Instant::now()).is_ok_and(|next| next.is_none()));
+    assert_eq!(running.status().borrow().current_at, current_at, "nothing was looked at");
+}
+
+#[tokio::test]
+async fn what_is_there_at_the_start_is_published_as_a_whole_however_many_parts_it_has() {
+    let count = 3 * directory::MAX_PART;
+    let rig = Rig::start(|path| {
+        let pods: String = (0..count).map(|i| pod(&format!("p{i}"), "")).collect();
+        fs::write(path.join("a.yaml"), pods).unwrap();
+        fs::write(path.join("b.yaml"), "{{{").unwrap();
+        fs::write(path.join("z.yaml"), policy("p")).unwrap();
+    });
+    let first = rig.until("the first of all", |it| it.generation() > 0).await;
+    assert_eq!(first.generation(), 1);
+    assert_eq!((first.workloads().count(), first.policies().count()), (count, 1));
+    assert_eq!(first.rejected().len(), 1);
+}
+
+#[test]
+fn events_that_the_kernel_drops_lead_to_a_look_at_everything_and_a_new_watch() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let home = tempfile::tempdir().unwrap();
+    let files = ["a.yaml", "b.yaml"].map(|name| home.path().join(name));
+    for file in &files {
+        fs::write(file, pod("a", "")).unwrap();
+    }
+    let (mut worker, _running, mut batches) = driven(home.path());
+    assert!(worker.scan(Instant::now()).is_ok());
+    assert!(batches.try_recv().is_ok());
+    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    // The kernel makes one of equal events in a row, so they alternate.
+    for i in 0..limit.trim().parse::<usize>().unwrap() + 2 {
+        fs::set_permissions(&files[i % 2], fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    fs::write(home.path().join("late.yaml"), pod("late", "")).unwrap();
+    assert!(worker.gather(soon()).is_ok());
+    assert!(worker.waiting.everything() && worker.moved);
+    assert!(worker.scan(Instant::now()).is_ok());
+    assert_eq!(batches.try_recv().unwrap().upserts.len(), 1, "the file whose events were lost");
+    assert!(!worker.moved);
+    fs::write(home.path().join("later.yaml"), pod("later", "")).unwrap();
+    assert!(worker.gather(soon()).is_ok());
+    assert!(worker.waiting.next_due().is_some(), "nobody watches");
+}
+
+#[test]
+fn a_source_that_is_dropped_ends_while_it_waits() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut worker, running, _batches) = driven(home.path());
+    assert!(worker.scan(Instant::now()).is_ok());
+    drop(running);
+    assert!(worker.gather(Instant::now() + PATIENCE).is_err());
+}

@@ -4,14 +4,9 @@
 //! states at its end. The kernel says when its writer closes it, and that is when it is read.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Instant;
 
-use notify::EventKind;
-use notify::event::{AccessKind, AccessMode, ModifyKind};
-
-use super::{Event, WRITE_GRACE, name_in};
-use crate::config::decode::yaml;
+use super::WRITE_GRACE;
 
 /// Files that were touched.
 #[derive(Debug, Default)]
@@ -71,34 +66,4 @@ impl Waiting {
     pub(super) fn is_written(&self, name: &str, now: Instant) -> bool {
         self.files.get(name).is_some_and(|due| due.writing && due.at > now)
     }
-}
-
-/// What a notification means for us.
-pub(super) fn translate(event: notify::Result<notify::Event>, root: &Path) -> Vec<Event> {
-    let Ok(event) = event else { return vec![Event::Moved] };
-    if event.need_rescan() {
-        return vec![Event::Moved];
-    }
-    let moved = matches!(
-        event.kind,
-        EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_)
-    );
-    let writing = match event.kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(false),
-        // Someone reads; mostly ourselves.
-        EventKind::Access(_) => return Vec::new(),
-        EventKind::Modify(ModifyKind::Data(_)) => Some(true),
-        EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => Some(false),
-        _ => None,
-    };
-    let meaning = |path: &std::path::PathBuf| match name_in(path, root) {
-        Some(name) if yaml::is_manifest(name) => Some(Event::Touched { name: name.to_owned(), writing }),
-        // A mounted ConfigMap replaces this link, and with it all files at once.
-        Some("..data") => Some(Event::Anything),
-        Some(_) => None,
-        // The directory itself, or something beside it, which is no business of ours.
-        None if path == root => Some(if moved { Event::Moved } else { Event::Anything }),
-        None => None,
-    };
-    event.paths.iter().filter_map(meaning).collect()
 }

@@ -42,7 +42,7 @@ impl Followed {
             upserts: decoded.stated,
             removals: if text.is_empty() { removals } else { Vec::new() },
             rejected: decoded.rejected,
-            resolved: Vec::new(),
+            ..Batch::default()
         };
         let later = self.mesh.apply(batch);
         self.changed = self.policies.update(&self.now, &later);

@@ -53,7 +53,7 @@ impl Desk {
             upserts: decoded.stated,
             removals,
             rejected: decoded.rejected,
-            resolved: Vec::new(),
+            ..Batch::default()
         });
         self.now.clone()
     }

@@ -115,7 +115,7 @@ pub(crate) fn labels(pairs: &Pairs<'_>, field: &str, names: &mut Names) -> Resul
         }
         shared.push((names.share(key), names.share(value)));
     }
-    Ok(Labels::new(shared))
+    Ok(Labels::shared(shared, names))
 }
 
 fn timestamp(text: &str) -> Result<i64, Fault> {

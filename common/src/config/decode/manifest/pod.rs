@@ -130,7 +130,7 @@ impl Manifest for PodManifest<'_> {
             node: names.share(node),
             service_account: names.share(account),
             host_network: spec.host_network.unwrap_or_default(),
-            probed: spec.probed(&ports),
+            probed: spec.probed(&ports, names),
             ports,
             phase,
             ready: !deleting && status.ready(phase),
@@ -160,11 +160,11 @@ impl PodSpec<'_> {
                 }
             }
         }
-        Ok(named.into())
+        Ok(names.share_ports(&named))
     }
 
     /// The ports that probes and hooks name; one that makes no sense is the kubelet's to complain of.
-    fn probed(&self, named: &NamedPorts) -> Arc<[u16]> {
+    fn probed(&self, named: &NamedPorts, names: &mut Names) -> Arc<[u16]> {
         let containers = self.containers.iter().chain(&self.init_containers).flatten();
         let mut ports: Vec<u16> = containers
             .flat_map(Container::targets)
@@ -177,7 +177,7 @@ impl PodSpec<'_> {
             .collect();
         ports.sort_unstable();
         ports.dedup();
-        ports.into()
+        names.share_numbers(&ports)
     }
 }
 
