@@ -21,8 +21,11 @@ use harness::{
     ztunnel::Ztunnel,
 };
 
-use super::{Ebb, READY_WITHIN, manifests};
-use crate::systems::{Candidate, Changing, Proxy, ROUTES, Running, Stage, Tools, port, routes};
+use super::{
+    Ebb, MANIFESTS, READY_WITHIN,
+    manifests::{self, Member},
+};
+use crate::systems::{Candidate, Changing, Layout, Proxy, Running, Stage, Tools, port, routes};
 
 /// The address of the service that is called.
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
@@ -39,7 +42,12 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// Both node proxies and a waypoint, of this build or an earlier one.
 #[derive(Clone, Debug)]
-pub(crate) struct EbbL7(pub(crate) Ebb);
+pub(crate) struct EbbL7 {
+    /// The node proxies.
+    pub(crate) ebb: Ebb,
+    /// Routes of the service that is called.
+    pub(crate) routes: u32,
+}
 
 /// The waypoint's process, which ends before its pod goes.
 struct Waypoint {
@@ -50,11 +58,12 @@ struct Waypoint {
 impl EbbL7 {
     /// The system with these routes for the service that is called, and `others` services with a route each beside it.
     fn start_with(&self, routes: &str, others: u32) -> Result<Running> {
-        let mut stage = Stage::set()?;
+        let mut stage = Stage::set(Layout::default())?;
         let nodes = [stage.cluster().node(0).clone(), stage.cluster().node(1).clone()];
         let pod = nodes[1].add_pod("waypoint")?;
-        let directory = stage.directory().join("manifests");
-        manifests::write_small(&directory, [&nodes[0], &nodes[1]], [&stage.client, &stage.server])?;
+        let directory = stage.directory().join(MANIFESTS);
+        let members = [&stage.client, &stage.server].map(|pod| Member { pod, in_mesh: true });
+        manifests::write_small(&directory, &members)?;
         let front = SocketAddrV4::new(SERVICE, port::HTTP);
         manifests::write_waypoint(&directory, &pod, front)?;
         let path = directory.join(ROUTES_FILE);
@@ -63,7 +72,7 @@ impl EbbL7 {
         let mut proxies: Vec<Box<dyn Proxy>> = Vec::new();
         let ztunnels: Vec<Ztunnel> = nodes
             .iter()
-            .map(|node| Ztunnel::start(node, &directory, self.0.settings()))
+            .map(|node| Ztunnel::start(node, &directory, self.ebb.settings()))
             .collect::<Result<_>>()?;
         let waypoint = self.waypoint(pod)?;
         for ztunnel in ztunnels {
@@ -72,20 +81,17 @@ impl EbbL7 {
         }
         waypoint.wait_ready()?;
         proxies.push(Box::new(waypoint));
-        stage.call_at(front);
-        Ok(Running { router: Some(proxies.len() - 1), proxies, stage })
+        stage.call_at(SERVICE);
+        Ok(Running { router: Some(proxies.len() - 1), proxies, encrypted: true, pods: Vec::new(), stage })
     }
 
     /// As its Deployment would run it.
     fn waypoint(&self, pod: Pod) -> Result<Waypoint> {
-        let program = match &self.0.before {
-            Some(build) => build.join("waypoint"),
-            None => binaries::find("waypoint")?,
-        };
+        let program = self.ebb.program("waypoint")?;
         let run = pod.node().run();
         let spawn = Spawn::new("waypoint", program)
             .role("proxy-waypoint")
-            .args(["--manifests".as_ref(), run.directory().join("manifests").as_os_str()])
+            .args(["--manifests".as_ref(), run.directory().join(MANIFESTS).as_os_str()])
             .args(["--gateway", &format!("{}/waypoint", manifests::NAMESPACE)])
             .args(["--ca-dir".as_ref(), run.authority()?.as_os_str()])
             .env("EBB_STATE_DIR", run.directory().join("state"))
@@ -100,8 +106,8 @@ impl EbbL7 {
 }
 
 impl Candidate for EbbL7 {
-    fn name(&self) -> &'static str {
-        self.0.name()
+    fn name(&self) -> &str {
+        self.ebb.name()
     }
 
     fn about(&self) -> String {
@@ -111,23 +117,27 @@ impl Candidate for EbbL7 {
             .into()
     }
 
+    fn version(&self, tools: &Tools) -> String {
+        self.ebb.version(tools)
+    }
+
     fn start(&self, _: &Tools) -> Result<Running> {
-        self.start_with(&table(ROUTES), 0)
+        self.start_with(&table(self.routes), 0)
     }
 
     fn start_with_routes(&self, _: &Tools, routes: u32) -> Result<Option<Running>> {
         self.start_with(&table(routes), 0).map(Some)
     }
 
-    fn start_among_services(&self, services: u32) -> Result<Option<Changing>> {
+    fn start_among_services(&self, _: &Tools, services: u32) -> Result<Option<Changing>> {
         let running = self.start_with(&changing(0), services.saturating_sub(1))?;
-        let file = running.stage.directory().join("manifests").join(ROUTES_FILE);
-        Ok(Some(Changing { running, file, content: changing }))
+        let file = running.stage.directory().join(MANIFESTS).join(ROUTES_FILE);
+        Ok(Some(Changing { running, file, content: Box::new(changing), _directory: None }))
     }
 
     fn routing_cost(&self) -> Result<Option<PathBuf>> {
         // Of an earlier build only the programs that run are kept.
-        if self.0.before.is_some() { Ok(None) } else { binaries::find("examples/routing_cost").map(Some) }
+        if self.ebb.before.is_some() { Ok(None) } else { binaries::find("examples/routing_cost").map(Some) }
     }
 }
 
@@ -164,7 +174,7 @@ impl Proxy for Waypoint {
         &self.process
     }
 
-    fn has_encrypted(&self) -> Result<bool> {
+    fn has_carried(&self, _: bool) -> Result<bool> {
         let (_, text) = self.ask(METRICS, "/metrics")?;
         let encrypted = [("connection_security_policy", "mutual_tls")];
         Ok(Metrics::parse(&text)?.sum("istio_requests_total", &encrypted) > 0.0)

@@ -4,85 +4,195 @@
 
 mod l7;
 mod manifests;
+mod variant;
 
 use std::{
     fs,
     path::PathBuf,
+    process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use harness::{
-    cluster::Cluster,
+    binaries,
+    cluster::{Cluster, Node, Pod},
     process::Process,
     ztunnel::{Settings, Ztunnel},
 };
 
-pub(crate) use self::l7::EbbL7;
-use super::{Candidate, Proxy, Running, Stage, Tools};
-use crate::results::Sample;
+use self::manifests::Member;
+pub(crate) use self::{l7::EbbL7, variant::Variant};
+use super::{Asked, Candidate, Crowd, Layout, Proxy, Running, Stage, Switch, Tools};
+use crate::{
+    layer::Layer,
+    results::{Sample, sample},
+};
 
 /// How long a proxy may take to be ready, in the largest mesh.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// The pair of proxies.
+/// The directory of manifests in a run's own.
+const MANIFESTS: &str = "manifests";
+
+/// The node proxies.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ebb {
+    layer: Layer,
     /// A directory with an earlier build's `ztunnel` and `ebb-redirect.o`, to be compared with this one.
-    pub(crate) before: Option<PathBuf>,
+    before: Option<PathBuf>,
+    /// Other settings than the defaults.
+    variant: Option<Variant>,
 }
 
 /// The name of an earlier build in the report.
 pub(crate) const BEFORE: &str = "ebb-before";
 
 impl Ebb {
+    /// This build, the earlier one if there is one, and this one with each of the other settings.
+    pub(crate) fn of(layer: Layer, asked: &Asked) -> Vec<Self> {
+        let ebb = Self { layer, ..Self::default() };
+        let before = asked.before.iter().map(|build| Self { before: Some(build.clone()), ..ebb.clone() });
+        let variants =
+            asked.variants.iter().map(|variant| Self { variant: Some(variant.clone()), ..ebb.clone() });
+        std::iter::once(ebb.clone()).chain(before).chain(variants).collect()
+    }
+
     fn settings(&self) -> Settings {
-        Settings { build: self.before.clone(), ..Settings::default() }
+        let variant = self.variant.clone().unwrap_or_default();
+        Settings {
+            build: self.before.clone(),
+            arguments: variant.arguments,
+            environment: variant.environment,
+            ..Settings::default()
+        }
+    }
+
+    /// The path of one of its programs.
+    fn program(&self, name: &str) -> Result<PathBuf> {
+        match &self.before {
+            Some(build) => Ok(build.join(name)),
+            None => binaries::find(name),
+        }
+    }
+
+    fn start_with(&self, strangers: u32) -> Result<Running> {
+        let stage = Stage::set(Layout { one_node: self.layer.is_one_node(), strangers })?;
+        let directory = stage.directory().join(MANIFESTS);
+        let inside = |pod| Member { pod, in_mesh: true };
+        let server = Member { pod: &stage.server, in_mesh: self.layer != Layer::Passthrough };
+        let members: Vec<Member<'_>> = std::iter::once(inside(&stage.client))
+            .chain([server])
+            .chain(stage.strangers.iter().map(inside))
+            .collect();
+        manifests::write_small(&directory, &members)?;
+        let nodes = if self.layer.is_one_node() { 1 } else { 2 };
+        let started: Vec<Ztunnel> = stage.cluster().nodes()[..nodes]
+            .iter()
+            .map(|node| Ztunnel::start(node, &directory, self.settings()))
+            .collect::<Result<_>>()?;
+        let mut running = Running::without_proxies(stage);
+        running.encrypted = self.layer.is_encrypted();
+        for ztunnel in started {
+            ztunnel.wait_ready(READY_WITHIN)?;
+            running.proxies.push(Box::new(ztunnel));
+        }
+        Ok(running)
     }
 }
 
 impl Candidate for Ebb {
-    fn name(&self) -> &'static str {
-        if self.before.is_some() { BEFORE } else { "ebb" }
+    fn name(&self) -> &str {
+        match (&self.before, &self.variant) {
+            (Some(_), _) => BEFORE,
+            (None, Some(variant)) => &variant.name,
+            (None, None) => "ebb",
+        }
     }
 
     fn about(&self) -> String {
-        "two ztunnel processes with eBPF redirection and their default settings: HBONE over mutual TLS 1.3, P-256 \
-         certificates, a log line for each connection"
-            .into()
+        let proxies = if self.layer.is_one_node() || self.layer == Layer::Scale {
+            "one ztunnel process"
+        } else {
+            "two ztunnel processes"
+        };
+        let settings = match &self.variant {
+            None => "their default settings".into(),
+            Some(variant) => format!("the settings `{variant}`"),
+        };
+        format!(
+            "{proxies} with eBPF redirection and {settings}: HBONE over mutual TLS 1.3, P-256 certificates, a log line for \
+             each connection"
+        )
+    }
+
+    fn version(&self, _: &Tools) -> String {
+        let told = self
+            .program("ztunnel")
+            .and_then(|program| Ok(Command::new(program).arg("--version").output()?));
+        told.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
     }
 
     fn start(&self, _: &Tools) -> Result<Running> {
-        let stage = Stage::set()?;
-        let nodes = [stage.cluster().node(0), stage.cluster().node(1)];
-        let directory = stage.directory().join("manifests");
-        manifests::write_small(&directory, nodes.map(AsRef::as_ref), [&stage.client, &stage.server])?;
-        let started = nodes.map(|node| Ztunnel::start(node, &directory, self.settings()));
-        let mut proxies: Vec<Box<dyn Proxy>> = Vec::new();
-        for ztunnel in started {
-            let ztunnel = ztunnel?;
-            ztunnel.wait_ready(READY_WITHIN)?;
-            proxies.push(Box::new(ztunnel));
-        }
-        Ok(Running { proxies, router: None, stage })
+        self.start_with(0)
+    }
+
+    fn start_with_clients(&self, _: &Tools, clients: u32) -> Result<Option<Running>> {
+        self.start_with(clients).map(Some)
+    }
+
+    fn start_on_a_node(&self, _: &Tools, pods: u32) -> Result<Option<Crowd>> {
+        let cluster = Cluster::start(1)?;
+        let node = cluster.node(0);
+        let pods: Vec<Pod> =
+            (0..pods).map(|number| node.add_pod(&format!("pod-{number}"))).collect::<Result<_>>()?;
+        let directory = cluster.run().directory().join(MANIFESTS);
+        let members: Vec<Member<'_>> = pods.iter().map(|pod| Member { pod, in_mesh: true }).collect();
+        manifests::write_small(&directory, &members)?;
+        let ztunnel = Ztunnel::start(node, &directory, self.settings())?;
+        ztunnel.wait_ready(READY_WITHIN)?;
+        Ok(Some(Crowd { proxies: vec![Box::new(ztunnel)], _pods: pods, _cluster: cluster }))
     }
 
     fn start_in_large_mesh(&self, workloads: u32) -> Result<Option<Sample>> {
         let cluster = Cluster::start(1)?;
         let node = cluster.node(0);
-        let directory = cluster.run().directory().join("manifests");
+        let directory = cluster.run().directory().join(MANIFESTS);
         manifests::write_large(&directory, node, workloads)?;
-        let started = Instant::now();
-        let ztunnel = Ztunnel::start(node, &directory, self.settings())?;
-        ztunnel.wait_ready(READY_WITHIN)?;
-        let took = started.elapsed();
-        // Before anything is asked of it, since to answer costs memory too.
-        let peak = peak_resident(ztunnel.process())?;
-        let dump = ztunnel.config_dump()?;
-        let known = dump["workloads"].as_array().map_or(0, Vec::len);
-        ensure!(known >= workloads as usize, "it was ready with {known} of {workloads} workloads");
-        Ok(Some(Sample::from([("ready.seconds", took.as_secs_f64()), ("ready.peak", peak as f64 / 1e6)])))
+        large_mesh(node, &directory, self.settings(), workloads).map(Some)
     }
+
+    fn policy(&self, running: &Running) -> Option<Switch> {
+        let file = running.stage.directory().join(MANIFESTS).join("policy.yaml");
+        let [deny, allow] = ["client", "nobody"].map(manifests::refusal_of);
+        Some(Switch { file, deny, allow })
+    }
+}
+
+/// Starts a node's proxy on many manifests, and looks what it took.
+fn large_mesh(
+    node: &std::sync::Arc<Node>,
+    directory: &std::path::Path,
+    settings: Settings,
+    workloads: u32,
+) -> Result<Sample> {
+    let started = Instant::now();
+    let ztunnel = Ztunnel::start(node, directory, settings)?;
+    ztunnel.wait_ready(READY_WITHIN)?;
+    let took = started.elapsed();
+    // Before anything is asked of it, since to answer costs memory too.
+    let (process, spent) = (ztunnel.process(), ztunnel.process().role().cpu()?);
+    let (peak, memory) = (peak_resident(process)?, process.memory()?);
+    let dump = ztunnel.config_dump()?;
+    let known = dump["workloads"].as_array().map_or(0, Vec::len);
+    ensure!(known >= workloads as usize, "it was ready with {known} of {workloads} workloads");
+    Ok(sample([
+        ("seconds", took.as_secs_f64()),
+        ("cpu", spent.as_secs_f64()),
+        ("peak", peak as f64 / 1e6),
+        ("rss", memory.rss as f64 / 1e6),
+        ("pss", memory.pss as f64 / 1e6),
+    ]))
 }
 
 impl Proxy for Ztunnel {
@@ -90,9 +200,10 @@ impl Proxy for Ztunnel {
         self.process()
     }
 
-    fn has_encrypted(&self) -> Result<bool> {
-        let encrypted = [("connection_security_policy", "mutual_tls")];
-        Ok(self.metrics()?.sum("istio_tcp_connections_opened_total", &encrypted) > 0.0)
+    fn has_carried(&self, encrypted: bool) -> Result<bool> {
+        let policy = [("connection_security_policy", "mutual_tls")];
+        let filter = if encrypted { policy.as_slice() } else { &[] };
+        Ok(self.metrics()?.sum("istio_tcp_connections_opened_total", filter) > 0.0)
     }
 }
 
@@ -116,5 +227,18 @@ mod tests {
     fn the_peak_is_read_in_bytes() {
         assert_eq!(peak("Name:\tx\nVmHWM:\t   12 kB\nVmRSS:\t 8 kB\n"), Some(12 * 1024));
         assert_eq!(peak("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn other_builds_and_settings_take_part_under_names_of_their_own() {
+        let asked = Asked {
+            before: Some("old".into()),
+            variants: vec!["ebb-one=--workers 1".parse().unwrap()],
+            ..Asked::default()
+        };
+        let all = Ebb::of(Layer::L4, &asked);
+        assert_eq!(all.iter().map(Candidate::name).collect::<Vec<_>>(), ["ebb", BEFORE, "ebb-one"]);
+        assert_eq!(all[2].settings().arguments, ["--workers", "1"]);
+        assert!(all[2].about().contains("--workers 1"), "{}", all[2].about());
     }
 }
