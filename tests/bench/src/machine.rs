@@ -50,7 +50,7 @@ pub(crate) struct Machine {
     pub(crate) model: String,
     /// Bytes of memory.
     pub(crate) memory: u64,
-    /// What the namespaces of the measurement use.
+    /// What the namespaces of the measurement use; empty where there was no traffic.
     pub(crate) congestion_control: String,
 }
 
@@ -64,7 +64,7 @@ impl Machine {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             model: or_unknown(model(&read("/proc/cpuinfo")).unwrap_or_default()),
             memory: memory(&read("/proc/meminfo")).unwrap_or_default(),
-            congestion_control: or_unknown(""),
+            congestion_control: String::new(),
         }
     }
 }

@@ -131,7 +131,7 @@ fn finish(document: &Document, directory: &Path) -> Result<()> {
 fn print(comparison: &Comparison) {
     let Comparison { machine, plan, results, .. } = comparison;
     println!(
-        "\n{}\n{} x {}, Linux {}, {}",
+        "\n{}\n{} x {}, Linux {} {}",
         plan.layer.title(),
         machine.cpus,
         machine.model,
@@ -149,6 +149,7 @@ fn print(comparison: &Comparison) {
     let missed = report::missed(results);
     match missed.len() {
         0 if !report::has_subject(results) => println!("Ebb was not measured."),
+        0 if !report::has_targets(results) => println!("Nothing here has a target."),
         0 => println!("No measured target was missed."),
         count => println!("{count} missed:\n  {}", missed.join("\n  ")),
     }

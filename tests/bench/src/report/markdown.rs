@@ -109,10 +109,14 @@ fn compared(document: &Document) -> String {
     }
     for (machine, taken) in machines {
         let Machine { kernel, cpus, model, memory, congestion_control } = machine;
+        let congestion = match congestion_control.as_str() {
+            "" => String::new(),
+            name => format!(", congestion control `{name}`"),
+        };
         // A String takes everything that is written to it.
         let _ = writeln!(
             text,
-            "{cpus} CPUs of {model}, {:.0} GiB of memory, Linux {kernel}, congestion control `{congestion_control}`: {}.\n",
+            "{cpus} CPUs of {model}, {:.0} GiB of memory, Linux {kernel}{congestion}: {}.\n",
             *memory as f64 / f64::from(1 << 30),
             taken.join(", ")
         );
@@ -136,8 +140,10 @@ fn compared(document: &Document) -> String {
 
 /// Whether two comparisons ran on one machine; one without traffic has no congestion control.
 fn same(one: &Machine, other: &Machine) -> bool {
-    let congestion_control = one.congestion_control.clone();
-    *one == Machine { congestion_control, ..other.clone() }
+    let without_traffic = other.congestion_control.is_empty();
+    let congestion_control =
+        if without_traffic { &one.congestion_control } else { &other.congestion_control };
+    *one == Machine { congestion_control: congestion_control.clone(), ..other.clone() }
 }
 
 /// Text that fits in a cell.

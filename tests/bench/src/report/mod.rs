@@ -14,7 +14,7 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result};
 
 pub(crate) use self::{
-    table::{missed, table},
+    table::{has_targets, missed, table},
     verdict::has_subject,
 };
 use crate::results::Document;

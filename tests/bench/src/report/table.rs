@@ -28,6 +28,12 @@ pub(crate) fn table(results: &Results) -> String {
     lay_out(&rows)
 }
 
+/// Whether anything that was measured has a target.
+#[must_use]
+pub(crate) fn has_targets(results: &Results) -> bool {
+    measured(results).iter().any(|figure| figure.target != Target::Shown)
+}
+
 /// One line a missed target, for the end of the report; empty when none was missed.
 #[must_use]
 pub(crate) fn missed(results: &Results) -> Vec<String> {

@@ -5,8 +5,8 @@
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
 
 /// A leaf certificate with its key, both PEM.
@@ -25,7 +25,7 @@ pub(super) struct Authority {
 impl Authority {
     /// A new one.
     pub(super) fn new() -> Result<Self> {
-        let mut params = CertificateParams::default();
+        let mut params = named("bench authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let key = KeyPair::generate().context("make the authority's key")?;
@@ -41,7 +41,7 @@ impl Authority {
     /// A new leaf for a service account.
     pub(super) fn identity(&self, account: &str) -> Result<Identity> {
         let uri = format!("spiffe://cluster.local/ns/bench/sa/{account}");
-        let mut params = CertificateParams::default();
+        let mut params = named(account);
         params.subject_alt_names =
             vec![SanType::URI(uri.as_str().try_into().context("a SPIFFE URI is ASCII")?)];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
@@ -51,4 +51,12 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).context("sign a leaf certificate")?;
         Ok(Identity { uri, chain: certificate.pem(), key: key.serialize_pem() })
     }
+}
+
+/// A certificate to be, for somebody of this name. OpenSSL takes one whose name is its issuer's for signed by itself.
+fn named(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
 }

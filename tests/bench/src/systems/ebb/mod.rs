@@ -32,6 +32,10 @@ use crate::{
 /// How long a proxy may take to be ready, in the largest mesh.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
+/// Where the log tells how many workloads a proxy that got ready knows, and how soon it does.
+const KNOWN: &str = "workloads";
+const LOGGED_WITHIN: Duration = Duration::from_secs(5);
+
 /// The directory of manifests in a run's own.
 const MANIFESTS: &str = "manifests";
 
@@ -114,10 +118,10 @@ impl Candidate for Ebb {
         let proxies = if self.layer.is_one_node() || self.layer == Layer::Scale {
             "one ztunnel process"
         } else {
-            "two ztunnel processes"
+            "two ztunnel processes, one on each node,"
         };
         let settings = match &self.variant {
-            None => "their default settings".into(),
+            None => "default settings".into(),
             Some(variant) => format!("the settings `{variant}`"),
         };
         format!(
@@ -180,12 +184,12 @@ fn large_mesh(
     let ztunnel = Ztunnel::start(node, directory, settings)?;
     ztunnel.wait_ready(READY_WITHIN)?;
     let took = started.elapsed();
-    // Before anything is asked of it, since to answer costs memory too.
+    // Nothing is asked of it, since to answer costs memory too.
     let (process, spent) = (ztunnel.process(), ztunnel.process().role().cpu()?);
     let (peak, memory) = (peak_resident(process)?, process.memory()?);
-    let dump = ztunnel.config_dump()?;
-    let known = dump["workloads"].as_array().map_or(0, Vec::len);
-    ensure!(known >= workloads as usize, "it was ready with {known} of {workloads} workloads");
+    let line = process.wait_for_log(KNOWN, LOGGED_WITHIN)?;
+    let known = known(&line).with_context(|| format!("no number of workloads in {line:?}"))?;
+    ensure!(known >= workloads, "it was ready with {known} of {workloads} workloads");
     Ok(sample([
         ("seconds", took.as_secs_f64()),
         ("cpu", spent.as_secs_f64()),
@@ -205,6 +209,12 @@ impl Proxy for Ztunnel {
         let filter = if encrypted { policy.as_slice() } else { &[] };
         Ok(self.metrics()?.sum("istio_tcp_connections_opened_total", filter) > 0.0)
     }
+}
+
+/// The number of workloads that a line of the log tells of.
+fn known(line: &str) -> Option<u32> {
+    let (_, rest) = line.split_once(KNOWN)?;
+    rest.split(|c: char| !c.is_ascii_digit()).find(|digits| !digits.is_empty())?.parse().ok()
 }
 
 /// The most that a process ever had resident, in bytes.
@@ -227,6 +237,13 @@ mod tests {
     fn the_peak_is_read_in_bytes() {
         assert_eq!(peak("Name:\tx\nVmHWM:\t   12 kB\nVmRSS:\t 8 kB\n"), Some(12 * 1024));
         assert_eq!(peak("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn the_log_tells_how_many_workloads_are_known() {
+        assert_eq!(known("INFO ztunnel: ready pods_of_this_node=0 workloads=100000"), Some(100_000));
+        assert_eq!(known(r#"{"fields":{"message":"ready","workloads":12,"x":3}}"#), Some(12));
+        assert_eq!(known("ready"), None);
     }
 
     #[test]

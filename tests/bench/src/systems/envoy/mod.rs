@@ -47,6 +47,8 @@ enum Place {
     Outward,
     /// One between the pods.
     Between,
+    /// One in each of many pods.
+    Crowd,
 }
 
 /// Envoy with a number of worker threads. Which number is better depends on the work, so two take part.
@@ -69,7 +71,8 @@ impl Envoy {
         match layer {
             Layer::L4 => vec![pair("envoy-1", 1, bytes.clone()), pair("envoy-2", 2, bytes)],
             Layer::L7 => vec![pair("envoy-1", 1, requests.clone()), pair("envoy-2", 2, requests)],
-            Layer::SameNode | Layer::Scale => vec![pair("envoy-1", 1, bytes)],
+            Layer::SameNode => vec![pair("envoy-1", 1, bytes)],
+            Layer::Scale => vec![envoy("envoy-1", 1, bytes, Place::Crowd)],
             Layer::Passthrough => vec![envoy("envoy-1", 1, bytes, Place::Outward)],
             Layer::Hop => vec![envoy("envoy-hop", 1, Carries::Requests { routes: 1 }, Place::Between)],
         }
@@ -82,7 +85,7 @@ impl Envoy {
         let mut running = Running::without_proxies(stage);
         let servers = running.stage.servers();
         match self.place {
-            Place::Pair { .. } => self.start_pair(&program, &servers, &mut running)?,
+            Place::Pair { .. } | Place::Crowd => self.start_pair(&program, &servers, &mut running)?,
             Place::Outward => {
                 let instance = self.plain(Side::Client, &servers);
                 let client = self.spawn(&program, &running.stage.client, "proxy-client", &instance)?;
@@ -185,6 +188,7 @@ impl Candidate for Envoy {
                 "a sidecar in the client's pod, plain TCP to the server, nat redirection in the pod"
             }
             Place::Between => "one proxy in a pod of its own, plain HTTP on both sides",
+            Place::Crowd => "a sidecar in every pod, each with one listener and three clusters alone",
         };
         format!(
             "{place}; {filter}, concurrency {}; circuit breakers raised; no access log, as in Istio's default installation",
