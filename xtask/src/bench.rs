@@ -3,6 +3,9 @@
 //! What can be chosen is known to that program alone; its words are handed over as they are. Making a report again, or
 //! asking what there is, needs neither root nor anything but that program.
 
+use std::ffi::OsStr;
+use std::process::Command;
+
 use anyhow::{Context, Result};
 use clap::CommandFactory;
 
@@ -16,6 +19,8 @@ const PROGRAM: &str = "ebb-bench";
 const HOME: &str = "EBB_BENCHMARKS";
 /// That place in the repository.
 const FOLDER: &str = "deploy/benchmarks";
+/// Tells it which commit was built.
+const COMMIT: &str = "EBB_COMMIT";
 
 /// Carries out the command.
 ///
@@ -31,7 +36,21 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
         Needs::nothing_but(&PROGRAM)
     };
     let home = workspace.root.join(FOLDER);
-    harness::become_program(workspace, PROGRAM, &needs, arguments, &[(HOME, home.as_os_str())])
+    let commit = commit(workspace);
+    let mut environment = vec![(HOME, home.as_os_str())];
+    environment.extend(commit.as_deref().map(|commit| (COMMIT, OsStr::new(commit))));
+    harness::become_program(workspace, PROGRAM, &needs, arguments, &environment)
+}
+
+/// What is built, for the report: the commit, and whether anything was changed since; nothing where there is no git.
+fn commit(workspace: &Workspace) -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).current_dir(&workspace.root).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "--short=10", "HEAD"])?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_none_or(|list| !list.is_empty());
+    Some(if changed { format!("{commit} with changes") } else { commit })
 }
 
 /// The help, for which nothing is built: the program's own, or ours where it never was.

@@ -78,33 +78,31 @@ fn measure(arguments: &Arguments) -> Result<()> {
     let chosen = chosen(arguments)?;
     let planned = chosen.iter().map(|(plan, systems)| plan.expected_in_all(systems.len())).sum();
     let mut progress = Progress::start(planned);
-    let mut comparisons = Vec::new();
+    let (mut comparisons, mut failures) = (Vec::new(), Vec::new());
     for (plan, candidates) in &chosen {
         if harness::interrupt::interrupted() {
             break;
         }
-        let compared = run::measure(candidates, &tools, plan, &mut progress)
-            .with_context(|| format!("comparison {}", plan.layer));
-        match compared {
+        // What else was asked for is worth its report all the same.
+        match run::measure(candidates, &tools, plan, &mut progress) {
             Ok(comparison) => comparisons.push(comparison),
-            // What was measured before is worth its report all the same.
-            Err(error) if comparisons.is_empty() => return Err(error),
             Err(error) => {
-                eprintln!("ebb-bench: {error:#}");
-                break;
+                eprintln!("  {} is left out: {error:#}", plan.layer);
+                failures.push(format!("{}: {}", plan.layer, error.root_cause()));
             }
         }
     }
-    let asked_for = chosen.len();
-    let whole = arguments.is_whole() && comparisons.len() == asked_for && !harness::interrupt::interrupted();
+    let complete = failures.is_empty() && !harness::interrupt::interrupted();
     let directory = match &arguments.out {
         Some(directory) => directory.clone(),
-        None if whole => arguments.home()?,
+        None if arguments.is_whole() && complete => arguments.home()?,
         None => target.join("bench"),
     };
-    finish(&Document::new(comparisons), &directory)?;
+    if !comparisons.is_empty() {
+        finish(Document::new(comparisons), &directory)?;
+    }
     harness::interrupt::check().context("the figures above are of what was measured until then")?;
-    ensure!(whole || !arguments.is_whole(), "not everything was measured");
+    ensure!(failures.is_empty(), "could not be measured: {}", failures.join("; "));
     Ok(())
 }
 
@@ -115,11 +113,11 @@ fn report_again(arguments: &Arguments) -> Result<()> {
         document.merge(Document::read(path)?);
     }
     let beside = || arguments.from[0].parent().unwrap_or(Path::new("")).to_owned();
-    finish(&document, &arguments.out.clone().unwrap_or_else(beside))
+    finish(document, &arguments.out.clone().unwrap_or_else(beside))
 }
 
 /// Prints the tables and writes the files.
-fn finish(document: &Document, directory: &Path) -> Result<()> {
+fn finish(document: Document, directory: &Path) -> Result<()> {
     for comparison in &document.comparisons {
         print(comparison);
     }

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{
     figures::Figure, layer::Layer, machine::Machine, plan::Plan, scenarios::Scenario, statistics::Summary,
@@ -21,6 +22,9 @@ pub(crate) type Sample = BTreeMap<String, f64>;
 
 /// Parts of a sample that are CPU time of one role.
 pub(crate) const OF_ROLE: &str = "cpu:";
+
+/// The part of a sample that is the share of CPU time, 0 to 1, that the hypervisor gave to others meanwhile.
+pub(crate) const STOLEN: &str = "stolen";
 
 /// A sample of these values.
 pub(crate) fn sample<const N: usize>(values: [(&str, f64); N]) -> Sample {
@@ -85,6 +89,9 @@ pub(crate) struct Comparison {
     /// What came out.
     #[serde(flatten)]
     pub(crate) results: Results,
+    /// What each figure was judged to be when the file was written, for other programs; made anew whenever it is.
+    #[serde(default)]
+    pub(crate) figures: Vec<Value>,
 }
 
 /// The JSON file's content.
@@ -171,6 +178,13 @@ impl Results {
         Summary::of(self.series_of(system, id).iter().copied().flatten())
     }
 
+    /// The share of CPU time that was stolen in each sample, of all systems and scenarios.
+    pub(crate) fn stolen(&self) -> impl Iterator<Item = f64> {
+        let figures = self.samples.values().flatten();
+        let stolen = figures.filter(|(id, _)| id.rsplit_once('.').is_some_and(|(_, part)| part == STOLEN));
+        stolen.flat_map(|(_, series)| series.iter().copied().flatten())
+    }
+
     /// The roles whose CPU time is known of `system` in `scenario`.
     #[must_use]
     pub(crate) fn roles(&self, system: &str, scenario: Scenario) -> Vec<&str> {
@@ -227,9 +241,30 @@ pub(crate) mod tests {
         assert_eq!(results.roles("ebb", Scenario::Http(64)), [""; 0]);
     }
 
+    #[test]
+    fn stolen_time_is_found_in_every_sample() {
+        let mut results = Results::default();
+        for (system, scenario, share) in [
+            ("ebb", Scenario::Http(1), 0.5),
+            ("ebb", Scenario::PingPong, 0.25),
+            ("direct", Scenario::Http(1), 0.0),
+        ] {
+            results.record(system, scenario, 0, &sample([(STOLEN, share), ("rate", 7.0)]));
+        }
+        let mut stolen: Vec<f64> = results.stolen().collect();
+        stolen.sort_by(f64::total_cmp);
+        assert_eq!(stolen, [0.0, 0.25, 0.5]);
+    }
+
     pub(crate) fn comparison(results: Results) -> Comparison {
         let plan = Plan::new(results.layer, None, results.layer.scenarios().to_vec(), false);
-        Comparison { taken: "2030-01-01 00:00".into(), machine: Machine::default(), plan, results }
+        Comparison {
+            taken: "2030-01-01 00:00".into(),
+            machine: Machine::default(),
+            plan,
+            results,
+            figures: Vec::new(),
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::{
     machine::{self, CpuTime, Machine},
     plan::Plan,
     progress::Progress,
-    results::{Comparison, Contestant, Mishap, Results, Sample},
+    results::{Comparison, Contestant, Mishap, Results, STOLEN, Sample},
     scenarios::{self, Scenario},
     systems::{Candidate, Running, Tools},
 };
@@ -64,7 +64,7 @@ pub(crate) fn measure(
     }
     let mut field = Field { tools, systems, plan, progress, results };
     field.all_rounds();
-    Ok(Comparison { taken, machine, plan: plan.clone(), results: field.results })
+    Ok(Comparison { taken, machine, plan: plan.clone(), results: field.results, figures: Vec::new() })
 }
 
 impl Field<'_> {
@@ -92,9 +92,13 @@ impl Field<'_> {
             self.progress.now(&format!("{place}, {name}"));
             let (samples, mishaps) = undisturbed(self.plan.stolen_limit, || {
                 let before = CpuTime::now()?;
-                let samples =
+                let mut samples =
                     scenarios::take(scenario, *candidate, running.as_ref(), (self.tools, self.plan))?;
-                Ok((samples, CpuTime::now()?.stolen_since(&before)))
+                let stolen = CpuTime::now()?.stolen_since(&before);
+                for sample in &mut samples {
+                    sample.insert(STOLEN.into(), stolen);
+                }
+                Ok((samples, stolen))
             });
             // A scenario that repeats something by itself fills rounds of its own.
             for (own, sample) in samples.into_iter().flatten().enumerate() {

@@ -37,12 +37,13 @@ const BARS: f64 = 0.78;
 const HEADROOM: f64 = 1.12;
 
 /// Colours of systems that are always there, so that one looks the same in every plot.
-const KNOWN: [(&str, RGBColor); 8] = [
+const KNOWN: [(&str, RGBColor); 9] = [
     ("direct", RGBColor(130, 130, 130)),
     ("envoy-1", RGBColor(222, 120, 30)),
     ("envoy-2", RGBColor(240, 180, 120)),
     ("envoy-hop", RGBColor(222, 120, 30)),
     ("ebb", RGBColor(30, 100, 190)),
+    ("ebb-waypoint", RGBColor(90, 60, 170)),
     ("ebb-before", RGBColor(140, 185, 235)),
     ("haproxy", RGBColor(180, 60, 70)),
     ("nginx", RGBColor(70, 150, 80)),
@@ -146,6 +147,13 @@ where
                 Rectangle::new([(x - half, 0.0), (x + half, summary.median)], colour.filled())
             };
             ours(chart.draw_series(points().map(bar)))?;
+            let above = Pos::new(HPos::Center, VPos::Bottom);
+            let figures = ("sans-serif", 12).into_font().into_text_style(area).pos(above);
+            let figure = |(x, summary): (f64, Summary)| {
+                let top = summary.median.max(if summary.count > 1 { summary.upper } else { 0.0 });
+                Text::new(number(summary.median), (x, top), figures.clone())
+            };
+            ours(chart.draw_series(points().map(figure)))?;
         } else {
             let line: Vec<(f64, f64)> = points().map(|(x, summary)| (x, summary.median)).collect();
             ours(chart.draw_series([PathElement::new(line, colour.stroke_width(2))]))?;

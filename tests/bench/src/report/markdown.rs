@@ -15,6 +15,7 @@ use crate::{
     machine::Machine,
     results::{Comparison, Document, Results},
     scenarios::Scenario,
+    statistics::Summary,
 };
 
 /// Shown where there is no value.
@@ -55,11 +56,11 @@ fn targets(document: &Document) -> String {
         let results = &comparison.results;
         for figure in results.layer.figures().iter().filter(|figure| figure.target != Target::Shown) {
             let judgement = judge(results, figure);
-            if judgement.verdict == Verdict::Unmeasured {
+            if results.summary(SUBJECT, figure).is_none() {
                 continue;
             }
             reached.0 += usize::from(judgement.verdict == Verdict::Met);
-            reached.1 += 1;
+            reached.1 += usize::from(judgement.verdict != Verdict::Unmeasured);
             rows.push(target_row(results, figure, &judgement));
         }
     }
@@ -164,6 +165,14 @@ fn one(comparison: &Comparison, plots: &[Drawn]) -> String {
         comparison.plan.rounds,
         scenario::baseline(results)
     );
+    if let Some((median, most)) = stolen(results) {
+        let _ = writeln!(
+            text,
+            "CPU time stolen by the hypervisor while samples were taken: {:.1} % in the middle, {:.0} % at most.\n",
+            median * 100.0,
+            most * 100.0
+        );
+    }
     for plot in plots.iter().filter(|plot| plot.layer == layer) {
         let _ = writeln!(text, "![{}]({})", plot.title, plot.name);
     }
@@ -176,6 +185,12 @@ fn one(comparison: &Comparison, plots: &[Drawn]) -> String {
         }
     }
     text + &mishaps(results)
+}
+
+/// The share of CPU time that was stolen: of the sample in the middle, and the most.
+fn stolen(results: &Results) -> Option<(f64, f64)> {
+    let median = Summary::of(results.stolen())?.median;
+    Some((median, results.stolen().fold(0.0, f64::max)))
 }
 
 fn by_role(results: &Results, figures: &[Figure], scenario: Scenario) -> String {

@@ -12,12 +12,18 @@ mod verdict;
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
+use serde::Serialize;
+use serde_json::Value;
 
+use self::verdict::{Judgement, judge};
 pub(crate) use self::{
     table::{has_targets, missed, table},
     verdict::has_subject,
 };
-use crate::results::Document;
+use crate::{
+    figures::Figure,
+    results::{Document, Results},
+};
 
 /// The report's file.
 pub(crate) const REPORT: &str = "REPORT.md";
@@ -32,9 +38,12 @@ const PLOT: &str = ".svg";
 ///
 /// # Errors
 /// A file cannot be written.
-pub(crate) fn write(document: &Document, directory: &Path) -> Result<()> {
+pub(crate) fn write(mut document: Document, directory: &Path) -> Result<()> {
     fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
     remove_plots(directory)?;
+    for comparison in &mut document.comparisons {
+        comparison.figures = judged(&comparison.results)?;
+    }
     document.write(&directory.join(RESULTS))?;
     let mut drawn = Vec::new();
     for comparison in &document.comparisons {
@@ -47,7 +56,24 @@ pub(crate) fn write(document: &Document, directory: &Path) -> Result<()> {
         }
     }
     let path = directory.join(REPORT);
-    fs::write(&path, markdown::report(document, &drawn)).with_context(|| format!("write {}", path.display()))
+    fs::write(&path, markdown::report(&document, &drawn)).with_context(|| format!("write {}", path.display()))
+}
+
+/// A figure and what it was judged to be.
+#[derive(Debug, Serialize)]
+struct Judged {
+    #[serde(flatten)]
+    figure: Figure,
+    #[serde(flatten)]
+    judgement: Judgement,
+}
+
+fn judged(results: &Results) -> Result<Vec<Value>> {
+    let judged = |figure: Figure| {
+        let judgement = judge(results, &figure);
+        serde_json::to_value(Judged { figure, judgement }).context("put a verdict into JSON")
+    };
+    table::measured(results).into_iter().map(judged).collect()
 }
 
 fn remove_plots(directory: &Path) -> Result<()> {
@@ -65,7 +91,7 @@ mod tests {
     use super::*;
     use crate::{
         layer::Layer,
-        results::{Contestant, Results, sample, tests::comparison},
+        results::{Contestant, sample, tests::comparison},
         scenarios::Scenario,
     };
 
@@ -82,8 +108,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let old = directory.path().join("l4-old.svg");
         fs::write(&old, "").unwrap();
-        let document = Document::new(vec![comparison(results)]);
-        write(&document, directory.path()).unwrap();
+        let document = Document::new(vec![comparison(results.clone())]);
+        write(document, directory.path()).unwrap();
         assert!(!old.exists());
         let report = fs::read_to_string(directory.path().join(REPORT)).unwrap();
         let plots: Vec<&str> = report
@@ -97,6 +123,12 @@ mod tests {
             assert!(fs::read_to_string(directory.path().join(plot)).unwrap().starts_with("<svg"), "{plot}");
         }
         let again = Document::read(&directory.path().join(RESULTS)).unwrap();
-        assert_eq!(again.comparisons[0].results, document.comparisons[0].results);
+        assert_eq!(again.comparisons[0].results, results);
+        let verdict = |id: &str| {
+            let mut figures = again.comparisons[0].figures.iter();
+            figures.find(|figure| figure["id"] == id).map(|figure| figure["verdict"].clone())
+        };
+        assert_eq!(verdict("bulk-1.throughput"), Some("unmeasured".into()), "there is no yardstick");
+        assert_eq!(verdict("ping.p50"), None);
     }
 }

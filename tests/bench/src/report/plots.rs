@@ -88,11 +88,12 @@ fn sketches(layer: Layer) -> Vec<Sketch> {
         _ => None,
     });
     let pods = sizes(|it| match it {
+        Scenario::Pods(1) => Some("1 pod".into()),
         Scenario::Pods(count) => Some(format!("{count} pods")),
         _ => None,
     });
     let workloads = sizes(|it| match it {
-        Scenario::Workloads(count) => Some(format!("{count}")),
+        Scenario::Workloads(_) => Some(it.title()),
         _ => None,
     });
     let mut over = |name: &str, title: &str, unit, kind, places: &[(String, Scenario)], part: &str| {

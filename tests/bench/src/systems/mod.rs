@@ -282,6 +282,9 @@ pub(crate) fn all(layer: Layer, asked: &Asked) -> Result<Vec<Box<dyn Candidate>>
         all.push(Box::new(described));
     }
     for ebb in ebb::Ebb::of(layer, asked) {
+        if layer == Layer::Scale && ebb.is_plain() {
+            all.push(Box::new(ebb::EbbL7 { ebb: ebb.clone(), routes: ROUTES }));
+        }
         all.push(match layer {
             Layer::L7 => Box::new(ebb::EbbL7 { ebb, routes: ROUTES }),
             Layer::Hop => Box::new(ebb::EbbL7 { ebb, routes: 1 }),

@@ -22,16 +22,22 @@ use harness::{
 };
 
 use super::{
-    Ebb, MANIFESTS, READY_WITHIN,
+    Ebb, MANIFESTS, READY_WITHIN, crowd,
     manifests::{self, Member},
 };
-use crate::systems::{Candidate, Changing, Layout, Proxy, Running, Stage, Tools, port, routes};
+use crate::{
+    layer::Layer,
+    systems::{Candidate, Changing, Crowd, Layout, Proxy, Running, Stage, Tools, port, routes},
+};
 
 /// The address of the service that is called.
-const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+pub(super) const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 
 /// The file of the routes of the service that is called.
 const ROUTES_FILE: &str = "routes.yaml";
+
+/// The name under which a node with a waypoint takes part beside one without.
+const WITH_WAYPOINT: &str = "ebb-waypoint";
 
 /// The waypoint's ports for metrics and readiness.
 const METRICS: u16 = 15020;
@@ -50,7 +56,7 @@ pub(crate) struct EbbL7 {
 }
 
 /// The waypoint's process, which ends before its pod goes.
-struct Waypoint {
+pub(super) struct Waypoint {
     process: Process,
     pod: Pod,
 }
@@ -74,7 +80,7 @@ impl EbbL7 {
             .iter()
             .map(|node| Ztunnel::start(node, &directory, self.ebb.settings()))
             .collect::<Result<_>>()?;
-        let waypoint = self.waypoint(pod)?;
+        let waypoint = Waypoint::start(&self.ebb, pod)?;
         for ztunnel in ztunnels {
             ztunnel.wait_ready(READY_WITHIN)?;
             proxies.push(Box::new(ztunnel));
@@ -84,33 +90,17 @@ impl EbbL7 {
         stage.call_at(SERVICE);
         Ok(Running { router: Some(proxies.len() - 1), proxies, encrypted: true, pods: Vec::new(), stage })
     }
-
-    /// As its Deployment would run it.
-    fn waypoint(&self, pod: Pod) -> Result<Waypoint> {
-        let program = self.ebb.program("waypoint")?;
-        let run = pod.node().run();
-        let spawn = Spawn::new("waypoint", program)
-            .role("proxy-waypoint")
-            .args(["--manifests".as_ref(), run.directory().join(MANIFESTS).as_os_str()])
-            .args(["--gateway", &format!("{}/waypoint", manifests::NAMESPACE)])
-            .args(["--ca-dir".as_ref(), run.authority()?.as_os_str()])
-            .env("EBB_STATE_DIR", run.directory().join("state"))
-            .env("POD_NAME", pod.name())
-            .env("POD_NAMESPACE", manifests::NAMESPACE)
-            .env("POD_IP", pod.addresses().v4.to_string())
-            .env("SERVICE_ACCOUNT", pod.name())
-            .env("NODE_NAME", pod.node().name())
-            .env("RUST_LOG", std::env::var_os("RUST_LOG").unwrap_or_else(|| "info".into()));
-        Ok(Waypoint { process: pod.spawn(spawn)?, pod })
-    }
 }
 
 impl Candidate for EbbL7 {
     fn name(&self) -> &str {
-        self.ebb.name()
+        if self.ebb.layer == Layer::Scale { WITH_WAYPOINT } else { self.ebb.name() }
     }
 
     fn about(&self) -> String {
+        if self.ebb.layer == Layer::Scale {
+            return "the same ztunnel and a waypoint, as where requests are routed".into();
+        }
         "ztunnel, waypoint, ztunnel, CPU of all three, with their default settings: eBPF redirection, HBONE over mutual TLS \
          1.3 on both legs, P-256 certificates, the waypoint in a pod of its own on the server's node, a line for each request \
          in its access log, Istio's metrics of requests"
@@ -123,6 +113,10 @@ impl Candidate for EbbL7 {
 
     fn start(&self, _: &Tools) -> Result<Running> {
         self.start_with(&table(self.routes), 0)
+    }
+
+    fn start_on_a_node(&self, _: &Tools, pods: u32) -> Result<Option<Crowd>> {
+        crowd::start(&self.ebb, pods, true).map(Some)
     }
 
     fn start_with_routes(&self, _: &Tools, routes: u32) -> Result<Option<Running>> {
@@ -156,7 +150,26 @@ fn changing(version: u32) -> String {
 }
 
 impl Waypoint {
-    fn wait_ready(&self) -> Result<()> {
+    /// As its Deployment would run it.
+    pub(super) fn start(ebb: &Ebb, pod: Pod) -> Result<Self> {
+        let program = ebb.program("waypoint")?;
+        let run = pod.node().run();
+        let spawn = Spawn::new("waypoint", program)
+            .role("proxy-waypoint")
+            .args(["--manifests".as_ref(), run.directory().join(MANIFESTS).as_os_str()])
+            .args(["--gateway", &format!("{}/waypoint", manifests::NAMESPACE)])
+            .args(["--ca-dir".as_ref(), run.authority()?.as_os_str()])
+            .env("EBB_STATE_DIR", run.directory().join("state"))
+            .env("POD_NAME", pod.name())
+            .env("POD_NAMESPACE", manifests::NAMESPACE)
+            .env("POD_IP", pod.addresses().v4.to_string())
+            .env("SERVICE_ACCOUNT", pod.name())
+            .env("NODE_NAME", pod.node().name())
+            .env("RUST_LOG", std::env::var_os("RUST_LOG").unwrap_or_else(|| "info".into()));
+        Ok(Self { process: pod.spawn(spawn)?, pod })
+    }
+
+    pub(super) fn wait_ready(&self) -> Result<()> {
         let ready = wait_for("readiness of the waypoint", READY_WITHIN, || {
             ensure!(self.process.is_alive(), "it has ended");
             Ok(self.ask(READINESS, "/healthz/ready").is_ok_and(|(status, _)| status == 200).then_some(()))

@@ -2,12 +2,13 @@
 //!
 //! Run as an operator runs it, with its defaults: log level info, a log line for each connection, metrics, the embedded CA.
 
+mod crowd;
 mod l7;
 mod manifests;
 mod variant;
 
 use std::{
-    fs,
+    env, fs,
     path::PathBuf,
     process::Command,
     time::{Duration, Instant},
@@ -16,7 +17,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use harness::{
     binaries,
-    cluster::{Cluster, Node, Pod},
+    cluster::{Cluster, Node},
     process::Process,
     ztunnel::{Settings, Ztunnel},
 };
@@ -35,6 +36,9 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 /// Where the log tells how many workloads a proxy that got ready knows, and how soon it does.
 const KNOWN: &str = "workloads";
 const LOGGED_WITHIN: Duration = Duration::from_secs(5);
+
+/// The commit that was built, where whoever built it knows.
+const COMMIT: &str = "EBB_COMMIT";
 
 /// The directory of manifests in a run's own.
 const MANIFESTS: &str = "manifests";
@@ -60,6 +64,11 @@ impl Ebb {
         let variants =
             asked.variants.iter().map(|variant| Self { variant: Some(variant.clone()), ..ebb.clone() });
         std::iter::once(ebb.clone()).chain(before).chain(variants).collect()
+    }
+
+    /// Whether it is this build with its defaults.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.before.is_none() && self.variant.is_none()
     }
 
     fn settings(&self) -> Settings {
@@ -124,17 +133,23 @@ impl Candidate for Ebb {
             None => "default settings".into(),
             Some(variant) => format!("the settings `{variant}`"),
         };
-        format!(
-            "{proxies} with eBPF redirection and {settings}: HBONE over mutual TLS 1.3, P-256 certificates, a log line for \
-             each connection"
-        )
+        let carried = match self.layer {
+            Layer::Passthrough => "plain TCP to the server",
+            _ => "HBONE over mutual TLS 1.3, P-256 certificates",
+        };
+        format!("{proxies} with eBPF redirection and {settings}: {carried}, a log line for each connection")
     }
 
     fn version(&self, _: &Tools) -> String {
         let told = self
             .program("ztunnel")
             .and_then(|program| Ok(Command::new(program).arg("--version").output()?));
-        told.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+        let mut version =
+            told.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+        if let (None, Ok(commit)) = (&self.before, env::var(COMMIT)) {
+            version += &format!(" at {commit}");
+        }
+        version
     }
 
     fn start(&self, _: &Tools) -> Result<Running> {
@@ -146,16 +161,7 @@ impl Candidate for Ebb {
     }
 
     fn start_on_a_node(&self, _: &Tools, pods: u32) -> Result<Option<Crowd>> {
-        let cluster = Cluster::start(1)?;
-        let node = cluster.node(0);
-        let pods: Vec<Pod> =
-            (0..pods).map(|number| node.add_pod(&format!("pod-{number}"))).collect::<Result<_>>()?;
-        let directory = cluster.run().directory().join(MANIFESTS);
-        let members: Vec<Member<'_>> = pods.iter().map(|pod| Member { pod, in_mesh: true }).collect();
-        manifests::write_small(&directory, &members)?;
-        let ztunnel = Ztunnel::start(node, &directory, self.settings())?;
-        ztunnel.wait_ready(READY_WITHIN)?;
-        Ok(Some(Crowd { proxies: vec![Box::new(ztunnel)], _pods: pods, _cluster: cluster }))
+        crowd::start(self, pods, false).map(Some)
     }
 
     fn start_in_large_mesh(&self, workloads: u32) -> Result<Option<Sample>> {
