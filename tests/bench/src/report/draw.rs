@@ -37,12 +37,13 @@ const BARS: f64 = 0.78;
 const HEADROOM: f64 = 1.12;
 
 /// Colours of systems that are always there, so that one looks the same in every plot.
-const KNOWN: [(&str, RGBColor); 9] = [
+const KNOWN: [(&str, RGBColor); 10] = [
     ("direct", RGBColor(130, 130, 130)),
     ("envoy-1", RGBColor(222, 120, 30)),
     ("envoy-2", RGBColor(240, 180, 120)),
     ("envoy-hop", RGBColor(222, 120, 30)),
     ("ebb", RGBColor(30, 100, 190)),
+    ("ebb-same-node", RGBColor(40, 160, 200)),
     ("ebb-waypoint", RGBColor(90, 60, 170)),
     ("ebb-before", RGBColor(140, 185, 235)),
     ("haproxy", RGBColor(180, 60, 70)),

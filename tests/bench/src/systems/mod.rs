@@ -282,14 +282,15 @@ pub(crate) fn all(layer: Layer, asked: &Asked) -> Result<Vec<Box<dyn Candidate>>
         all.push(Box::new(described));
     }
     for ebb in ebb::Ebb::of(layer, asked) {
-        if layer == Layer::Scale && ebb.is_plain() {
-            all.push(Box::new(ebb::EbbL7 { ebb: ebb.clone(), routes: ROUTES }));
-        }
+        let with_waypoint = (layer == Layer::Scale && ebb.is_plain()).then(|| ebb.clone());
         all.push(match layer {
             Layer::L7 => Box::new(ebb::EbbL7 { ebb, routes: ROUTES }),
             Layer::Hop => Box::new(ebb::EbbL7 { ebb, routes: 1 }),
             _ => Box::new(ebb),
         });
+        if let Some(ebb) = with_waypoint {
+            all.push(Box::new(ebb::EbbL7 { ebb, routes: ROUTES }));
+        }
     }
     Ok(all)
 }

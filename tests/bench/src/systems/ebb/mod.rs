@@ -40,6 +40,10 @@ const LOGGED_WITHIN: Duration = Duration::from_secs(5);
 /// The commit that was built, where whoever built it knows.
 const COMMIT: &str = "EBB_COMMIT";
 
+/// Ebb with the path for two pods of one node, which is off by default, and how it is switched on.
+const SAME_NODE: &str = "ebb-same-node";
+const PATH_ON: [&str; 2] = ["--same-node-path", "on"];
+
 /// The directory of manifests in a run's own.
 const MANIFESTS: &str = "manifests";
 
@@ -57,13 +61,20 @@ pub(crate) struct Ebb {
 pub(crate) const BEFORE: &str = "ebb-before";
 
 impl Ebb {
-    /// This build, the earlier one if there is one, and this one with each of the other settings.
+    /// This build, with the path for one node where that is compared, the earlier one if there is one, and this one with
+    /// each of the other settings.
     pub(crate) fn of(layer: Layer, asked: &Asked) -> Vec<Self> {
         let ebb = Self { layer, ..Self::default() };
         let before = asked.before.iter().map(|build| Self { before: Some(build.clone()), ..ebb.clone() });
         let variants =
             asked.variants.iter().map(|variant| Self { variant: Some(variant.clone()), ..ebb.clone() });
-        std::iter::once(ebb.clone()).chain(before).chain(variants).collect()
+        let near = (layer == Layer::SameNode).then(|| Variant {
+            name: SAME_NODE.into(),
+            arguments: PATH_ON.map(Into::into).into(),
+            ..Variant::default()
+        });
+        let near = near.map(|variant| Self { variant: Some(variant), ..ebb.clone() });
+        std::iter::once(ebb.clone()).chain(near).chain(before).chain(variants).collect()
     }
 
     /// Whether it is this build with its defaults.
@@ -135,6 +146,7 @@ impl Candidate for Ebb {
         };
         let carried = match self.layer {
             Layer::Passthrough => "plain TCP to the server",
+            Layer::SameNode if self.name() == SAME_NODE => "no tunnel between two pods of the node",
             _ => "HBONE over mutual TLS 1.3, P-256 certificates",
         };
         format!("{proxies} with eBPF redirection and {settings}: {carried}, a log line for each connection")
@@ -262,6 +274,8 @@ mod tests {
         let all = Ebb::of(Layer::L4, &asked);
         assert_eq!(all.iter().map(Candidate::name).collect::<Vec<_>>(), ["ebb", BEFORE, "ebb-one"]);
         assert_eq!(all[2].settings().arguments, ["--workers", "1"]);
+        let near = Ebb::of(Layer::SameNode, &Asked::default());
+        assert_eq!(near.iter().map(Candidate::name).collect::<Vec<_>>(), ["ebb", SAME_NODE]);
         assert!(all[2].about().contains("--workers 1"), "{}", all[2].about());
     }
 }
