@@ -1,8 +1,10 @@
-//! `cargo xtask demo`, `bench` and `clean`: build, then hand over to the programs made of the harness.
+//! `cargo xtask demo` and `clean`, and what `bench` shares with them: build, then hand over to the programs made of the
+//! harness.
 //!
 //! The demo and the benchmarks replace this process, so that a Ctrl-C and the exit code are theirs and their clean-up
 //! cannot be cut short from here.
 
+use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -17,42 +19,63 @@ use crate::{child, setup};
 /// Removing what crashed runs left is quick; more means that something hangs.
 const CLEAN_LIMIT: Duration = Duration::from_secs(120);
 
+/// What a program needs to be built, and done, before it runs.
+#[derive(Debug)]
+pub(crate) struct Needs<'a> {
+    packages: &'a [&'a str],
+    examples: &'a [&'a str],
+    /// Makes namespaces and loads kernel programs.
+    root: bool,
+}
+
+impl<'a> Needs<'a> {
+    /// Root, the tools of the set-up, the kernel programs, and the programs of these packages and these examples.
+    pub(crate) fn everything(packages: &'a [&'a str], examples: &'a [&'a str]) -> Self {
+        Self { packages, examples, root: true }
+    }
+
+    /// Itself alone: the package of its name.
+    pub(crate) fn nothing_but(package: &'a &'a str) -> Self {
+        Self { packages: std::slice::from_ref(package), examples: &[], root: false }
+    }
+}
+
 /// Builds what is shipped with optimisations, the kernel programs and the package of the demo, and becomes the demo.
 pub(crate) fn demo(workspace: &Workspace, keep: bool, scene: Option<String>) -> Result<()> {
-    let packages = ["ztunnel", "waypoint", "ebb-harness", "ebb-demo"];
+    let needs = Needs::everything(&["ztunnel", "waypoint", "ebb-harness", "ebb-demo"], &[]);
     let keep = keep.then(|| "--keep".to_owned());
     let scene = scene.map(|name| format!("--scene={name}"));
     let arguments: Vec<_> = keep.into_iter().chain(scene).collect();
-    become_program(workspace, "ebb-demo", (&packages, &[]), &arguments)
+    become_program(workspace, "ebb-demo", &needs, &arguments, &[])
 }
 
-/// The same for the benchmarks, and the program that measures routing by itself.
-pub(crate) fn bench(workspace: &Workspace, arguments: &[String]) -> Result<()> {
-    let packages = ["ztunnel", "waypoint", "ebb-harness", "ebb-bench"];
-    become_program(workspace, "ebb-bench", (&packages, &["routing_cost"]), arguments)
-}
-
-fn become_program(
+/// Builds with optimisations what `program` needs, and becomes it.
+///
+/// # Errors
+/// There is no root, or something cannot be built or run.
+pub(crate) fn become_program(
     workspace: &Workspace,
     program: &str,
-    (packages, examples): (&[&str], &[&str]),
+    needs: &Needs<'_>,
     arguments: &[String],
+    environment: &[(&str, &OsStr)],
 ) -> Result<()> {
-    require_root(program)?;
-    setup::run()?;
-    let object = build_kernel_programs(workspace)?;
+    let mut object = None;
+    if needs.root {
+        require_root(program)?;
+        setup::run()?;
+        object = Some(build_kernel_programs(workspace)?);
+    }
     let mut build = cargo(workspace, &["build", "--release", "--bins"]);
-    build.args(packages.iter().flat_map(|package| ["--package", package]));
-    build.args(examples.iter().flat_map(|example| ["--example", example]));
-    child::run_quietly(workspace, &format!("build {}", packages.join(" ")), &mut build)?;
+    build.args(needs.packages.iter().flat_map(|package| ["--package", package]));
+    build.args(needs.examples.iter().flat_map(|example| ["--example", example]));
+    child::run_quietly(workspace, &format!("build {}", needs.packages.join(" ")), &mut build)?;
     let binaries = workspace.binaries(Profile::Release);
     let path = binaries.join(program);
-    let error = Command::new(&path)
-        .args(arguments)
-        .env("EBB_BIN_DIR", &binaries)
-        .env("EBB_EBPF_OBJECT", &object)
-        .exec();
-    Err(error).with_context(|| format!("start {}", path.display()))
+    let mut command = Command::new(&path);
+    command.args(arguments).env("EBB_BIN_DIR", &binaries).envs(environment.iter().copied());
+    command.envs(object.map(|object| ("EBB_EBPF_OBJECT", object)));
+    Err(command.exec()).with_context(|| format!("start {}", path.display()))
 }
 
 /// Prints the help of a program as built last; says whether there is one.
@@ -60,11 +83,6 @@ pub(crate) fn help(workspace: &Workspace, program: &str, arguments: &[String]) -
     let Some(path) = built(workspace, program) else { return Ok(false) };
     child::run(Command::new(path).args(arguments))?;
     Ok(true)
-}
-
-/// Whether arguments for another program ask for its help.
-pub(crate) fn ask_for_help(arguments: &[String]) -> bool {
-    arguments.iter().any(|it| it == "--help" || it == "-h")
 }
 
 /// Removes what crashed runs left behind (namespaces, links, pinned kernel programs) and says what that was.

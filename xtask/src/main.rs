@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod budgets;
 mod cargo;
 mod child;
@@ -23,8 +24,8 @@ mod zipkin;
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use clap::{CommandFactory, Parser, Subcommand};
+use anyhow::Result;
+use clap::{Parser, Subcommand};
 
 use workspace::Workspace;
 
@@ -56,12 +57,14 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         scene: Option<String>,
     },
-    /// Measure connections (`bench l4`) or requests (`bench l7`) (root).
+    /// Compare Ebb with other meshes and proxies, and write the report (root).
+    #[command(disable_help_flag = true)]
     #[command(after_help = "Builds with optimisations first, which takes some minutes the first time.\n\
-        l4 or l7, then [--quick] [--rounds N] [--scenario A,B] [--systems A,B] [--before DIR] [--json FILE]")]
+        [--quick] [--layer A,B] [--scenario A,B] [--systems A,B] [--rounds N] [--before DIR] [--list]\n\
+        [--from FILE] [--out DIR]")]
     Bench {
-        /// What to measure, and its own options.
-        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        /// What to measure; everything when nothing is said.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
     /// Count the instructions of units of work and compare them with what is recorded.
@@ -89,17 +92,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// The help of the benchmarks, for which nothing is built: their own, or ours where they never were.
-fn help_of_bench(workspace: &Workspace, arguments: &[String]) -> Result<()> {
-    if harness::help(workspace, "ebb-bench", arguments)? {
-        return Ok(());
-    }
-    let mut ours = Arguments::command();
-    ours.build();
-    let ours = ours.find_subcommand_mut("bench").context("every command is one of ours")?;
-    ours.print_long_help().context("print the help")
-}
-
 fn run(command: Command) -> Result<()> {
     let workspace = Workspace::find()?;
     child::forward_signals()?;
@@ -110,11 +102,8 @@ fn run(command: Command) -> Result<()> {
         Command::Ebpf => ebpf::run(),
         Command::Tidy => tidy::run(&workspace),
         Command::Test(options) => test::run(&workspace, &options),
-        Command::Bench { arguments } if harness::ask_for_help(&arguments) => {
-            help_of_bench(&workspace, &arguments)
-        }
         Command::Demo { keep, scene } => harness::demo(&workspace, keep, scene),
-        Command::Bench { arguments } => harness::bench(&workspace, &arguments),
+        Command::Bench { arguments } => bench::run(&workspace, &arguments),
         Command::Budgets(options) => budgets::run(&workspace, &options),
         Command::Fuzz(options) => fuzz::run(&workspace, &options),
         Command::Deny => deny::run(&workspace),

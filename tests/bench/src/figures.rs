@@ -6,7 +6,10 @@
 
 use serde::Serialize;
 
-use crate::scenarios::Scenario;
+use crate::{
+    layer::Layer,
+    scenarios::Scenario::{self, *},
+};
 
 /// What Ebb must reach in one figure.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -24,6 +27,8 @@ pub(crate) enum Target {
     Shown,
 }
 
+use Target::{AddedRatioAtMost, AtMost, RatioAtLeast, RatioAtMost};
+
 /// Which way is better; the better of two yardsticks is the one to beat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -34,16 +39,15 @@ pub(crate) enum Better {
     Lower,
 }
 
-/// One line of the report.
-#[derive(Clone, Copy, Debug, Serialize)]
+/// One thing that is measured in a scenario.
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Figure {
-    /// Stable name, used in the JSON file.
-    pub(crate) id: &'static str,
+    /// Stable name, used in the JSON file: the scenario's, a dot, and the part's.
+    pub(crate) id: String,
     /// The scenario that yields it.
-    #[serde(skip)]
     pub(crate) scenario: Scenario,
-    /// What it is, for the reader.
-    pub(crate) label: &'static str,
+    /// What it is within its scenario: the head of a column.
+    pub(crate) what: &'static str,
     /// Its unit.
     pub(crate) unit: &'static str,
     /// Which way is better.
@@ -52,97 +56,209 @@ pub(crate) struct Figure {
     pub(crate) target: Target,
 }
 
-const fn figure(scenario: Scenario, id: &'static str, label: &'static str, unit: &'static str) -> Figure {
-    Figure { id, scenario, label, unit, better: Better::Lower, target: Target::Shown }
-}
-
 impl Figure {
-    const fn must(mut self, target: Target) -> Self {
-        self.target = target;
-        self
-    }
-
-    const fn more_is_better(mut self) -> Self {
-        self.better = Better::Higher;
-        self
+    /// What it is, for the reader who sees it alone.
+    #[must_use]
+    pub(crate) fn label(&self) -> String {
+        format!("{}: {}", self.scenario.title(), self.what)
     }
 }
 
-use Scenario::{
-    Bulk, Change, Connect, Http1, Http16, Http64, Idle, Matching, Memory, Paced, PingPong, Ready, Routes,
-};
-use Target::{AddedRatioAtMost, AtMost, RatioAtLeast, RatioAtMost};
+/// The figures of one scenario while they are listed.
+struct List {
+    scenario: Scenario,
+    figures: Vec<Figure>,
+}
 
-/// Those of connections, in the order of the report.
-pub(crate) const L4: &[Figure] = &[
-    figure(Bulk, "bulk.throughput", "bulk stream", "Gbit/s").more_is_better().must(RatioAtLeast(1.0)),
-    figure(Bulk, "bulk.cpu", "bulk stream, CPU", "s/GB").must(RatioAtMost(1.0)),
-    figure(Bulk, "bulk.cpu_total", "bulk stream, total CPU", "s/GB"),
-    figure(Http1, "http-1.rate", "HTTP, 1 connection", "req/s").more_is_better(),
-    figure(Http1, "http-1.cpu", "HTTP, 1 connection, CPU", "us/req").must(RatioAtMost(0.75)),
-    figure(Http1, "http-1.cpu_total", "HTTP, 1 connection, total CPU", "us/req"),
-    figure(Http16, "http-16.rate", "HTTP, 16 connections", "req/s").more_is_better(),
-    figure(Http16, "http-16.cpu", "HTTP, 16 connections, CPU", "us/req").must(RatioAtMost(0.75)),
-    figure(Http16, "http-16.cpu_total", "HTTP, 16 connections, total CPU", "us/req"),
-    figure(Http64, "http-64.rate", "HTTP, 64 connections", "req/s").more_is_better(),
-    figure(Http64, "http-64.cpu", "HTTP, 64 connections, CPU", "us/req").must(RatioAtMost(0.75)),
-    figure(Http64, "http-64.cpu_total", "HTTP, 64 connections, total CPU", "us/req"),
-    figure(PingPong, "ping.p50", "one byte there and back, p50", "us").must(AddedRatioAtMost(0.85)),
-    figure(PingPong, "ping.p99", "one byte there and back, p99", "us"),
-    figure(PingPong, "ping.cpu", "one byte there and back, CPU", "us"),
-    figure(Memory, "memory.idle", "resident, idle, both proxies", "MB").must(AtMost(16.0)),
-    figure(Memory, "memory.connection", "resident per idle connection, both", "KiB").must(AtMost(12.0)),
-    figure(Connect, "connect.rate", "new connections, 16 at a time", "conn/s").more_is_better(),
-    figure(Connect, "connect.cpu", "new connection, CPU", "us").must(RatioAtMost(0.15)),
-    figure(Connect, "connect.cpu_total", "new connection, total CPU", "us"),
-    figure(Ready, "ready.seconds", "10,000 workloads: ready", "s").must(AtMost(0.6)),
-    figure(Ready, "ready.peak", "10,000 workloads: peak resident", "MB").must(AtMost(60.0)),
-];
+impl List {
+    fn add(&mut self, part: &str, what: &'static str, unit: &'static str) -> &mut Figure {
+        let id = format!("{}.{part}", self.scenario);
+        let (better, target) = (Better::Lower, Target::Shown);
+        self.figures.push(Figure { id, scenario: self.scenario, what, unit, better, target });
+        let last = self.figures.len() - 1;
+        &mut self.figures[last]
+    }
 
-/// Those of requests, in the order of the report.
-pub(crate) const L7: &[Figure] = &[
-    figure(Http1, "http-1.rate", "HTTP, 1 connection", "req/s").more_is_better(),
-    figure(Http1, "http-1.cpu", "HTTP, 1 connection, CPU", "us/req"),
-    figure(Http1, "http-1.cpu_router", "HTTP, 1 connection, CPU of the router", "us/req"),
-    figure(Http1, "http-1.cpu_total", "HTTP, 1 connection, total CPU", "us/req"),
-    figure(Http16, "http-16.rate", "HTTP, 16 connections", "req/s").more_is_better(),
-    figure(Http16, "http-16.cpu", "HTTP, 16 connections, CPU", "us/req").must(RatioAtMost(0.5)),
-    figure(Http16, "http-16.cpu_router", "HTTP, 16 connections, CPU of the router", "us/req"),
-    figure(Http16, "http-16.cpu_total", "HTTP, 16 connections, total CPU", "us/req"),
-    figure(Http64, "http-64.rate", "HTTP, 64 connections", "req/s").more_is_better(),
-    figure(Http64, "http-64.cpu", "HTTP, 64 connections, CPU", "us/req"),
-    figure(Http64, "http-64.cpu_router", "HTTP, 64 connections, CPU of the router", "us/req"),
-    figure(Http64, "http-64.cpu_total", "HTTP, 64 connections, total CPU", "us/req"),
-    figure(Paced, "paced.p50", "1,000 req/s evenly spaced, p50", "us").must(AddedRatioAtMost(0.7)),
-    figure(Paced, "paced.p99", "1,000 req/s evenly spaced, p99", "us").must(AddedRatioAtMost(0.7)),
-    figure(Paced, "paced.cpu", "1,000 req/s evenly spaced, CPU", "us/req"),
-    figure(Idle, "idle.router", "resident, idle, the router", "MB").must(AtMost(20.0)),
-    figure(Idle, "idle.all", "resident, idle, every proxy", "MB"),
-    figure(Routes, "routes.router", "resident with 1,000 routes, the router", "MB").must(RatioAtMost(0.3)),
-    figure(Change, "change.in_force", "one change among 10,000 routes in force", "ms").must(AtMost(50.0)),
-    figure(Change, "change.worst", "the same, the slowest", "ms"),
-    figure(Matching, "matching.exact", "a rule of 1,000: exact paths", "us").must(AtMost(2.0)),
-    figure(Matching, "matching.prefix", "a rule of 1,000: prefixes", "us").must(AtMost(2.0)),
-    figure(Matching, "matching.header", "a rule of 1,000: a prefix and headers", "us").must(AtMost(2.0)),
-    figure(Matching, "matching.method", "a rule of 1,000: methods and prefixes", "us").must(AtMost(2.0)),
-    figure(Matching, "matching.regex", "a rule of 1,000: regexes with a start", "us").must(AtMost(2.0)),
-    figure(Matching, "matching.header_prefix", "a rule of 1,000: prefixes of a header", "us")
-        .must(AtMost(2.0)),
-    figure(Matching, "matching.bare_regex", "a rule of 1,000: regexes without a start", "us"),
-    figure(Matching, "matching.change", "one change among 10,000, the tables alone", "ms"),
-];
+    fn add_rate(&mut self, part: &str, what: &'static str, unit: &'static str) -> &mut Figure {
+        let figure = self.add(part, what, unit);
+        figure.better = Better::Higher;
+        figure
+    }
+
+    fn add_latency(&mut self) {
+        for (part, what) in [("p50", "p50"), ("p90", "p90"), ("p99", "p99"), ("p999", "p99.9")] {
+            self.add(part, what, "us");
+        }
+    }
+
+    /// CPU of the proxies, of the one that routes where one does, and of all with client and server.
+    fn add_cpu(&mut self, layer: Layer, unit: &'static str) {
+        self.add("cpu", "CPU", unit);
+        if matches!(layer, Layer::L7 | Layer::Hop) {
+            self.add("cpu_router", "CPU of the router", unit);
+        }
+        self.add("cpu_total", "total CPU", unit);
+    }
+
+    fn must(&mut self, part: &str, target: Target) {
+        let id = format!("{}.{part}", self.scenario);
+        for figure in self.figures.iter_mut().filter(|figure| figure.id == id) {
+            figure.target = target;
+        }
+    }
+}
+
+/// What `scenario` yields in `layer`, in the order of the report.
+#[must_use]
+pub(crate) fn of(layer: Layer, scenario: Scenario) -> Vec<Figure> {
+    let mut list = List { scenario, figures: Vec::new() };
+    match scenario {
+        Bulk(_) => {
+            list.add_rate("throughput", "throughput", "Gbit/s");
+            list.add_cpu(layer, "s/GB");
+        }
+        Http(_) => {
+            list.add_rate("rate", "rate", "req/s");
+            list.add_latency();
+            list.add_cpu(layer, "us/req");
+        }
+        Paced(_) => {
+            list.add_latency();
+            list.add_cpu(layer, "us/req");
+        }
+        PingPong => {
+            list.add_latency();
+            list.add("cpu", "CPU", "us");
+            list.add("cpu_total", "total CPU", "us");
+        }
+        Connect => {
+            list.add_rate("rate", "rate", "conn/s");
+            list.add_latency();
+            list.add_cpu(layer, "us");
+        }
+        Cold => {
+            list.add("first", "first answer after", "ms");
+            list.add("second", "the next one after", "ms");
+            list.add("cpu", "CPU of the first", "ms");
+        }
+        _ => of_state(&mut list),
+    }
+    set_targets(layer, &mut list);
+    list.figures
+}
+
+/// Figures of what a system holds, and how long it takes to follow.
+fn of_state(list: &mut List) {
+    match list.scenario {
+        Memory => {
+            list.add("rss", "resident (RSS)", "MB");
+            list.add("pss", "shared pages shared out (PSS)", "MB");
+            list.add("per_1000", "for 1,000 idle connections (RSS)", "MB");
+            list.add("per_1000_pss", "for 1,000 idle connections (PSS)", "MB");
+        }
+        Idle => {
+            list.add("router", "the router (RSS)", "MB");
+            list.add("rss", "every proxy (RSS)", "MB");
+            list.add("pss", "every proxy (PSS)", "MB");
+        }
+        Pods(_) => {
+            list.add("rss", "resident (RSS)", "MB");
+            list.add("pss", "shared pages shared out (PSS)", "MB");
+            list.add("processes", "proxies", "");
+            list.add("cpu", "CPU of an idle second", "ms");
+        }
+        Workloads(_) => {
+            list.add("seconds", "ready after", "s");
+            list.add("cpu", "CPU until then", "s");
+            list.add("peak", "peak resident", "MB");
+            list.add("rss", "resident (RSS)", "MB");
+            list.add("pss", "shared pages shared out (PSS)", "MB");
+        }
+        Policy => {
+            list.add("deny", "a refusal in force after", "ms");
+            list.add("allow", "its removal after", "ms");
+        }
+        Routes => {
+            list.add("router", "the router (RSS)", "MB");
+        }
+        Change => {
+            list.add("in_force", "in force after", "ms");
+            list.add("cpu", "CPU of the proxies", "ms");
+        }
+        Matching => of_matching(list),
+        // Those of traffic are listed by the caller.
+        _ => {}
+    }
+}
+
+fn of_matching(list: &mut List) {
+    for (part, what) in [
+        ("exact", "exact paths"),
+        ("prefix", "prefixes"),
+        ("header", "a prefix and headers"),
+        ("method", "methods and prefixes"),
+        ("regex", "regexes with a start"),
+        ("header_prefix", "prefixes of a header"),
+    ] {
+        list.add(part, what, "us").target = AtMost(2.0);
+    }
+    list.add("bare_regex", "regexes without a start", "us");
+    list.add("change", "one change among 10,000, the tables alone", "ms");
+}
+
+/// What Ebb must reach.
+fn set_targets(layer: Layer, list: &mut List) {
+    match (layer, list.scenario) {
+        (Layer::L4, Bulk(_)) => {
+            list.must("throughput", RatioAtLeast(1.0));
+            list.must("cpu", RatioAtMost(1.0));
+        }
+        (Layer::L4, Http(_)) => list.must("cpu", RatioAtMost(0.75)),
+        (Layer::L4, PingPong) => list.must("p50", AddedRatioAtMost(0.85)),
+        (Layer::L4, Memory) => {
+            list.must("rss", AtMost(16.0));
+            list.must("per_1000", AtMost(12.3));
+        }
+        (Layer::L4, Connect) => list.must("cpu", RatioAtMost(0.15)),
+        (Layer::L7, Http(16)) => list.must("cpu", RatioAtMost(0.5)),
+        (Layer::L7, Paced(1000)) => {
+            list.must("p50", AddedRatioAtMost(0.7));
+            list.must("p99", AddedRatioAtMost(0.7));
+        }
+        (Layer::L7, Idle) => list.must("router", AtMost(20.0)),
+        (Layer::L7, Routes) => list.must("router", RatioAtMost(0.3)),
+        (Layer::L7, Change) => list.must("in_force", AtMost(50.0)),
+        (Layer::Scale, Workloads(10_000)) => {
+            list.must("seconds", AtMost(0.6));
+            list.must("peak", AtMost(60.0));
+        }
+        _ => {}
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layer;
 
     #[test]
     fn every_bound_points_the_way_that_is_better() {
-        for figure in L4.iter().chain(L7) {
+        for figure in layer::ALL.iter().flat_map(|layer| layer.figures()) {
             let higher = matches!(figure.target, RatioAtLeast(_));
             let lower = matches!(figure.target, RatioAtMost(_) | AddedRatioAtMost(_) | AtMost(_));
             assert!(!(higher && figure.better == Better::Lower), "{}", figure.id);
             assert!(!(lower && figure.better == Better::Higher), "{}", figure.id);
         }
+    }
+
+    #[test]
+    fn a_target_that_is_set_is_one_of_a_figure_that_is_measured() {
+        let target = |layer: Layer, id: &str| {
+            layer.figures().into_iter().find(|figure| figure.id == id).map(|figure| figure.target)
+        };
+        assert_eq!(target(Layer::L4, "connect.cpu"), Some(RatioAtMost(0.15)));
+        assert_eq!(target(Layer::L7, "paced-1000.p99"), Some(AddedRatioAtMost(0.7)));
+        assert_eq!(target(Layer::L7, "paced-500.p99"), Some(Target::Shown));
+        assert_eq!(target(Layer::Scale, "workloads-10000.peak"), Some(AtMost(60.0)));
     }
 }

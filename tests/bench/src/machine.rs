@@ -3,7 +3,8 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use time::{OffsetDateTime, macros::format_description};
 
 /// CPU time of the whole machine since it booted, in ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ impl CpuTime {
 }
 
 /// Facts about the machine for the report.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Machine {
     /// Kernel release.
     pub(crate) kernel: String,
@@ -47,25 +48,47 @@ pub(crate) struct Machine {
     pub(crate) cpus: usize,
     /// The model name of the first CPU.
     pub(crate) model: String,
-    /// What every namespace of the measurement uses.
-    pub(crate) congestion_control: &'static str,
+    /// Bytes of memory.
+    pub(crate) memory: u64,
+    /// What the namespaces of the measurement use; empty where there was no traffic.
+    pub(crate) congestion_control: String,
 }
 
 impl Machine {
     /// Looks at this machine.
     #[must_use]
     pub(crate) fn describe() -> Self {
-        let unknown = || "unknown".to_owned();
-        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
         Self {
-            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
-                .map_or_else(|_| unknown(), |text| text.trim().into()),
+            kernel: or_unknown(read("/proc/sys/kernel/osrelease").trim()),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
-            model: model.map_or_else(unknown, |(_, model)| model.to_owned()),
-            congestion_control: "cubic",
+            model: or_unknown(model(&read("/proc/cpuinfo")).unwrap_or_default()),
+            memory: memory(&read("/proc/meminfo")).unwrap_or_default(),
+            congestion_control: String::new(),
         }
     }
+}
+
+/// The date and time now, UTC, to the minute.
+#[must_use]
+pub(crate) fn now() -> String {
+    let format = format_description!("[year]-[month]-[day] [hour]:[minute]");
+    OffsetDateTime::now_utc().format(format).unwrap_or_default()
+}
+
+fn or_unknown(text: &str) -> String {
+    if text.is_empty() { "unknown".into() } else { text.into() }
+}
+
+fn model(cpuinfo: &str) -> Option<&str> {
+    let (_, model) = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "))?;
+    Some(model.trim())
+}
+
+/// Bytes in all, from `/proc/meminfo`.
+fn memory(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 #[cfg(test)]
@@ -79,5 +102,16 @@ mod tests {
         assert!((later.stolen_since(&earlier) - 0.25).abs() < 1e-9, "{}", later.stolen_since(&earlier));
         assert_eq!(later.stolen_since(&later), 0.0);
         assert_eq!(CpuTime::parse("cpu0 1 1 1 1 1 1 1 1\n"), None);
+    }
+
+    #[test]
+    fn facts_are_read_from_what_the_kernel_writes() {
+        assert_eq!(
+            model("processor\t: 0\nmodel name\t: Some CPU @ 2.10GHz\nflags\t: a"),
+            Some("Some CPU @ 2.10GHz")
+        );
+        assert_eq!(model("processor\t: 0\n"), None);
+        assert_eq!(memory("MemTotal:       24123456 kB\nMemFree: 1 kB\n"), Some(24_123_456 * 1024));
+        assert_eq!(memory("MemFree: 1 kB\n"), None);
     }
 }

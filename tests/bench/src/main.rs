@@ -1,11 +1,13 @@
-//! Compares Ebb with Envoy and with no mesh at all, in one run, and says which of its targets were reached.
+//! Compares Ebb with other meshes and proxies and with none at all, and says which of its targets were reached.
 //!
-//! Method: every system is up at once and only one is measured at a time, in rounds (A B C, A B C); ratios are taken within
-//! a round; the figures are medians with quartiles. CPU time per unit of work is the figure that counts, since throughput
-//! on a small machine also contains the load generator. A missed target is a finding, not a failure: the exit code is 0.
+//! Method: every system of a comparison is up at once and only one is measured at a time, in rounds (A B C, A B C); ratios
+//! are taken within a round; the figures are medians with quartiles. CPU time per unit of work is the figure that counts,
+//! since throughput on a small machine also contains the load generator. A missed target is a finding, not a failure: the
+//! exit code is 0.
 
 #![forbid(unsafe_code)]
 
+mod arguments;
 mod figures;
 mod layer;
 mod machine;
@@ -18,81 +20,29 @@ mod scenarios;
 mod statistics;
 mod systems;
 
-use std::{env, path::PathBuf, process::ExitCode};
-
-use anyhow::{Context, Result, bail, ensure};
-use clap::{
-    Parser, Subcommand,
-    builder::{PossibleValuesParser, TypedValueParser},
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitCode,
 };
 
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+
 use self::{
-    layer::Layer,
-    machine::Machine,
+    arguments::Arguments,
     plan::Plan,
-    scenarios::Scenario,
+    progress::Progress,
+    results::{Comparison, Document},
     systems::{Candidate, Tools},
 };
 
-#[derive(Parser)]
-#[command(version, about = "Compares Ebb with other meshes on this machine")]
-struct Arguments {
-    #[command(subcommand)]
-    compared: Compared,
-}
-
-#[derive(Subcommand)]
-enum Compared {
-    /// Connections between two pods through the node proxies
-    L4 {
-        /// Only these scenarios
-        #[arg(long, value_delimiter = ',', value_parser = scenarios(Layer::L4))]
-        scenario: Vec<Scenario>,
-        #[command(flatten)]
-        flags: Flags,
-    },
-    /// HTTP requests between two pods through node proxies and a waypoint with 10 routes
-    L7 {
-        /// Only these scenarios
-        #[arg(long, value_delimiter = ',', value_parser = scenarios(Layer::L7))]
-        scenario: Vec<Scenario>,
-        #[command(flatten)]
-        flags: Flags,
-    },
-}
-
-/// Reads the name of a scenario of `layer`.
-fn scenarios(layer: Layer) -> impl TypedValueParser<Value = Scenario> {
-    let list = layer.scenarios();
-    let named = move |name: String| list.iter().copied().find(|it| it.name() == name);
-    PossibleValuesParser::new(list.iter().map(|it| it.name()))
-        .try_map(move |name| named(name).ok_or("no such scenario"))
-}
-
-#[derive(clap::Args)]
-struct Flags {
-    /// Rounds; 8 or more for a claim under 20 %
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    rounds: Option<u16>,
-    /// Only these systems, such as `direct,envoy-1,ebb`
-    #[arg(long, value_delimiter = ',')]
-    systems: Vec<String>,
-    /// Measure an earlier build too: a directory with its `ztunnel`, `ebb-redirect.o` and, for l7,
-    /// `waypoint`
-    #[arg(long, value_name = "DIR")]
-    before: Option<PathBuf>,
-    /// Few and short rounds: shows that everything works, proves nothing
-    #[arg(long)]
-    quick: bool,
-    /// Where the JSON file goes, instead of `bench/LAYER.json` in the target directory
-    #[arg(long)]
-    json: Option<PathBuf>,
-}
-
 fn main() -> ExitCode {
-    let ended = match Arguments::parse().compared {
-        Compared::L4 { scenario, flags } => compare(Layer::L4, scenario, flags),
-        Compared::L7 { scenario, flags } => compare(Layer::L7, scenario, flags),
+    let arguments = Arguments::parse();
+    let ended = match (arguments.list, arguments.from.is_empty()) {
+        (true, _) => list(&arguments),
+        (false, true) => measure(&arguments),
+        (false, false) => report_again(&arguments),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -103,42 +53,101 @@ fn main() -> ExitCode {
     }
 }
 
-fn compare(layer: Layer, mut scenarios: Vec<Scenario>, flags: Flags) -> Result<()> {
-    harness::interrupt::install()?;
-    let target = target_directory()?;
-    let candidates = chosen(layer, flags.before, &flags.systems)?;
-    if scenarios.is_empty() {
-        scenarios = layer.scenarios().to_vec();
+/// Names what could be asked for.
+fn list(arguments: &Arguments) -> Result<()> {
+    let asked = arguments.asked()?;
+    for layer in arguments.layers() {
+        let scenarios: Vec<String> = layer.scenarios().iter().map(ToString::to_string).collect();
+        let candidates = systems::all(layer, &asked)?;
+        let names = candidates.iter().map(|one| match one.on_demand() {
+            true => format!("({})", one.name()),
+            false => one.name().to_owned(),
+        });
+        let names: Vec<String> = names.collect();
+        println!("{layer}\n  scenarios: {}\n  systems: {}", scenarios.join(", "), names.join(", "));
     }
-    scenarios.sort_unstable();
-    scenarios.dedup();
-    let plan = Plan::new(layer, flags.rounds.map(usize::from), scenarios, flags.quick);
-    let tools = Tools { directory: target.join("tools") };
-    let machine = Machine::describe();
-    let results = run::measure(&candidates, &tools, &plan)?;
-    print(&machine, &plan, &results);
-    let json = flags.json.unwrap_or_else(|| target.join(format!("bench/{}.json", layer.name())));
-    report::write_json(&json, &machine, &plan, &results)?;
-    println!("\nAll samples: {}", json.display());
-    harness::interrupt::check().context("the figures above are of what was measured until then")
+    println!("Systems in brackets take part only where --systems names them.");
+    Ok(())
 }
 
-fn print(machine: &Machine, plan: &Plan, results: &results::Results) {
+/// Measures what was asked for and reports it.
+fn measure(arguments: &Arguments) -> Result<()> {
+    harness::interrupt::install()?;
+    let target = target_directory()?;
+    let tools = Tools { directory: target.join("tools") };
+    let chosen = chosen(arguments)?;
+    let planned = chosen.iter().map(|(plan, systems)| plan.expected_in_all(systems.len())).sum();
+    let mut progress = Progress::start(planned);
+    let (mut comparisons, mut failures) = (Vec::new(), Vec::new());
+    for (plan, candidates) in &chosen {
+        if harness::interrupt::interrupted() {
+            break;
+        }
+        // What else was asked for is worth its report all the same.
+        match run::measure(candidates, &tools, plan, &mut progress) {
+            Ok(comparison) => comparisons.push(comparison),
+            Err(error) => {
+                eprintln!("  {} is left out: {error:#}", plan.layer);
+                failures.push(format!("{}: {}", plan.layer, error.root_cause()));
+            }
+        }
+    }
+    let complete = failures.is_empty() && !harness::interrupt::interrupted();
+    let directory = match &arguments.out {
+        Some(directory) => directory.clone(),
+        None if arguments.is_whole() && complete => arguments.home()?,
+        None => target.join("bench"),
+    };
+    if !comparisons.is_empty() {
+        finish(Document::new(comparisons), &directory)?;
+    }
+    harness::interrupt::check().context("the figures above are of what was measured until then")?;
+    ensure!(failures.is_empty(), "could not be measured: {}", failures.join("; "));
+    Ok(())
+}
+
+/// Makes the report again from files.
+fn report_again(arguments: &Arguments) -> Result<()> {
+    let mut document = Document::new(Vec::new());
+    for path in &arguments.from {
+        document.merge(Document::read(path)?);
+    }
+    let beside = || arguments.from[0].parent().unwrap_or(Path::new("")).to_owned();
+    finish(document, &arguments.out.clone().unwrap_or_else(beside))
+}
+
+/// Prints the tables and writes the files.
+fn finish(document: Document, directory: &Path) -> Result<()> {
+    for comparison in &document.comparisons {
+        print(comparison);
+    }
+    report::write(document, directory)?;
+    println!("\nThe report, its plots and all samples: {}", directory.join(report::REPORT).display());
+    Ok(())
+}
+
+fn print(comparison: &Comparison) {
+    let Comparison { machine, plan, results, .. } = comparison;
     println!(
-        "\n{} x {}, Linux {}, {}",
-        machine.cpus, machine.model, machine.kernel, machine.congestion_control
+        "\n{}\n{} x {}, Linux {} {}",
+        plan.layer.title(),
+        machine.cpus,
+        machine.model,
+        machine.kernel,
+        machine.congestion_control
     );
     println!(
         "medians of {} rounds, ± half the distance between the quartiles; CPU is the proxies'",
         plan.rounds
     );
     for system in &results.systems {
-        println!("  {}: {}", system.name, system.about);
+        println!("  {} ({}): {}", system.name, system.version, system.about);
     }
     println!("\n{}", report::table(results));
     let missed = report::missed(results);
     match missed.len() {
         0 if !report::has_subject(results) => println!("Ebb was not measured."),
+        0 if !report::has_targets(results) => println!("Nothing here has a target."),
         0 => println!("No measured target was missed."),
         count => println!("{count} missed:\n  {}", missed.join("\n  ")),
     }
@@ -147,19 +156,34 @@ fn print(machine: &Machine, plan: &Plan, results: &results::Results) {
     }
 }
 
-/// The systems asked for, in the fixed order; all of them when none is named.
-fn chosen(layer: Layer, before: Option<PathBuf>, names: &[String]) -> Result<Vec<Box<dyn Candidate>>> {
-    let mut candidates = layer.candidates(before);
-    let known = || candidates.iter().map(|candidate| candidate.name());
-    for name in names {
-        ensure!(
-            known().any(|known| known == name),
-            "no system {name}; there are {}",
-            known().collect::<Vec<_>>().join(", ")
-        );
+/// A comparison and its systems.
+type Chosen = (Plan, Vec<Box<dyn Candidate>>);
+
+/// The comparisons asked for.
+fn chosen(arguments: &Arguments) -> Result<Vec<Chosen>> {
+    let asked = arguments.asked()?;
+    let mut chosen = Vec::new();
+    let mut known = Vec::new();
+    for layer in arguments.layers() {
+        let mut candidates = systems::all(layer, &asked)?;
+        known.extend(candidates.iter().map(|one| one.name().to_owned()));
+        candidates.retain(|one| arguments.wants(one.name(), one.on_demand()));
+        let scenarios = arguments.scenarios(layer);
+        if !candidates.is_empty() && !scenarios.is_empty() {
+            let rounds = arguments.rounds.map(usize::from);
+            chosen.push((Plan::new(layer, rounds, scenarios, arguments.quick), candidates));
+        }
     }
-    candidates.retain(|candidate| names.is_empty() || names.iter().any(|name| name == candidate.name()));
-    Ok(candidates)
+    for name in &arguments.systems {
+        known.sort();
+        known.dedup();
+        ensure!(known.contains(name), "no system {name} here; there are {}", known.join(", "));
+    }
+    if let Some(unknown) = arguments.unknown_scenario() {
+        bail!("no comparison has the scenario {unknown}; --list names those there are");
+    }
+    ensure!(!chosen.is_empty(), "nothing is measured by these choices");
+    Ok(chosen)
 }
 
 /// The build's target directory: the one this program was built into.
@@ -174,38 +198,46 @@ fn target_directory() -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{layer::Layer, scenarios::Scenario};
+
+    fn names(words: &str) -> Result<Vec<(Layer, Vec<String>)>> {
+        let words = format!("ebb-bench --no-files {words}");
+        let arguments = Arguments::try_parse_from(words.split_whitespace()).unwrap();
+        let names = |(plan, all): Chosen| {
+            (plan.layer, all.iter().map(|candidate| candidate.name().to_owned()).collect())
+        };
+        Ok(chosen(&arguments)?.into_iter().map(names).collect())
+    }
 
     #[test]
     fn systems_are_chosen_by_name_in_the_fixed_order() {
-        let names = |asked: &[&str]| -> Result<Vec<&str>> {
-            let asked: Vec<String> = asked.iter().map(|name| (*name).into()).collect();
-            Ok(chosen(Layer::L4, None, &asked)?.iter().map(|candidate| candidate.name()).collect())
-        };
-        assert_eq!(names(&["envoy-2", "direct"]).unwrap(), ["direct", "envoy-2"]);
-        assert_eq!(names(&[]).unwrap().len(), Layer::L4.candidates(None).len());
-        assert!(names(&["ebb-before"]).is_err(), "there is no earlier build");
-        for layer in [Layer::L4, Layer::L7] {
-            let all = layer.candidates(None).len();
-            assert_eq!(chosen(layer, Some("old".into()), &[]).unwrap().len(), all + 1);
-        }
-        assert!(names(&["istio"]).unwrap_err().to_string().contains("direct"));
+        let l4 = |words: &str| names(&format!("--layer l4 {words}")).map(|mut all| all.remove(0).1);
+        assert_eq!(l4("--systems envoy-2,direct").unwrap(), ["direct", "envoy-2"]);
+        assert_eq!(l4("").unwrap(), ["direct", "envoy-1", "envoy-2", "ebb"]);
+        assert!(l4("--systems ebb-before").is_err(), "there is no earlier build");
+        assert_eq!(l4("--before old --systems ebb,ebb-before").unwrap(), ["ebb", "ebb-before"]);
+        assert_eq!(l4("--variant ebb-x=--y --systems ebb-x").unwrap(), ["ebb-x"]);
+        assert!(l4("--systems istio").unwrap_err().to_string().contains("direct"));
     }
 
     #[test]
-    fn the_command_line_is_sound() {
-        use clap::CommandFactory;
-        Arguments::command().debug_assert();
+    fn a_scenario_is_measured_where_it_belongs() {
+        let layers = |words: &str| -> Vec<Layer> {
+            names(words).unwrap().into_iter().map(|(layer, _)| layer).collect()
+        };
+        assert_eq!(layers(""), layer::ALL);
+        assert_eq!(layers("--scenario bulk-8"), [Layer::L4, Layer::SameNode]);
+        assert_eq!(layers("--scenario matching,pods-50"), [Layer::L7, Layer::Scale]);
+        assert_eq!(layers("--layer l7,scale --systems direct"), [Layer::L7]);
+        assert!(names("--layer l4 --scenario matching").is_err());
+        assert!(names("--scenario bulk-8,http-2").unwrap_err().to_string().contains("http-2"));
     }
 
     #[test]
-    fn each_comparison_takes_its_own_scenarios() {
-        let read = |arguments: &str| Arguments::try_parse_from(arguments.split_whitespace());
-        let Ok(Arguments { compared: Compared::L7 { scenario, .. } }) = read("b l7 --scenario paced,http-16")
-        else {
-            panic!("scenarios of l7 are refused");
-        };
-        assert_eq!(scenario, [Scenario::Paced, Scenario::Http16]);
-        assert!(read("b l4 --scenario paced").is_err());
-        assert!(read("b l7 --scenario bulk").is_err());
+    fn scenarios_keep_the_order_of_a_run() {
+        let words = "ebb-bench --layer l4 --scenario connect,bulk-1,memory";
+        let arguments = Arguments::try_parse_from(words.split_whitespace()).unwrap();
+        let asked = arguments.scenarios(Layer::L4);
+        assert_eq!(asked, [Scenario::Memory, Scenario::Bulk(1), Scenario::Connect]);
     }
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{layer::Layer, scenarios::Scenario};
 
@@ -15,10 +15,12 @@ pub(crate) const ROUNDS: usize = 8;
 pub(crate) const QUICK_ROUNDS: usize = 3;
 
 /// What to measure and for how long.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
     /// What is compared.
     pub(crate) layer: Layer,
+    /// Whether it was only to show that everything works.
+    pub(crate) quick: bool,
     /// How often each system is measured in each scenario, but for those that are measured once.
     pub(crate) rounds: usize,
     /// The scenarios, in order.
@@ -27,15 +29,15 @@ pub(crate) struct Plan {
     pub(crate) sample_seconds: u64,
     /// Idle connections held to see what one costs.
     pub(crate) connections_held: u32,
-    /// Workloads in the mesh of the scenario `ready`.
-    pub(crate) workloads: u32,
-    /// The length of one sample of the scenario `paced`, in seconds.
+    /// Clients of the scenario `cold`, each with an identity of its own.
+    pub(crate) cold_clients: u32,
+    /// How often a policy is put in force and taken back.
+    pub(crate) policy_changes: u32,
+    /// The length of one sample at a fixed rate, in seconds.
     pub(crate) paced_seconds: u64,
-    /// Requests per second in it.
-    pub(crate) paced_rate: u32,
     /// Routes of the scenario `routes`.
     pub(crate) routes: u32,
-    /// Services with a VirtualService each in the scenario `change`.
+    /// Services with a route each in the scenario `change`.
     pub(crate) services: u32,
     /// How often one of them is changed there.
     pub(crate) changes: u32,
@@ -50,13 +52,14 @@ impl Plan {
         let default = if quick { QUICK_ROUNDS } else { ROUNDS };
         Self {
             layer,
+            quick,
             rounds: rounds.unwrap_or(default),
             scenarios,
             sample_seconds: if quick { 1 } else { 2 },
             connections_held: if quick { 500 } else { 2000 },
-            workloads: 10_000,
+            cold_clients: if quick { 2 } else { 8 },
+            policy_changes: if quick { 3 } else { 10 },
             paced_seconds: if quick { 2 } else { 5 },
-            paced_rate: 1000,
             routes: 1000,
             services: if quick { 2000 } else { 10_000 },
             changes: if quick { 10 } else { 30 },
@@ -71,7 +74,9 @@ impl Plan {
             // A process that held connections once keeps some of their memory: only the first time is true.
             Scenario::Memory | Scenario::Idle => 1,
             // Each starts what it measures anew, or repeats it by itself.
-            Scenario::Routes | Scenario::Change | Scenario::Matching => 1,
+            Scenario::Cold | Scenario::Policy | Scenario::Routes => 1,
+            Scenario::Change | Scenario::Matching | Scenario::Pods(_) => 1,
+            Scenario::Workloads(_) => self.rounds.min(3),
             _ => self.rounds,
         }
     }
@@ -79,15 +84,19 @@ impl Plan {
     /// How long one sample of `scenario` is expected to take, with what surrounds it.
     #[must_use]
     pub(crate) fn expected(&self, scenario: Scenario) -> Duration {
-        let sample = Duration::from_secs(self.sample_seconds);
+        let (millis, seconds) = (Duration::from_millis, Duration::from_secs);
         match scenario {
-            Scenario::Memory => Duration::from_secs(2) + Duration::from_millis(3) * self.connections_held,
-            Scenario::Ready => Duration::from_secs(2),
-            Scenario::Idle => Duration::from_secs(1),
-            Scenario::Paced => Duration::from_secs(self.paced_seconds) + Duration::from_millis(300),
-            Scenario::Routes => Duration::from_secs(4),
-            Scenario::Change | Scenario::Matching => Duration::from_secs(10),
-            _ => sample + Duration::from_millis(300),
+            Scenario::Memory => seconds(2) + millis(3) * self.connections_held,
+            Scenario::Workloads(count) => seconds(3) + count * Duration::from_micros(150),
+            Scenario::Idle => seconds(1),
+            Scenario::Paced(_) => seconds(self.paced_seconds) + millis(300),
+            Scenario::Routes => seconds(4),
+            Scenario::Cold => seconds(3) + millis(500) * self.cold_clients,
+            Scenario::Policy => seconds(1) + millis(900) * self.policy_changes,
+            Scenario::Change => seconds(15) + millis(500) * self.changes,
+            Scenario::Matching => seconds(10),
+            Scenario::Pods(count) => seconds(4) + millis(400) * count,
+            _ => seconds(self.sample_seconds) + millis(300),
         }
     }
 
@@ -104,19 +113,22 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layer;
 
     #[test]
-    fn a_full_run_has_the_rounds_that_a_claim_needs_and_ends_within_coffee_time() {
-        for layer in [Layer::L4, Layer::L7] {
+    fn a_full_run_has_the_rounds_that_a_claim_needs_and_ends_within_an_hour_and_a_half() {
+        let mut in_all = Duration::ZERO;
+        for layer in layer::ALL {
             let plan = Plan::new(layer, None, layer.scenarios().to_vec(), false);
             assert!(plan.rounds >= 8);
-            assert!(plan.expected_in_all(4) < Duration::from_secs(600), "{:?}", plan.expected_in_all(4));
+            in_all += plan.expected_in_all(4);
         }
+        assert!(in_all < Duration::from_secs(90 * 60), "{in_all:?}");
     }
 
     #[test]
     fn asked_for_rounds_win_over_quick() {
-        assert_eq!(Plan::new(Layer::L4, Some(5), vec![Scenario::Bulk], true).rounds, 5);
-        assert_eq!(Plan::new(Layer::L7, None, vec![Scenario::Bulk], true).rounds, QUICK_ROUNDS);
+        assert_eq!(Plan::new(Layer::L4, Some(5), vec![Scenario::Bulk(1)], true).rounds, 5);
+        assert_eq!(Plan::new(Layer::L7, None, vec![Scenario::Bulk(1)], true).rounds, QUICK_ROUNDS);
     }
 }

@@ -7,10 +7,11 @@ use anyhow::{Context, Result};
 use harness::interrupt;
 
 use crate::{
-    machine::CpuTime,
+    layer::Layer,
+    machine::{self, CpuTime, Machine},
     plan::Plan,
     progress::Progress,
-    results::{Contestant, Mishap, Results, Sample},
+    results::{Comparison, Contestant, Mishap, Results, STOLEN, Sample},
     scenarios::{self, Scenario},
     systems::{Candidate, Running, Tools},
 };
@@ -18,9 +19,9 @@ use crate::{
 /// The systems that take part, all of them up.
 struct Field<'a> {
     tools: &'a Tools,
-    systems: Vec<(&'a dyn Candidate, Running)>,
+    systems: Vec<(&'a dyn Candidate, Option<Running>)>,
     plan: &'a Plan,
-    progress: Progress,
+    progress: &'a mut Progress,
     results: Results,
 }
 
@@ -28,75 +29,100 @@ struct Field<'a> {
 ///
 /// # Errors
 /// A system cannot be started.
-pub(crate) fn measure(candidates: &[Box<dyn Candidate>], tools: &Tools, plan: &Plan) -> Result<Results> {
+pub(crate) fn measure(
+    candidates: &[Box<dyn Candidate>],
+    tools: &Tools,
+    plan: &Plan,
+    progress: &mut Progress,
+) -> Result<Comparison> {
+    let (taken, mut machine) = (machine::now(), Machine::describe());
     let mut systems = Vec::new();
+    let mut results = Results { layer: plan.layer, ..Results::default() };
     for candidate in candidates {
-        eprintln!("  ...  start {}", candidate.name());
-        let running = candidate.start(tools).with_context(|| format!("start {}", candidate.name()))?;
-        running.prove().with_context(|| format!("{} carries no traffic", candidate.name()))?;
+        interrupt::check()?;
+        let name = candidate.name();
+        let mut contestant = Contestant {
+            name: name.into(),
+            about: candidate.about(),
+            version: candidate.version(tools),
+            yardstick: candidate.yardstick(),
+            ..Contestant::default()
+        };
+        // What a comparison of sizes measures it starts for itself.
+        let running = if plan.layer == Layer::Scale {
+            None
+        } else {
+            progress.note(&format!("start {name}"));
+            let running = candidate.start(tools).with_context(|| format!("start {name}"))?;
+            let agreed = running.prove_on_the_wire();
+            contestant.cipher = agreed.with_context(|| format!("{name} carries no traffic"))?;
+            machine.congestion_control = running.stage.congestion_control()?;
+            Some(running)
+        };
+        results.systems.push(contestant);
         systems.push((candidate.as_ref(), running));
     }
-    let progress = Progress::start(plan.expected_in_all(candidates.len()));
-    let results = Results {
-        layer: plan.layer,
-        systems: candidates.iter().map(|one| contestant(one.as_ref())).collect(),
-        ..Results::default()
-    };
     let mut field = Field { tools, systems, plan, progress, results };
-    for scenario in &plan.scenarios {
-        for round in 0..plan.rounds_of(*scenario) {
-            if interrupt::interrupted() {
-                return Ok(field.results);
-            }
-            field.round(*scenario, round);
-        }
-    }
-    Ok(field.results)
+    field.all_rounds();
+    Ok(Comparison { taken, machine, plan: plan.clone(), results: field.results, figures: Vec::new() })
 }
 
 impl Field<'_> {
+    /// Every scenario in turn, and in each the rounds.
+    fn all_rounds(&mut self) {
+        for scenario in &self.plan.scenarios {
+            for round in 0..self.plan.rounds_of(*scenario) {
+                if interrupt::interrupted() {
+                    return;
+                }
+                self.round(*scenario, round);
+            }
+        }
+    }
+
     /// One sample of every system, one after the other.
     fn round(&mut self, scenario: Scenario, round: usize) {
         let rounds = self.plan.rounds_of(scenario);
+        let place = format!("{} {scenario}, round {} of {rounds}", self.plan.layer, round + 1);
         for (candidate, running) in &self.systems {
             if interrupt::interrupted() {
                 return;
             }
-            let place = format!("{}, round {} of {rounds}", scenario.name(), round + 1);
-            self.progress.now(&format!("{place}, {}", candidate.name()));
-            let (sample, mishaps) = undisturbed(self.plan.stolen_limit, || {
+            let name = candidate.name();
+            self.progress.now(&format!("{place}, {name}"));
+            let (samples, mishaps) = undisturbed(self.plan.stolen_limit, || {
                 let before = CpuTime::now()?;
-                let sample = scenarios::take(scenario, *candidate, running, (self.tools, self.plan))?;
-                Ok((sample, CpuTime::now()?.stolen_since(&before)))
+                let mut samples =
+                    scenarios::take(scenario, *candidate, running.as_ref(), (self.tools, self.plan))?;
+                let stolen = CpuTime::now()?.stolen_since(&before);
+                for sample in &mut samples {
+                    sample.insert(STOLEN.into(), stolen);
+                }
+                Ok((samples, stolen))
             });
-            if let Some(sample) = sample {
-                self.results.record(candidate.name(), round, &sample);
+            // A scenario that repeats something by itself fills rounds of its own.
+            for (own, sample) in samples.into_iter().flatten().enumerate() {
+                self.results.record(name, scenario, round + own, &sample);
             }
             for reason in mishaps {
-                self.progress.note(&format!(
-                    "{place}, {}: {}",
-                    candidate.name(),
-                    reason.lines().next().unwrap_or("")
-                ));
-                let system = candidate.name().to_owned();
-                self.results.mishaps.push(Mishap {
-                    system,
-                    scenario: scenario.name(),
-                    round: round + 1,
-                    reason,
-                });
+                let first = reason.lines().next().unwrap_or_default();
+                self.progress.note(&format!("{place}, {name}: {first}"));
+                self.results.mishaps.push(Mishap { system: name.into(), scenario, round: round + 1, reason });
             }
             self.progress.step_done(self.plan.expected(scenario));
         }
-        self.progress.note(&format!("{}, round {} of {rounds} done", scenario.name(), round + 1));
+        self.progress.note(&format!("{place} done"));
     }
 }
 
 /// Takes a sample, and once more if the hypervisor stole too much of it or it failed. Of two disturbed samples the less
 /// disturbed one counts: without it the round would be lost for every comparison with this system.
-fn undisturbed(limit: f64, mut take: impl FnMut() -> Result<(Sample, f64)>) -> (Option<Sample>, Vec<String>) {
+fn undisturbed(
+    limit: f64,
+    mut take: impl FnMut() -> Result<(Vec<Sample>, f64)>,
+) -> (Option<Vec<Sample>>, Vec<String>) {
     let mut mishaps = Vec::new();
-    let mut best: Option<(Sample, f64)> = None;
+    let mut best: Option<(Vec<Sample>, f64)> = None;
     for _ in 0..2 {
         match take() {
             Ok((sample, stolen)) if stolen <= limit => return (Some(sample), mishaps),
@@ -122,18 +148,15 @@ fn reason(error: &anyhow::Error) -> String {
     }
 }
 
-fn contestant(candidate: &dyn Candidate) -> Contestant {
-    Contestant { name: candidate.name().into(), about: candidate.about(), yardstick: candidate.yardstick() }
-}
-
 #[cfg(test)]
 mod tests {
     use anyhow::bail;
 
     use super::*;
+    use crate::results;
 
-    fn sample(value: f64) -> Sample {
-        Sample::from([("ping.p50", value)])
+    fn sample(value: f64) -> Vec<Sample> {
+        vec![results::sample([("p50", value)])]
     }
 
     #[test]

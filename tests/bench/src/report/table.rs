@@ -18,7 +18,7 @@ const NONE: &str = "-";
 pub(crate) fn table(results: &Results) -> String {
     let mut rows = vec![head(results)];
     let mut scenario = None;
-    for figure in measured(results) {
+    for figure in &measured(results) {
         // An empty line between scenarios.
         if scenario.replace(figure.scenario).is_some_and(|last| last != figure.scenario) {
             rows.push(Vec::new());
@@ -28,10 +28,17 @@ pub(crate) fn table(results: &Results) -> String {
     lay_out(&rows)
 }
 
+/// Whether anything that was measured has a target.
+#[must_use]
+pub(crate) fn has_targets(results: &Results) -> bool {
+    measured(results).iter().any(|figure| figure.target != Target::Shown)
+}
+
 /// One line a missed target, for the end of the report; empty when none was missed.
 #[must_use]
 pub(crate) fn missed(results: &Results) -> Vec<String> {
-    let judged = measured(results).map(|figure| (figure, judge(results, figure)));
+    let figures = measured(results);
+    let judged = figures.iter().map(|figure| (figure, judge(results, figure)));
     judged
         .filter(|(_, judgement)| judgement.verdict == Verdict::Missed)
         .map(|(figure, judgement)| {
@@ -43,15 +50,18 @@ pub(crate) fn missed(results: &Results) -> Vec<String> {
                 }
                 _ => String::new(),
             };
-            format!("{}: {value} {}{against}; target {}", figure.label, figure.unit, target(figure.target))
+            format!("{}: {value} {}{against}; target {}", figure.label(), figure.unit, target(figure.target))
         })
         .collect()
 }
 
-fn measured(results: &Results) -> impl Iterator<Item = &'static Figure> {
-    results.layer.figures().iter().filter(|figure| {
+/// The figures of which there is at least one sample.
+pub(super) fn measured(results: &Results) -> Vec<Figure> {
+    let mut figures = results.layer.figures();
+    figures.retain(|figure| {
         results.systems.iter().any(|system| !results.series(&system.name, figure).is_empty())
-    })
+    });
+    figures
 }
 
 fn head(results: &Results) -> Vec<String> {
@@ -60,13 +70,13 @@ fn head(results: &Results) -> Vec<String> {
     if has_before(results) {
         cells.push("ebb / before".to_owned());
     }
-    cells.extend(["ebb / better Envoy", "target", "verdict"].map(str::to_owned));
+    cells.extend(["ebb / yardstick", "target", "verdict"].map(str::to_owned));
     cells
 }
 
-fn row(results: &Results, figure: &'static Figure) -> Vec<String> {
+fn row(results: &Results, figure: &Figure) -> Vec<String> {
     let judgement = judge(results, figure);
-    let mut cells = vec![figure.label.to_owned(), figure.unit.to_owned()];
+    let mut cells = vec![figure.label(), figure.unit.to_owned()];
     cells.extend(results.systems.iter().map(|system| value(results.summary(&system.name, figure))));
     if has_before(results) {
         cells.push(compared(against_before(results, figure), figure));
@@ -83,7 +93,7 @@ fn has_before(results: &Results) -> bool {
     results.systems.iter().any(|system| system.name == BEFORE)
 }
 
-fn value(summary: Option<Summary>) -> String {
+pub(super) fn value(summary: Option<Summary>) -> String {
     match summary {
         None => NONE.into(),
         Some(summary) if summary.count == 1 => number(summary.median),
@@ -91,7 +101,7 @@ fn value(summary: Option<Summary>) -> String {
     }
 }
 
-fn compared(ratio: Option<Summary>, figure: &Figure) -> String {
+pub(super) fn compared(ratio: Option<Summary>, figure: &Figure) -> String {
     match ratio {
         None => NONE.into(),
         Some(ratio) if ratio.count == 1 => format!("{:.2}x{}", ratio.median, of_what(figure)),
@@ -105,7 +115,7 @@ fn of_what(figure: &Figure) -> &'static str {
     if matches!(figure.target, Target::AddedRatioAtMost(_)) { " added" } else { "" }
 }
 
-fn target(target: Target) -> String {
+pub(super) fn target(target: Target) -> String {
     match target {
         Target::RatioAtLeast(bound) => format!(">= {bound:.2}x"),
         Target::RatioAtMost(bound) => format!("<= {bound:.2}x"),
@@ -115,7 +125,7 @@ fn target(target: Target) -> String {
     }
 }
 
-fn verdict(verdict: Verdict) -> &'static str {
+pub(super) fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Met => "met",
         Verdict::Missed => "MISSED",
@@ -125,7 +135,7 @@ fn verdict(verdict: Verdict) -> &'static str {
 }
 
 /// Three digits that matter, and thousands apart: `0.53`, `6.61`, `28.1`, `585`, `21,000`.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     match value.abs() {
         size if size < 9.995 => format!("{value:.2}"),
         size if size < 99.95 => format!("{value:.1}"),
@@ -160,22 +170,26 @@ fn lay_out(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::{Contestant, Sample};
+    use crate::{
+        results::{Contestant, sample},
+        scenarios::Scenario,
+    };
 
     fn results() -> Results {
         let contestant = |name: &str| Contestant {
             name: name.into(),
-            about: String::new(),
             yardstick: name.starts_with("envoy"),
+            ..Contestant::default()
         };
         let mut results =
             Results { systems: ["direct", "envoy-1", "ebb"].map(contestant).into(), ..Results::default() };
+        let bulk = Scenario::Bulk(1);
         for round in 0..3 {
-            results.record("direct", round, &Sample::from([("bulk.throughput", 35.1)]));
-            results.record("envoy-1", round, &Sample::from([("bulk.throughput", 6.6), ("bulk.cpu", 2.0)]));
-            results.record("ebb", round, &Sample::from([("bulk.throughput", 9.9), ("bulk.cpu", 2.5)]));
+            results.record("direct", bulk, round, &sample([("throughput", 35.1)]));
+            results.record("envoy-1", bulk, round, &sample([("throughput", 6.6), ("cpu", 2.0)]));
+            results.record("ebb", bulk, round, &sample([("throughput", 9.9), ("cpu", 2.5)]));
         }
-        results.record("ebb", 0, &Sample::from([("memory.idle", 17.0)]));
+        results.record("ebb", Scenario::Memory, 0, &sample([("rss", 17.0)]));
         results
     }
 
@@ -198,22 +212,26 @@ mod tests {
     #[test]
     fn the_table_shows_medians_ratio_target_and_verdict() {
         let expected = "\
-figure                       unit    direct  envoy-1        ebb  ebb / better Envoy    target  verdict
-bulk stream                  Gbit/s  35.1 ±0%  6.60 ±0%  9.90 ±0%  1.50x (1.50..1.50)  >= 1.00x  met
+figure unit direct envoy-1 ebb ebb / yardstick target verdict
+memory, idle and with idle connections: resident (RSS) MB - - 17.0 - <= 16.0 MISSED
 ";
         let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let text = table(&results());
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(squeeze(&lines[..2].join("\n")), squeeze(expected), "{text}");
-        assert!(lines[2].ends_with("<= 1.00x  MISSED"), "{text}");
-        assert_eq!(lines[3], "", "scenarios are set apart: {text}");
+        assert_eq!(lines[2], "", "scenarios are set apart: {text}");
+        let bulk =
+            "one bulk stream: throughput Gbit/s 35.1 ±0% 6.60 ±0% 9.90 ±0% 1.50x (1.50..1.50) >= 1.00x met";
+        assert_eq!(squeeze(lines[3]), bulk);
+        assert!(lines[4].ends_with("<= 1.00x  MISSED"), "{text}");
         assert_eq!(lines.len(), 5, "figures without a sample have no line: {text}");
     }
 
     #[test]
     fn columns_stand_under_each_other() {
         let text = table(&results());
-        let place = |line: &str| line.find("Gbit/s").or(line.find("s/GB")).or(line.find("MB"));
+        let place =
+            |line: &str| line.find("Gbit/s").or(line.find("s/GB")).or(line.find(" MB").map(|at| at + 1));
         let units: Vec<usize> = text.lines().skip(1).filter_map(place).collect();
         assert_eq!(units.len(), 3, "{text}");
         assert!(units.iter().all(|place| *place == units[0]), "{text}");
@@ -224,8 +242,8 @@ bulk stream                  Gbit/s  35.1 ±0%  6.60 ±0%  9.90 ±0%  1.50x (1.5
         assert_eq!(
             missed(&results()),
             [
-                "bulk stream, CPU: 2.50 s/GB, 1.25x envoy-1; target <= 1.00x",
-                "resident, idle, both proxies: 17.0 MB; target <= 16.0",
+                "memory, idle and with idle connections: resident (RSS): 17.0 MB; target <= 16.0",
+                "one bulk stream: CPU: 2.50 s/GB, 1.25x envoy-1; target <= 1.00x",
             ]
         );
     }

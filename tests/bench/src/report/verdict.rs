@@ -94,6 +94,11 @@ fn yardstick(results: &Results, figure: &Figure) -> Option<String> {
     best.map(|(name, _)| name.clone())
 }
 
+/// The ratio of `system` to `baseline` within rounds, of the values themselves.
+pub(crate) fn plain_ratio(results: &Results, id: &str, system: &str, baseline: &str) -> Option<Summary> {
+    Summary::of(statistics::ratios(results.series_of(system, id), results.series_of(baseline, id)))
+}
+
 /// The ratio of `system` to `yardstick` within rounds, of what is added over the floor where the target says so.
 fn ratio(results: &Results, figure: &Figure, system: &str, yardstick: &str) -> Option<Summary> {
     let mut subject = results.series(system, figure).to_vec();
@@ -114,40 +119,28 @@ fn ratio(results: &Results, figure: &Figure, system: &str, yardstick: &str) -> O
 mod tests {
     use super::*;
     use crate::{
-        layer::Layer,
-        results::{Contestant, Sample},
+        layer::{self, Layer},
+        results::tests as made,
     };
 
-    fn figure(id: &str) -> &'static Figure {
-        Layer::L4.figures().iter().find(|figure| figure.id == id).unwrap()
+    fn figure(id: &str) -> Figure {
+        Layer::L4.figures().into_iter().find(|figure| figure.id == id).unwrap()
     }
 
-    /// One value a round for each system.
     fn results(figure: &Figure, systems: &[(&str, &[f64])]) -> Results {
-        let mut results = Results::default();
-        for (name, values) in systems {
-            results.systems.push(Contestant {
-                name: (*name).into(),
-                about: String::new(),
-                yardstick: name.starts_with("envoy"),
-            });
-            for (round, value) in values.iter().enumerate() {
-                results.record(name, round, &Sample::from([(figure.id, *value)]));
-            }
-        }
-        results
+        made::results(Layer::L4, figure, systems)
     }
 
     #[test]
     fn the_better_envoy_is_the_one_to_beat() {
-        let cpu = figure("http-16.cpu");
+        let cpu = &figure("http-16.cpu");
         let judged =
             judge(&results(cpu, &[("envoy-1", &[80.0]), ("envoy-2", &[100.0]), ("ebb", &[60.0])]), cpu);
         assert_eq!(judged.yardstick.as_deref(), Some("envoy-1"));
         assert_eq!(judged.ratio.map(|ratio| ratio.median), Some(0.75));
         assert_eq!(judged.verdict, Verdict::Met, "the bound itself is good enough");
 
-        let rate = figure("bulk.throughput");
+        let rate = &figure("bulk-1.throughput");
         let judged =
             judge(&results(rate, &[("envoy-1", &[5.0]), ("envoy-2", &[6.0]), ("ebb", &[5.5])]), rate);
         assert_eq!(judged.yardstick.as_deref(), Some("envoy-2"));
@@ -156,7 +149,7 @@ mod tests {
 
     #[test]
     fn latency_is_judged_by_what_is_added_over_no_mesh() {
-        let p50 = figure("ping.p50");
+        let p50 = &figure("ping.p50");
         let systems: [(&str, &[f64]); 3] =
             [("direct", &[20.0, 40.0]), ("envoy-1", &[120.0, 240.0]), ("ebb", &[100.0, 200.0])];
         let judged = judge(&results(p50, &systems), p50);
@@ -176,7 +169,7 @@ mod tests {
 
     #[test]
     fn an_absolute_bound_needs_no_yardstick() {
-        let idle = figure("memory.idle");
+        let idle = &figure("memory.rss");
         assert_eq!(judge(&results(idle, &[("ebb", &[15.0])]), idle).verdict, Verdict::Met);
         assert_eq!(judge(&results(idle, &[("ebb", &[16.5])]), idle).verdict, Verdict::Missed);
         assert_eq!(judge(&results(idle, &[("envoy-1", &[128.0])]), idle).verdict, Verdict::Unmeasured);
@@ -184,8 +177,8 @@ mod tests {
 
     #[test]
     fn what_was_not_measured_is_never_met() {
-        for figure in [Layer::L4, Layer::L7].iter().flat_map(|layer| layer.figures()) {
-            let verdict = judge(&Results::default(), figure).verdict;
+        for figure in layer::ALL.iter().flat_map(|layer| layer.figures()) {
+            let verdict = judge(&Results::default(), &figure).verdict;
             assert!(matches!(verdict, Verdict::Unmeasured | Verdict::Shown), "{}: {verdict:?}", figure.id);
         }
     }

@@ -14,12 +14,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::memory::SETTLE;
+use super::{memory::SETTLE, scale::cpu};
 use crate::{
     plan::Plan,
-    results::Sample,
-    statistics::Summary,
-    systems::{Candidate, Changing, VERSION_HEADER},
+    results::{Sample, sample},
+    systems::{Candidate, Changing, Tools, VERSION_HEADER},
 };
 
 /// How long a change may take, and an answer.
@@ -28,22 +27,40 @@ const IN_FORCE_WITHIN: Duration = Duration::from_secs(10);
 /// Between two changes, so that each is the first after a while.
 const PAUSE: Duration = Duration::from_millis(300);
 
+/// Changes whose CPU time is counted.
+const COUNTED: u32 = 3;
+
+/// How long a change that is counted may keep the proxies busy.
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(2);
+
 /// Longest head of an answer that is read, in bytes.
 const HEAD_MAX: usize = 16 * 1024;
 
-pub(super) fn take(candidate: &dyn Candidate, plan: &Plan) -> Result<Sample> {
-    let Some(changing) = candidate.start_among_services(plan.services)? else { return Ok(Sample::new()) };
+pub(super) fn take(candidate: &dyn Candidate, tools: &Tools, plan: &Plan) -> Result<Vec<Sample>> {
+    let Some(changing) = candidate.start_among_services(tools, plan.services)? else { return Ok(Vec::new()) };
     changing.running.prove()?;
     thread::sleep(SETTLE);
     let mut client = Client::connect(&changing)?;
-    let mut took = Vec::new();
+    let mut samples = Vec::new();
     for version in 1..=plan.changes {
         thread::sleep(PAUSE);
-        took.push(client.change(&changing, version)?.as_secs_f64() * 1e3);
+        let took = client.change(&changing, version)?;
+        samples.push(sample([("in_force", took.as_secs_f64() * 1e3)]));
     }
-    let worst = took.iter().copied().fold(0.0, f64::max);
-    let median = Summary::of(took).context("no change was made")?.median;
-    Ok(Sample::from([("change.in_force", median), ("change.worst", worst)]))
+    // Apart from the others, since whoever asks without a pause costs CPU too.
+    for (one, version) in samples.iter_mut().zip(plan.changes + 1..=plan.changes + COUNTED) {
+        one.insert("cpu".into(), cost(&changing, version)?.as_secs_f64() * 1e3);
+    }
+    Ok(samples)
+}
+
+/// CPU time of the proxies for one change, with nobody asking.
+fn cost(changing: &Changing, version: u32) -> Result<Duration> {
+    let content = (changing.content)(version);
+    let before = cpu(&changing.running.proxies)?;
+    replace(&changing.file, &content)?;
+    thread::sleep(FOLLOWED_WITHIN);
+    Ok(cpu(&changing.running.proxies)?.saturating_sub(before))
 }
 
 /// One connection on which one request follows the other.
@@ -65,7 +82,8 @@ impl Client {
 
     /// Puts `version` in force and says how long that took.
     fn change(&mut self, changing: &Changing, version: u32) -> Result<Duration> {
-        replace(&changing.file, &(changing.content)(version))?;
+        let content = (changing.content)(version);
+        replace(&changing.file, &content)?;
         let changed = Instant::now();
         loop {
             if self.ask()? == Some(version) {
@@ -99,7 +117,7 @@ fn version(head: &str) -> Result<Option<u32>> {
 }
 
 /// Puts a whole file in place of another at once, as editors and kubelets do.
-fn replace(file: &Path, content: &str) -> Result<()> {
+pub(super) fn replace(file: &Path, content: &str) -> Result<()> {
     let new = file.with_extension("new");
     fs::write(&new, content).with_context(|| format!("write {}", new.display()))?;
     fs::rename(&new, file).with_context(|| format!("replace {}", file.display()))

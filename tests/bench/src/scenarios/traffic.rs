@@ -6,20 +6,20 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use harness::report::{BulkReport, LoadReport};
+use harness::report::{BulkReport, Latency, LoadReport};
 use serde::de::DeserializeOwned;
 
 use super::meter::{Meter, Spent};
 use crate::{
     plan::Plan,
-    results::Sample,
+    results::{Sample, sample},
     systems::{Running, port},
 };
 
 /// Connections opened at the same time in the scenario `connect`.
 const CONNECTING: u32 = 16;
 
-/// Connections over which the requests of the scenario `paced` are spread.
+/// Connections over which requests at a fixed rate are spread.
 const PACED_CONNECTIONS: u32 = 16;
 
 /// Share of the rate asked for that a sample at a fixed rate must have reached.
@@ -28,51 +28,37 @@ const RATE_REACHED: f64 = 0.95;
 /// How much longer than its own time a load generator may take to end.
 const GRACE: Duration = Duration::from_secs(20);
 
-pub(super) fn bulk(running: &Running, plan: &Plan) -> Result<Sample> {
+/// Microseconds of a second.
+const MICROS: f64 = 1e6;
+
+pub(super) fn bulk(running: &Running, plan: &Plan, streams: u32) -> Result<Sample> {
+    let (target, streams) = (running.stage.target(port::SINK), streams.to_string());
     let (report, spent): (BulkReport, _) =
-        generate(running, plan, &["bulk", &running.stage.target(port::SINK)])?;
+        generate(running, plan.sample_seconds, &["bulk", &target, "--streams", &streams])?;
     let gigabytes = report.bytes as f64 / 1e9;
     ensure!(report.bytes > 0, "no byte got through");
-    ensure!(report.failures.is_empty(), "the stream broke: {:?}", report.failures);
-    Ok(Sample::from([
-        ("bulk.throughput", report.gbit_per_s),
-        ("bulk.cpu", spent.proxies.as_secs_f64() / gigabytes),
-        ("bulk.cpu_total", spent.total.as_secs_f64() / gigabytes),
-    ]))
-}
-
-pub(super) fn http(running: &Running, plan: &Plan, connections: u32) -> Result<Sample> {
-    let (url, connections_text) = (running.stage.url(), connections.to_string());
-    let arguments = load(&url, &connections_text, plan);
-    let (report, spent): (LoadReport, _) = generate(running, plan, &arguments)?;
-    let (names, router) = match connections {
-        1 => (["http-1.rate", "http-1.cpu", "http-1.cpu_total"], "http-1.cpu_router"),
-        16 => (["http-16.rate", "http-16.cpu", "http-16.cpu_total"], "http-16.cpu_router"),
-        _ => (["http-64.rate", "http-64.cpu", "http-64.cpu_total"], "http-64.cpu_router"),
-    };
-    let mut sample = per_operation(&report, spent, names)?;
-    sample.extend(spent.router.map(|spent| (router, micros(spent) / report.done as f64)));
+    ensure!(report.failures.is_empty(), "a stream broke: {:?}", report.failures);
+    let mut sample = spent.each(gigabytes, 1.0);
+    sample.insert("throughput".into(), report.gbit_per_s);
     Ok(sample)
 }
 
+pub(super) fn http(running: &Running, plan: &Plan, connections: u32) -> Result<Sample> {
+    let (url, connections) = (running.stage.url(), connections.to_string());
+    let arguments = load(&url, &connections, plan);
+    operations(generate(running, plan.sample_seconds, &arguments)?)
+}
+
 /// Requests evenly spaced at a fixed rate, each timed from when it was due.
-pub(super) fn paced(running: &Running, plan: &Plan) -> Result<Sample> {
-    let (url, rate, connections) =
-        (running.stage.url(), plan.paced_rate.to_string(), PACED_CONNECTIONS.to_string());
+pub(super) fn paced(running: &Running, plan: &Plan, rate: u32) -> Result<Sample> {
+    let (url, wanted, connections) = (running.stage.url(), rate.to_string(), PACED_CONNECTIONS.to_string());
     let mut arguments = load(&url, &connections, plan);
-    arguments.extend(["--rate", &rate]);
-    let (report, spent): (LoadReport, _) = generate_for(running, plan.paced_seconds, &arguments)?;
-    succeeded(&report)?;
-    ensure!(
-        report.rate > f64::from(plan.paced_rate) * RATE_REACHED,
-        "only {:.0} req/s were reached",
-        report.rate
-    );
-    Ok(Sample::from([
-        ("paced.p50", report.latency.p50_us),
-        ("paced.p99", report.latency.p99_us),
-        ("paced.cpu", micros(spent.proxies) / report.done as f64),
-    ]))
+    arguments.extend(["--rate", &wanted]);
+    let (report, spent): (LoadReport, Spent) = generate(running, plan.paced_seconds, &arguments)?;
+    // What stays behind for as long as the sample lasts has a latency of the sample's length, which is no property of it.
+    let reached = report.rate > f64::from(rate) * RATE_REACHED;
+    ensure!(reached, "only {:.0} of {rate} req/s were reached", report.rate);
+    operations((report, spent))
 }
 
 /// The command of the generator of HTTP requests.
@@ -84,33 +70,35 @@ fn load<'a>(url: &'a str, connections: &'a str, plan: &Plan) -> Vec<&'a str> {
 pub(super) fn connect(running: &Running, plan: &Plan) -> Result<Sample> {
     // Whoever keeps tunnels has one now, as in a mesh that is in use; the round before may be long ago.
     ensure!(running.stage.answers(), "the server does not answer");
-    let parallel = CONNECTING.to_string();
-    let (report, spent): (LoadReport, _) =
-        generate(running, plan, &["connrate", &running.stage.url(), "--parallel", &parallel])?;
-    per_operation(&report, spent, ["connect.rate", "connect.cpu", "connect.cpu_total"])
+    let (url, parallel) = (running.stage.url(), CONNECTING.to_string());
+    operations(generate(running, plan.sample_seconds, &["connrate", &url, "--parallel", &parallel])?)
 }
 
 pub(super) fn ping(running: &Running, plan: &Plan) -> Result<Sample> {
-    let (report, spent): (LoadReport, _) =
-        generate(running, plan, &["pingpong", &running.stage.target(port::ECHO)])?;
-    succeeded(&report)?;
-    Ok(Sample::from([
-        ("ping.p50", report.latency.p50_us),
-        ("ping.p99", report.latency.p99_us),
-        ("ping.cpu", micros(spent.proxies) / report.done as f64),
-    ]))
+    let target = running.stage.target(port::ECHO);
+    operations(generate(running, plan.sample_seconds, &["pingpong", &target])?)
 }
 
-/// Rate, proxies' CPU and total CPU of operations that must all have succeeded.
-fn per_operation(report: &LoadReport, spent: Spent, names: [&'static str; 3]) -> Result<Sample> {
-    succeeded(report)?;
-    let count = report.done as f64;
-    let values = [report.rate, micros(spent.proxies) / count, micros(spent.total) / count];
-    Ok(names.into_iter().zip(values).collect())
+/// What operations that must all have succeeded took and cost.
+fn operations((report, spent): (LoadReport, Spent)) -> Result<Sample> {
+    succeeded(&report)?;
+    let mut sample = spent.each(report.done as f64, MICROS);
+    sample.insert("rate".into(), report.rate);
+    sample.extend(percentiles(&report.latency));
+    Ok(sample)
+}
+
+fn percentiles(latency: &Latency) -> Sample {
+    sample([
+        ("p50", latency.p50_us),
+        ("p90", latency.p90_us),
+        ("p99", latency.p99_us),
+        ("p999", latency.p999_us),
+    ])
 }
 
 /// Failures cost less than what they replace, so a figure with failures in it means nothing.
-fn succeeded(report: &LoadReport) -> Result<()> {
+pub(super) fn succeeded(report: &LoadReport) -> Result<()> {
     ensure!(report.done > 0, "nothing got through: {:?}", report.failures);
     ensure!(report.failed() == 0, "{:?} beside {} that got through", report.failures, report.done);
     let refused = report.statuses.keys().find(|status| **status != 200);
@@ -118,28 +106,58 @@ fn succeeded(report: &LoadReport) -> Result<()> {
     Ok(())
 }
 
-/// Runs one generator for the plan's time and returns its report and what it cost.
-fn generate<T: DeserializeOwned>(running: &Running, plan: &Plan, arguments: &[&str]) -> Result<(T, Spent)> {
-    generate_for(running, plan.sample_seconds, arguments)
-}
-
-/// The same for so many seconds.
-fn generate_for<T: DeserializeOwned>(
-    running: &Running,
-    seconds: u64,
-    arguments: &[&str],
-) -> Result<(T, Spent)> {
+/// Runs one generator for so many seconds and returns its report and what it cost.
+fn generate<T: DeserializeOwned>(running: &Running, seconds: u64, arguments: &[&str]) -> Result<(T, Spent)> {
     let duration = Duration::from_secs(seconds);
     let seconds = seconds.to_string();
     let meter = Meter::start(running)?;
     let generator = running.stage.generate(&[arguments, &["--seconds", &seconds]].concat())?;
     let output = generator.finish(duration + GRACE)?;
     let spent = meter.stop()?;
-    let line = output.lines().last().context("the load generator reported nothing")?;
-    let report = serde_json::from_str(line).with_context(|| format!("read the report {line}"))?;
-    Ok((report, spent))
+    Ok((last_line(&output)?, spent))
 }
 
-fn micros(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e6
+/// The report that ends a generator's output.
+pub(super) fn last_line<T: DeserializeOwned>(output: &str) -> Result<T> {
+    let line = output.lines().last().context("the load generator reported nothing")?;
+    serde_json::from_str(line).with_context(|| format!("read the report {line}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn report(done: u64, status: u16) -> LoadReport {
+        LoadReport {
+            connections: 1,
+            done,
+            elapsed_s: 1.0,
+            rate: done as f64,
+            bytes: 0,
+            statuses: BTreeMap::from([(status, done)]),
+            failures: BTreeMap::new(),
+            latency: Latency { p999_us: 9.0, ..Latency::default() },
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_no_success_is_no_figure() {
+        assert!(succeeded(&report(10, 200)).is_ok());
+        assert!(succeeded(&report(10, 503)).is_err());
+        assert!(succeeded(&report(0, 200)).is_err());
+    }
+
+    #[test]
+    fn a_sample_of_operations_has_rate_percentiles_and_cpu() {
+        let spent = Spent {
+            proxies: vec![("envoy".into(), Duration::from_millis(1))],
+            router: None,
+            others: [Duration::ZERO; 2],
+        };
+        let sample = operations((report(100, 200), spent)).unwrap();
+        assert_eq!((sample["rate"], sample["p999"], sample["cpu"].round()), (100.0, 9.0, 10.0));
+        assert!(!sample.contains_key("cpu_router"));
+    }
 }

@@ -2,14 +2,23 @@
 
 use anyhow::Result;
 
-use super::{Candidate, Running, Stage, Tools};
+use super::{Candidate, Layout, Running, Stage, Tools};
 
 /// The client's pod talks to the server's by plain TCP.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Direct;
+pub(crate) struct Direct {
+    /// Whether both are on one node.
+    pub(crate) one_node: bool,
+}
+
+impl Direct {
+    fn start_with(&self, strangers: u32) -> Result<Running> {
+        Ok(Running::without_proxies(Stage::set(Layout { one_node: self.one_node, strangers })?))
+    }
+}
 
 impl Candidate for Direct {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "direct"
     }
 
@@ -18,6 +27,10 @@ impl Candidate for Direct {
     }
 
     fn start(&self, _: &Tools) -> Result<Running> {
-        Ok(Running { proxies: Vec::new(), router: None, stage: Stage::set()? })
+        self.start_with(0)
+    }
+
+    fn start_with_clients(&self, _: &Tools, clients: u32) -> Result<Option<Running>> {
+        self.start_with(clients).map(Some)
     }
 }

@@ -5,12 +5,13 @@
 //! be told from outside.
 
 use std::{
+    fs,
     net::{Ipv4Addr, SocketAddrV4},
     path::Path,
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use harness::{
     binaries,
     cgroup::Cgroup,
@@ -44,7 +45,16 @@ const LISTENS_WITHIN: Duration = Duration::from_secs(10);
 const CONNECTION_SYSCTLS: [(&str, &str); 2] =
     [("ipv4/ip_local_port_range", "16384 65535"), ("ipv4/tcp_tw_reuse", "1")];
 
-/// Two pods on two nodes. Fields are dropped in this order: processes, pods, and the cluster last.
+/// Where the pods are, and how many more clients there are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Layout {
+    /// Both pods on the first node, instead of the server's on the second.
+    pub(crate) one_node: bool,
+    /// Further pods of clients beside the first.
+    pub(crate) strangers: u32,
+}
+
+/// Two pods on two nodes, or on one. Fields are dropped in this order: processes, pods, and the cluster last.
 #[derive(Debug)]
 pub(crate) struct Stage {
     applications: Vec<Process>,
@@ -52,8 +62,10 @@ pub(crate) struct Stage {
     pub(crate) client: Pod,
     /// The pod of the applications.
     pub(crate) server: Pod,
+    /// Pods of clients that have called nobody yet.
+    pub(crate) strangers: Vec<Pod>,
     /// Where clients call the server, if not at its own address.
-    front: Option<SocketAddrV4>,
+    front: Option<Ipv4Addr>,
     cluster: Cluster,
 }
 
@@ -62,16 +74,18 @@ impl Stage {
     ///
     /// # Errors
     /// Not root, or `ebb-app` is missing.
-    pub(crate) fn set() -> Result<Self> {
+    pub(crate) fn set(layout: Layout) -> Result<Self> {
         let cluster = Cluster::two_nodes()?;
-        let client = cluster.node(0).add_pod("client")?;
-        let server = cluster.node(1).add_pod("server")?;
+        let client = cluster.node(0).add_pod(CLIENT)?;
+        let server = cluster.node(usize::from(!layout.one_node)).add_pod(SERVER)?;
+        let stranger = |number| cluster.node(0).add_pod(&format!("stranger-{number}"));
+        let strangers = (0..layout.strangers).map(stranger).collect::<Result<Vec<_>>>()?;
         for pod in [&client, &server] {
             for (name, value) in CONNECTION_SYSCTLS {
                 pod.namespace().sysctl(name, value)?;
             }
         }
-        let mut stage = Self { applications: Vec::new(), client, server, front: None, cluster };
+        let mut stage = Self { applications: Vec::new(), client, server, strangers, front: None, cluster };
         for (program, port) in [("http", port::HTTP), ("tcp-echo", port::ECHO), ("tcp-sink", port::SINK)] {
             let application = Spawn::new(program, binaries::find("ebb-app")?)
                 .role(SERVER)
@@ -125,20 +139,50 @@ impl Stage {
         self.client.spawn(generator.args(arguments))
     }
 
-    /// The server's port as an address.
-    pub(crate) fn target(&self, port: u16) -> String {
-        SocketAddrV4::new(self.address(), port).to_string()
+    /// The same in the pod of a client that has called nobody yet.
+    ///
+    /// # Errors
+    /// There is no such client, or it cannot be run.
+    pub(crate) fn generate_as(&self, stranger: usize, arguments: &[&str]) -> Result<Process> {
+        let pod = self.strangers.get(stranger).context("no such client")?;
+        pod.spawn(Spawn::new("stranger", binaries::find("ebb-app")?).role(CLIENT).args(arguments))
     }
 
-    /// From now on clients call the server's HTTP at `front`, as at a service's address.
-    pub(crate) fn call_at(&mut self, front: SocketAddrV4) {
+    /// How many clients have called nobody yet.
+    #[must_use]
+    pub(crate) fn strangers(&self) -> usize {
+        self.strangers.len()
+    }
+
+    /// Where clients call the server's port, as text.
+    pub(crate) fn target(&self, port: u16) -> String {
+        self.at(port).to_string()
+    }
+
+    /// From now on clients call the server at `front`, as at a service's address or through a proxy that stands before it.
+    pub(crate) fn call_at(&mut self, front: Ipv4Addr) {
         self.front = Some(front);
     }
 
     /// Where clients call the server's HTTP.
     #[must_use]
     pub(crate) fn called(&self) -> SocketAddrV4 {
-        self.front.unwrap_or(SocketAddrV4::new(self.address(), port::HTTP))
+        self.at(port::HTTP)
+    }
+
+    fn at(&self, port: u16) -> SocketAddrV4 {
+        SocketAddrV4::new(self.front.unwrap_or(self.address()), port)
+    }
+
+    /// The congestion control of the client's connections.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub(crate) fn congestion_control(&self) -> Result<String> {
+        self.client.namespace().within(|| {
+            let text = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
+            Ok(text.context("read the congestion control")?.trim().to_owned())
+        })
     }
 
     /// The address of a small answer.

@@ -21,14 +21,23 @@ use harness::{
     ztunnel::Ztunnel,
 };
 
-use super::{Ebb, READY_WITHIN, manifests};
-use crate::systems::{Candidate, Changing, Proxy, ROUTES, Running, Stage, Tools, port, routes};
+use super::{
+    Ebb, MANIFESTS, READY_WITHIN, crowd,
+    manifests::{self, Member},
+};
+use crate::{
+    layer::Layer,
+    systems::{Candidate, Changing, Crowd, Layout, Proxy, Running, Stage, Tools, port, routes},
+};
 
 /// The address of the service that is called.
-const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+pub(super) const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 
 /// The file of the routes of the service that is called.
 const ROUTES_FILE: &str = "routes.yaml";
+
+/// The name under which a node with a waypoint takes part beside one without.
+const WITH_WAYPOINT: &str = "ebb-waypoint";
 
 /// The waypoint's ports for metrics and readiness.
 const METRICS: u16 = 15020;
@@ -39,10 +48,15 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// Both node proxies and a waypoint, of this build or an earlier one.
 #[derive(Clone, Debug)]
-pub(crate) struct EbbL7(pub(crate) Ebb);
+pub(crate) struct EbbL7 {
+    /// The node proxies.
+    pub(crate) ebb: Ebb,
+    /// Routes of the service that is called.
+    pub(crate) routes: u32,
+}
 
 /// The waypoint's process, which ends before its pod goes.
-struct Waypoint {
+pub(super) struct Waypoint {
     process: Process,
     pod: Pod,
 }
@@ -50,11 +64,12 @@ struct Waypoint {
 impl EbbL7 {
     /// The system with these routes for the service that is called, and `others` services with a route each beside it.
     fn start_with(&self, routes: &str, others: u32) -> Result<Running> {
-        let mut stage = Stage::set()?;
+        let mut stage = Stage::set(Layout::default())?;
         let nodes = [stage.cluster().node(0).clone(), stage.cluster().node(1).clone()];
         let pod = nodes[1].add_pod("waypoint")?;
-        let directory = stage.directory().join("manifests");
-        manifests::write_small(&directory, [&nodes[0], &nodes[1]], [&stage.client, &stage.server])?;
+        let directory = stage.directory().join(MANIFESTS);
+        let members = [&stage.client, &stage.server].map(|pod| Member { pod, in_mesh: true });
+        manifests::write_small(&directory, &members)?;
         let front = SocketAddrV4::new(SERVICE, port::HTTP);
         manifests::write_waypoint(&directory, &pod, front)?;
         let path = directory.join(ROUTES_FILE);
@@ -63,71 +78,60 @@ impl EbbL7 {
         let mut proxies: Vec<Box<dyn Proxy>> = Vec::new();
         let ztunnels: Vec<Ztunnel> = nodes
             .iter()
-            .map(|node| Ztunnel::start(node, &directory, self.0.settings()))
+            .map(|node| Ztunnel::start(node, &directory, self.ebb.settings()))
             .collect::<Result<_>>()?;
-        let waypoint = self.waypoint(pod)?;
+        let waypoint = Waypoint::start(&self.ebb, pod)?;
         for ztunnel in ztunnels {
             ztunnel.wait_ready(READY_WITHIN)?;
             proxies.push(Box::new(ztunnel));
         }
         waypoint.wait_ready()?;
         proxies.push(Box::new(waypoint));
-        stage.call_at(front);
-        Ok(Running { router: Some(proxies.len() - 1), proxies, stage })
-    }
-
-    /// As its Deployment would run it.
-    fn waypoint(&self, pod: Pod) -> Result<Waypoint> {
-        let program = match &self.0.before {
-            Some(build) => build.join("waypoint"),
-            None => binaries::find("waypoint")?,
-        };
-        let run = pod.node().run();
-        let spawn = Spawn::new("waypoint", program)
-            .role("proxy-waypoint")
-            .args(["--manifests".as_ref(), run.directory().join("manifests").as_os_str()])
-            .args(["--gateway", &format!("{}/waypoint", manifests::NAMESPACE)])
-            .args(["--ca-dir".as_ref(), run.authority()?.as_os_str()])
-            .env("EBB_STATE_DIR", run.directory().join("state"))
-            .env("POD_NAME", pod.name())
-            .env("POD_NAMESPACE", manifests::NAMESPACE)
-            .env("POD_IP", pod.addresses().v4.to_string())
-            .env("SERVICE_ACCOUNT", pod.name())
-            .env("NODE_NAME", pod.node().name())
-            .env("RUST_LOG", std::env::var_os("RUST_LOG").unwrap_or_else(|| "info".into()));
-        Ok(Waypoint { process: pod.spawn(spawn)?, pod })
+        stage.call_at(SERVICE);
+        Ok(Running { router: Some(proxies.len() - 1), proxies, encrypted: true, pods: Vec::new(), stage })
     }
 }
 
 impl Candidate for EbbL7 {
-    fn name(&self) -> &'static str {
-        self.0.name()
+    fn name(&self) -> &str {
+        if self.ebb.layer == Layer::Scale { WITH_WAYPOINT } else { self.ebb.name() }
     }
 
     fn about(&self) -> String {
+        if self.ebb.layer == Layer::Scale {
+            return "the same ztunnel and a waypoint, as where requests are routed".into();
+        }
         "ztunnel, waypoint, ztunnel, CPU of all three, with their default settings: eBPF redirection, HBONE over mutual TLS \
          1.3 on both legs, P-256 certificates, the waypoint in a pod of its own on the server's node, a line for each request \
          in its access log, Istio's metrics of requests"
             .into()
     }
 
+    fn version(&self, tools: &Tools) -> String {
+        self.ebb.version(tools)
+    }
+
     fn start(&self, _: &Tools) -> Result<Running> {
-        self.start_with(&table(ROUTES), 0)
+        self.start_with(&table(self.routes), 0)
+    }
+
+    fn start_on_a_node(&self, _: &Tools, pods: u32) -> Result<Option<Crowd>> {
+        crowd::start(&self.ebb, pods, true).map(Some)
     }
 
     fn start_with_routes(&self, _: &Tools, routes: u32) -> Result<Option<Running>> {
         self.start_with(&table(routes), 0).map(Some)
     }
 
-    fn start_among_services(&self, services: u32) -> Result<Option<Changing>> {
+    fn start_among_services(&self, _: &Tools, services: u32) -> Result<Option<Changing>> {
         let running = self.start_with(&changing(0), services.saturating_sub(1))?;
-        let file = running.stage.directory().join("manifests").join(ROUTES_FILE);
-        Ok(Some(Changing { running, file, content: changing }))
+        let file = running.stage.directory().join(MANIFESTS).join(ROUTES_FILE);
+        Ok(Some(Changing { running, file, content: Box::new(changing), _directory: None }))
     }
 
     fn routing_cost(&self) -> Result<Option<PathBuf>> {
         // Of an earlier build only the programs that run are kept.
-        if self.0.before.is_some() { Ok(None) } else { binaries::find("examples/routing_cost").map(Some) }
+        if self.ebb.before.is_some() { Ok(None) } else { binaries::find("examples/routing_cost").map(Some) }
     }
 }
 
@@ -146,7 +150,26 @@ fn changing(version: u32) -> String {
 }
 
 impl Waypoint {
-    fn wait_ready(&self) -> Result<()> {
+    /// As its Deployment would run it.
+    pub(super) fn start(ebb: &Ebb, pod: Pod) -> Result<Self> {
+        let program = ebb.program("waypoint")?;
+        let run = pod.node().run();
+        let spawn = Spawn::new("waypoint", program)
+            .role("proxy-waypoint")
+            .args(["--manifests".as_ref(), run.directory().join(MANIFESTS).as_os_str()])
+            .args(["--gateway", &format!("{}/waypoint", manifests::NAMESPACE)])
+            .args(["--ca-dir".as_ref(), run.authority()?.as_os_str()])
+            .env("EBB_STATE_DIR", run.directory().join("state"))
+            .env("POD_NAME", pod.name())
+            .env("POD_NAMESPACE", manifests::NAMESPACE)
+            .env("POD_IP", pod.addresses().v4.to_string())
+            .env("SERVICE_ACCOUNT", pod.name())
+            .env("NODE_NAME", pod.node().name())
+            .env("RUST_LOG", std::env::var_os("RUST_LOG").unwrap_or_else(|| "info".into()));
+        Ok(Self { process: pod.spawn(spawn)?, pod })
+    }
+
+    pub(super) fn wait_ready(&self) -> Result<()> {
         let ready = wait_for("readiness of the waypoint", READY_WITHIN, || {
             ensure!(self.process.is_alive(), "it has ended");
             Ok(self.ask(READINESS, "/healthz/ready").is_ok_and(|(status, _)| status == 200).then_some(()))
@@ -164,7 +187,7 @@ impl Proxy for Waypoint {
         &self.process
     }
 
-    fn has_encrypted(&self) -> Result<bool> {
+    fn has_carried(&self, _: bool) -> Result<bool> {
         let (_, text) = self.ask(METRICS, "/metrics")?;
         let encrypted = [("connection_security_policy", "mutual_tls")];
         Ok(Metrics::parse(&text)?.sum("istio_requests_total", &encrypted) > 0.0)

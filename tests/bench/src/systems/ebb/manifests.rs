@@ -1,6 +1,7 @@
 //! Writes the manifests that Ebb reads: what a user or kubelet would have in the cluster, and nothing else. Pure text.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     fs,
     net::{Ipv4Addr, SocketAddrV4},
@@ -15,8 +16,11 @@ use harness::{
 
 use crate::systems::routes;
 
-/// The namespace of everything here, enrolled in the mesh.
+/// The namespace of everything here but what is not in the mesh; enrolled.
 pub(super) const NAMESPACE: &str = "bench";
+
+/// The namespace of what is not.
+const OUTSIDE: &str = "outside";
 
 /// The service of the server's pod, and its pods' label `app`.
 pub(super) const SERVICE: &str = "server";
@@ -35,6 +39,7 @@ const PODS_PER_NODE: u32 = 100;
 #[derive(Clone, Debug)]
 struct Facts<'a> {
     name: &'a str,
+    namespace: &'a str,
     account: &'a str,
     node: &'a str,
     address: Ipv4Addr,
@@ -45,24 +50,40 @@ struct Facts<'a> {
     gateway: Option<&'a str>,
 }
 
-/// Writes what the mesh of two pods consists of into a new directory.
-pub(super) fn write_small(directory: &Path, nodes: [&Node; 2], pods: [&Pod; 2]) -> Result<()> {
+/// A pod of this machine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Member<'a> {
+    /// The pod.
+    pub(super) pod: &'a Pod,
+    /// Whether it is in the mesh.
+    pub(super) in_mesh: bool,
+}
+
+/// Writes what the mesh of these pods consists of into a new directory.
+pub(super) fn write_small(directory: &Path, members: &[Member<'_>]) -> Result<()> {
     fs::create_dir(directory).with_context(|| format!("create {}", directory.display()))?;
-    let mut cluster = namespace();
-    for node in nodes {
-        cluster += &node_object(node.name(), node.addresses().v4);
+    let mut cluster = namespace(NAMESPACE, true);
+    if members.iter().any(|member| !member.in_mesh) {
+        cluster += "---\n";
+        cluster += &namespace(OUTSIDE, false);
     }
-    for (pod, node) in pods.into_iter().zip(nodes) {
-        let netns = Some(pod.namespace().path());
-        let (address, host) = (pod.addresses().v4, node.addresses().v4);
-        cluster += &service_account(pod.name());
+    let nodes: BTreeMap<&str, &Node> =
+        members.iter().map(|member| (member.pod.node().name(), member.pod.node().as_ref())).collect();
+    for (name, node) in nodes {
+        cluster += &node_object(name, node.addresses().v4);
+    }
+    for member in members {
+        let (pod, node) = (member.pod, member.pod.node());
+        let namespace = if member.in_mesh { NAMESPACE } else { OUTSIDE };
+        cluster += &service_account(pod.name(), namespace);
         cluster += &Facts {
             name: pod.name(),
+            namespace,
             account: pod.name(),
             node: node.name(),
-            address,
-            host,
-            netns,
+            address: pod.addresses().v4,
+            host: node.addresses().v4,
+            netns: Some(pod.namespace().path()),
             gateway: None,
         }
         .manifest();
@@ -70,11 +91,20 @@ pub(super) fn write_small(directory: &Path, nodes: [&Node; 2], pods: [&Pod; 2]) 
     write(directory, "mesh", &cluster)
 }
 
+/// A policy of the server that refuses the connections of `account`.
+pub(super) fn refusal_of(account: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: refusal, namespace: {NAMESPACE}}}\n\
+         spec:\n  selector: {{matchLabels: {{app: server}}}}\n  action: DENY\n  rules:\n  - from:\n    - source:\n        \
+         principals: [cluster.local/ns/{NAMESPACE}/sa/{account}]\n"
+    )
+}
+
 /// Writes `count` pods on other nodes into a new directory, each in a file of its own, and the node `own` that has none.
 pub(super) fn write_large(directory: &Path, own: &Node, count: u32) -> Result<()> {
     ensure!(count <= PODS_MAX, "{count} pods are more than the {PODS_MAX} that have an address");
     fs::create_dir(directory).with_context(|| format!("create {}", directory.display()))?;
-    let mut cluster = namespace() + &node_object(own.name(), own.addresses().v4);
+    let mut cluster = namespace(NAMESPACE, true) + &node_object(own.name(), own.addresses().v4);
     for number in 0..count.div_ceil(PODS_PER_NODE) {
         cluster += &node_object(&format!("other-{number}"), host(number));
     }
@@ -84,6 +114,7 @@ pub(super) fn write_large(directory: &Path, own: &Node, count: u32) -> Result<()
         let node_number = number / PODS_PER_NODE;
         let facts = Facts {
             name: &name,
+            namespace: NAMESPACE,
             account: &account,
             node: &format!("other-{node_number}"),
             address: Ipv4Addr::from_bits(Ipv4Addr::new(10, 16, 0, 0).to_bits() + number),
@@ -106,6 +137,7 @@ pub(super) fn write_waypoint(directory: &Path, pod: &Pod, front: SocketAddrV4) -
     let node = pod.node();
     let facts = Facts {
         name: pod.name(),
+        namespace: NAMESPACE,
         account: pod.name(),
         node: node.name(),
         address: pod.addresses().v4,
@@ -113,7 +145,7 @@ pub(super) fn write_waypoint(directory: &Path, pod: &Pod, front: SocketAddrV4) -
         netns: Some(pod.namespace().path()),
         gateway: Some("waypoint"),
     };
-    let account = service_account(pod.name());
+    let account = service_account(pod.name(), NAMESPACE);
     write(directory, "waypoint", &(gateway + &account + &facts.manifest() + &service(SERVICE, front)))
 }
 
@@ -160,16 +192,17 @@ fn write(directory: &Path, name: &str, text: &str) -> Result<()> {
     fs::write(&path, text).with_context(|| format!("write {}", path.display()))
 }
 
-fn namespace() -> String {
+fn namespace(name: &str, in_mesh: bool) -> String {
+    let mode = if in_mesh { "ambient" } else { "none" };
     format!(
-        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NAMESPACE}\n  labels:\n    \
-         istio.io/dataplane-mode: ambient\n"
+        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n  labels:\n    \
+         istio.io/dataplane-mode: {mode}\n"
     )
 }
 
-fn service_account(name: &str) -> String {
+fn service_account(name: &str, namespace: &str) -> String {
     format!(
-        "---\napiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: {name}\n  namespace: {NAMESPACE}\n"
+        "---\napiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: {name}\n  namespace: {namespace}\n"
     )
 }
 
@@ -183,9 +216,9 @@ fn node_object(name: &str, address: Ipv4Addr) -> String {
 impl Facts<'_> {
     /// The Pod as the API server would give it.
     fn manifest(&self) -> String {
-        let Self { name, account, node, address, host, netns, gateway } = self;
+        let Self { name, namespace, account, node, address, host, netns, gateway } = self;
         let mut text = format!(
-            "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: {NAMESPACE}\n  uid: {name}-uid\n  \
+            "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  uid: {name}-uid\n  \
              labels:\n    app: {account}\n    version: v1\n"
         );
         if let Some(gateway) = gateway {
@@ -211,6 +244,7 @@ mod tests {
     fn a_pod_of_this_machine_names_its_namespace_and_others_do_not() {
         let mut facts = Facts {
             name: "client",
+            namespace: NAMESPACE,
             account: "client",
             node: "node-1",
             address: Ipv4Addr::new(10, 244, 1, 2),

@@ -1,4 +1,4 @@
-//! Redirects a pod's traffic to the sidecar in its namespace, by the rules Istio's sidecar has, in nftables.
+//! Redirects a pod's traffic to a proxy in its namespace, by nftables: the rules Istio's sidecar has, or a file's own.
 //!
 //! The sidecar's own connections are told by its group, so it must run as [`GROUP`]. IPv4 only, as are the measurements.
 
@@ -10,30 +10,16 @@ use std::{
 use anyhow::{Context, Result, bail};
 use harness::netns::Namespace;
 
-use super::config::{INBOUND, OUTBOUND};
-use crate::progress;
+use super::install;
 
 /// The group of Istio's sidecars, by which the rules leave their connections alone.
 pub(super) const GROUP: u32 = 1337;
 
-/// What the rules need of the machine: the program `nft`, installed from the distribution when there is none.
-pub(super) fn prepare() -> Result<()> {
-    if Command::new("nft")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
-    {
-        return Ok(());
-    }
-    let mut update = Command::new("apt-get");
-    // An old list is often good enough, and what is wrong with a new one the installation will say.
-    drop(progress::command("look up nftables", update.args(["update", "-qq"])));
-    let mut install = Command::new("apt-get");
-    install.args(["install", "-y", "--no-install-recommends", "nftables"]);
-    progress::command("install nftables", &mut install)
-        .context("redirecting to Envoy needs the program nft; install nftables")
-}
+/// Where a client's connections are redirected to, as in a sidecar of Istio's.
+pub(super) const OUTBOUND: u16 = 15001;
+
+/// Where connections to a server are redirected to.
+pub(super) const INBOUND: u16 = 15006;
 
 /// Redirects every TCP connection that leaves `namespace`.
 pub(super) fn outbound(namespace: &Namespace) -> Result<()> {
@@ -57,9 +43,14 @@ pub(super) fn inbound(namespace: &Namespace) -> Result<()> {
     )
 }
 
-fn apply(namespace: &Namespace, rules: &str) -> Result<()> {
+/// Hands `rules` to `nft` inside `namespace`.
+///
+/// # Errors
+/// There is no such program and none can be installed, or it refuses the rules.
+pub(super) fn apply(namespace: &Namespace, rules: &str) -> Result<()> {
+    let program = install::program("nft", &["nftables".into()])?;
     let output = namespace.within(|| {
-        let mut nft = Command::new("nft")
+        let mut nft = Command::new(program)
             .args(["-f", "-"])
             .stdin(Stdio::piped())
             .stderr(Stdio::piped())
