@@ -210,27 +210,34 @@ fn of_matching(list: &mut List) {
 fn set_targets(layer: Layer, list: &mut List) {
     match (layer, list.scenario) {
         (Layer::L4, Bulk(_)) => {
-            list.must("throughput", RatioAtLeast(1.0));
-            list.must("cpu", RatioAtMost(1.0));
+            list.must("throughput", RatioAtLeast(1.2));
+            list.must("cpu", RatioAtMost(0.82));
         }
-        (Layer::L4, Http(_)) => list.must("cpu", RatioAtMost(0.75)),
-        (Layer::L4, PingPong) => list.must("p50", AddedRatioAtMost(0.85)),
+        (Layer::L4, Http(_)) => list.must("cpu", RatioAtMost(0.55)),
+        (Layer::L4, PingPong) => list.must("p50", AddedRatioAtMost(0.65)),
         (Layer::L4, Memory) => {
-            list.must("rss", AtMost(16.0));
-            list.must("per_1000", AtMost(12.3));
+            list.must("rss", AtMost(10.0));
+            // 8 KiB each.
+            list.must("per_1000", AtMost(8.2));
         }
-        (Layer::L4, Connect) => list.must("cpu", RatioAtMost(0.15)),
-        (Layer::L7, Http(16)) => list.must("cpu", RatioAtMost(0.5)),
+        (Layer::L4, Connect) => list.must("cpu", RatioAtMost(0.09)),
+        (Layer::L7, Http(16)) => list.must("cpu", RatioAtMost(0.35)),
         (Layer::L7, Paced(1000)) => {
-            list.must("p50", AddedRatioAtMost(0.7));
-            list.must("p99", AddedRatioAtMost(0.7));
+            list.must("p50", AddedRatioAtMost(0.5));
+            list.must("p99", AddedRatioAtMost(0.5));
         }
         (Layer::L7, Idle) => list.must("router", AtMost(20.0)),
         (Layer::L7, Routes) => list.must("router", RatioAtMost(0.3)),
         (Layer::L7, Change) => list.must("in_force", AtMost(50.0)),
+        (Layer::Passthrough, Bulk(_)) => list.must("cpu", AtMost(0.2)),
+        (Layer::Scale, Pods(50)) => list.must("rss", RatioAtMost(0.1)),
         (Layer::Scale, Workloads(10_000)) => {
-            list.must("seconds", AtMost(0.6));
-            list.must("peak", AtMost(60.0));
+            list.must("seconds", AtMost(0.3));
+            list.must("peak", AtMost(40.0));
+        }
+        (Layer::Scale, Workloads(50_000)) => {
+            list.must("seconds", AtMost(1.2));
+            list.must("peak", AtMost(90.0));
         }
         _ => {}
     }
@@ -256,9 +263,9 @@ mod tests {
         let target = |layer: Layer, id: &str| {
             layer.figures().into_iter().find(|figure| figure.id == id).map(|figure| figure.target)
         };
-        assert_eq!(target(Layer::L4, "connect.cpu"), Some(RatioAtMost(0.15)));
-        assert_eq!(target(Layer::L7, "paced-1000.p99"), Some(AddedRatioAtMost(0.7)));
+        assert_eq!(target(Layer::L4, "connect.cpu"), Some(RatioAtMost(0.09)));
+        assert_eq!(target(Layer::L7, "paced-1000.p99"), Some(AddedRatioAtMost(0.5)));
         assert_eq!(target(Layer::L7, "paced-500.p99"), Some(Target::Shown));
-        assert_eq!(target(Layer::Scale, "workloads-10000.peak"), Some(AtMost(60.0)));
+        assert_eq!(target(Layer::Scale, "workloads-10000.peak"), Some(AtMost(40.0)));
     }
 }

@@ -105,7 +105,9 @@ impl Opened {
     }
 
     fn read(&self, name: &str) -> io::Result<File> {
-        Ok(openat(&self.handle, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?.into())
+        // Should it be a FIFO by now, nobody waits for who writes to it.
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        Ok(openat(&self.handle, name, flags, Mode::empty())?.into())
     }
 }
 
