@@ -162,6 +162,10 @@ async fn say_when_ready(readiness: Readiness, mesh: Reader, node: String) {
     let now = mesh.current();
     let pods = now.workloads().filter(|it| *it.node == *node).count();
     tracing::info!(pods_of_this_node = pods, workloads = now.workloads().count(), "ready");
+    // Most of the program was for that.
+    if let Err(error) = ebb_loader::let_go_of_clean_pages() {
+        tracing::debug!(%error, "pages of the program stay resident");
+    }
 }
 
 fn redirector(settings: &Settings) -> anyhow::Result<Redirector> {

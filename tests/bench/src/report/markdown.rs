@@ -231,7 +231,7 @@ mod tests {
 
     fn document() -> Document {
         let mut results = Results { layer: Layer::L4, ..Results::default() };
-        for (name, cpu) in [("envoy-1", 100.0), ("ebb", 60.0)] {
+        for (name, cpu) in [("envoy-1", 100.0), ("ebb", 50.0)] {
             results.systems.push(Contestant {
                 name: name.into(),
                 about: "two\nlines | a bar".into(),
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn targets_come_first_with_what_was_reached() {
         let text = report(&document(), &[]);
-        let row = "| l4, HTTP, 16 connections: CPU | <= 0.75x | 60.0 ±0% us/req | `envoy-1` 100 | 0.60x (0.60 to 0.60) | met |";
+        let row = "| l4, HTTP, 16 connections: CPU | <= 0.55x | 50.0 ±0% us/req | `envoy-1` 100 | 0.50x (0.50 to 0.50) | met |";
         assert!(text.contains(row), "{text}");
         assert!(text.contains("1 of 1 are met"), "{text}");
         let place = |heading: &str| text.find(heading).unwrap_or_else(|| panic!("{heading} in {text}"));

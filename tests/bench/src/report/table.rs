@@ -213,7 +213,7 @@ mod tests {
     fn the_table_shows_medians_ratio_target_and_verdict() {
         let expected = "\
 figure unit direct envoy-1 ebb ebb / yardstick target verdict
-memory, idle and with idle connections: resident (RSS) MB - - 17.0 - <= 16.0 MISSED
+memory, idle and with idle connections: resident (RSS) MB - - 17.0 - <= 10.0 MISSED
 ";
         let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let text = table(&results());
@@ -221,9 +221,9 @@ memory, idle and with idle connections: resident (RSS) MB - - 17.0 - <= 16.0 MIS
         assert_eq!(squeeze(&lines[..2].join("\n")), squeeze(expected), "{text}");
         assert_eq!(lines[2], "", "scenarios are set apart: {text}");
         let bulk =
-            "one bulk stream: throughput Gbit/s 35.1 ±0% 6.60 ±0% 9.90 ±0% 1.50x (1.50..1.50) >= 1.00x met";
+            "one bulk stream: throughput Gbit/s 35.1 ±0% 6.60 ±0% 9.90 ±0% 1.50x (1.50..1.50) >= 1.20x met";
         assert_eq!(squeeze(lines[3]), bulk);
-        assert!(lines[4].ends_with("<= 1.00x  MISSED"), "{text}");
+        assert!(lines[4].ends_with("<= 0.82x  MISSED"), "{text}");
         assert_eq!(lines.len(), 5, "figures without a sample have no line: {text}");
     }
 
@@ -242,8 +242,8 @@ memory, idle and with idle connections: resident (RSS) MB - - 17.0 - <= 16.0 MIS
         assert_eq!(
             missed(&results()),
             [
-                "memory, idle and with idle connections: resident (RSS): 17.0 MB; target <= 16.0",
-                "one bulk stream: CPU: 2.50 s/GB, 1.25x envoy-1; target <= 1.00x",
+                "memory, idle and with idle connections: resident (RSS): 17.0 MB; target <= 10.0",
+                "one bulk stream: CPU: 2.50 s/GB, 1.25x envoy-1; target <= 0.82x",
             ]
         );
     }

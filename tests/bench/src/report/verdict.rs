@@ -135,9 +135,9 @@ mod tests {
     fn the_better_envoy_is_the_one_to_beat() {
         let cpu = &figure("http-16.cpu");
         let judged =
-            judge(&results(cpu, &[("envoy-1", &[80.0]), ("envoy-2", &[100.0]), ("ebb", &[60.0])]), cpu);
+            judge(&results(cpu, &[("envoy-1", &[80.0]), ("envoy-2", &[100.0]), ("ebb", &[44.0])]), cpu);
         assert_eq!(judged.yardstick.as_deref(), Some("envoy-1"));
-        assert_eq!(judged.ratio.map(|ratio| ratio.median), Some(0.75));
+        assert_eq!(judged.ratio.map(|ratio| ratio.median), Some(0.55));
         assert_eq!(judged.verdict, Verdict::Met, "the bound itself is good enough");
 
         let rate = &figure("bulk-1.throughput");
@@ -151,16 +151,16 @@ mod tests {
     fn latency_is_judged_by_what_is_added_over_no_mesh() {
         let p50 = &figure("ping.p50");
         let systems: [(&str, &[f64]); 3] =
-            [("direct", &[20.0, 40.0]), ("envoy-1", &[120.0, 240.0]), ("ebb", &[100.0, 200.0])];
+            [("direct", &[20.0, 40.0]), ("envoy-1", &[120.0, 240.0]), ("ebb", &[80.0, 160.0])];
         let judged = judge(&results(p50, &systems), p50);
-        assert_eq!(judged.ratio.map(|ratio| ratio.median), Some(0.8));
+        assert_eq!(judged.ratio.map(|ratio| ratio.median), Some(0.6));
         assert_eq!(judged.verdict, Verdict::Met);
         let disturbed: [(&str, &[f64]); 3] =
-            [("direct", &[20.0, 900.0]), ("envoy-1", &[120.0, 240.0]), ("ebb", &[100.0, 200.0])];
+            [("direct", &[20.0, 900.0]), ("envoy-1", &[120.0, 240.0]), ("ebb", &[80.0, 160.0])];
         let judged = judge(&results(p50, &disturbed), p50);
         assert_eq!(
             judged.ratio.map(|ratio| (ratio.count, ratio.median)),
-            Some((1, 0.8)),
+            Some((1, 0.6)),
             "a round of nonsense"
         );
         let without_floor = judge(&results(p50, &systems[1..]), p50);
@@ -170,8 +170,8 @@ mod tests {
     #[test]
     fn an_absolute_bound_needs_no_yardstick() {
         let idle = &figure("memory.rss");
-        assert_eq!(judge(&results(idle, &[("ebb", &[15.0])]), idle).verdict, Verdict::Met);
-        assert_eq!(judge(&results(idle, &[("ebb", &[16.5])]), idle).verdict, Verdict::Missed);
+        assert_eq!(judge(&results(idle, &[("ebb", &[10.0])]), idle).verdict, Verdict::Met);
+        assert_eq!(judge(&results(idle, &[("ebb", &[10.5])]), idle).verdict, Verdict::Missed);
         assert_eq!(judge(&results(idle, &[("envoy-1", &[128.0])]), idle).verdict, Verdict::Unmeasured);
     }
 
