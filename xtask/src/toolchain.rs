@@ -1,7 +1,8 @@
 //! Finds, and where possible installs, the tools that the build needs beyond the pinned Rust.
 //!
 //! Two toolchains can build for the kernel: a rustup nightly with `rust-src`, and Debian's compiler with its
-//! library sources for machines where rustup can download nothing. Both link with bpf-linker.
+//! library sources for machines where rustup can download nothing. Both link with bpf-linker. The surprising thing: the
+//! nightly is one of a certain day, since bpf-linker reads only what comes from an LLVM that is no newer than its own.
 
 use std::{
     env,
@@ -17,7 +18,9 @@ const DEBIAN_LLVM: &str = "/usr/lib/llvm-22";
 const DEBIAN_PACKAGES: [&str; 6] =
     ["rustc-web", "rust-web-src", "llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev"];
 const BPF_LINKER_VERSION: &str = "0.13.0";
-const HOW_TO_FIX: &str = "no compiler for the kernel programs: run `rustup toolchain install nightly --component \
+/// Of the last days on which rustc's LLVM was 22, the one that [`BPF_LINKER_VERSION`] is linked with.
+const NIGHTLY: &str = "nightly-2026-05-20";
+const HOW_TO_FIX: &str = "no compiler for the kernel programs: run `rustup toolchain install nightly-2026-05-20 --component \
      rust-src && cargo install bpf-linker`, or, on Debian 14 and newer, run this command as root with apt-get at hand";
 
 /// A compiler that can build for the `bpfel` target.
@@ -43,7 +46,7 @@ impl BpfToolchain {
         let mut command = match self {
             Self::Nightly => {
                 let mut command = Command::new("rustup");
-                command.args(["run", "nightly", "cargo"]);
+                command.args(["run", NIGHTLY, "cargo"]);
                 command
             }
             Self::Debian => {
@@ -82,35 +85,32 @@ pub(crate) fn ensure_bpf() -> anyhow::Result<BpfToolchain> {
         None => install_compiler()?,
     };
     if !in_path("bpf-linker") {
-        install_linker(toolchain)?;
+        install_linker()?;
     }
     Ok(toolchain)
 }
 
 fn install_compiler() -> anyhow::Result<BpfToolchain> {
     if in_path("rustup") {
-        println!("toolchain: installing the rustup nightly with rust-src");
-        let install = ["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src"];
+        println!("toolchain: installing rustup's {NIGHTLY} with rust-src");
+        let install = ["toolchain", "install", NIGHTLY, "--profile", "minimal", "--component", "rust-src"];
         if run(Command::new("rustup").args(install)).is_ok() && BpfToolchain::Nightly.is_installed() {
             return Ok(BpfToolchain::Nightly);
         }
     }
-    println!("toolchain: rustup has no nightly with rust-src to offer; trying Debian's packages");
+    println!("toolchain: rustup has no {NIGHTLY} with rust-src to offer; trying Debian's packages");
     ensure_apt(&DEBIAN_PACKAGES).context(HOW_TO_FIX)?;
     if BpfToolchain::Debian.is_installed() { Ok(BpfToolchain::Debian) } else { bail!(HOW_TO_FIX) }
 }
 
-fn install_linker(toolchain: BpfToolchain) -> anyhow::Result<()> {
+fn install_linker() -> anyhow::Result<()> {
     println!("toolchain: installing bpf-linker {BPF_LINKER_VERSION} (a minute or two)");
-    if toolchain == BpfToolchain::Nightly && ensure_cargo("bpf-linker", BPF_LINKER_VERSION, &[], &[]).is_ok()
-    {
-        return Ok(());
+    // It takes whatever LLVM the system has, if nobody says which.
+    if Path::new(DEBIAN_LLVM).exists() || ensure_apt(&DEBIAN_PACKAGES).is_ok() {
+        let features = ["--no-default-features", "--features", "llvm-22"];
+        return ensure_cargo("bpf-linker", BPF_LINKER_VERSION, &features, &[("LLVM_PREFIX", DEBIAN_LLVM)]);
     }
-    if !Path::new(DEBIAN_LLVM).exists() {
-        ensure_apt(&DEBIAN_PACKAGES).context(HOW_TO_FIX)?;
-    }
-    let features = ["--no-default-features", "--features", "llvm-22"];
-    ensure_cargo("bpf-linker", BPF_LINKER_VERSION, &features, &[("LLVM_PREFIX", DEBIAN_LLVM)])
+    ensure_cargo("bpf-linker", BPF_LINKER_VERSION, &[], &[]).context(HOW_TO_FIX)
 }
 
 /// Installs those of the Debian packages that are missing.
@@ -181,7 +181,7 @@ fn path_with_cargo_bin() -> std::ffi::OsString {
 
 fn nightly_sysroot() -> Option<PathBuf> {
     let mut command = Command::new("rustup");
-    command.args(["run", "nightly", "rustc", "--print", "sysroot"]).env_remove("RUSTUP_TOOLCHAIN");
+    command.args(["run", NIGHTLY, "rustc", "--print", "sysroot"]).env_remove("RUSTUP_TOOLCHAIN");
     let output = command.stderr(Stdio::null()).output().ok()?;
     let sysroot = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| PathBuf::from(sysroot.trim()))

@@ -116,7 +116,6 @@ fn told(stage: &Behind, collector: &Process, (trace, via): (&str, &str)) -> Resu
 }
 
 #[test]
-#[ignore = "a known fault: the span of the connection does not always come, and with one worker never"]
 fn each_request_is_told_to_a_collector_wherever_that_is() -> Result<()> {
     let mut stage = Behind::build()?;
     let outside = App::new("outside").on(1).label("istio.io/dataplane-mode", "none");
@@ -235,13 +234,6 @@ spec:
       fault: {delay: {fixedDelay: 300ms, percentage: {value: 100}}}
       route: [{destination: {host: server}}]
     - route: [{destination: {host: server}}]
----
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {name: server, namespace: shop}
-spec:
-  host: server
-  trafficPolicy: {connectionPool: {http: {maxRequestsPerConnection: 1}}}
 ---
 apiVersion: v1
 kind: ConfigMap
