@@ -58,7 +58,8 @@ impl Upstream<'_> {
         }
         let requests = self.policy.max_requests_per_connection.map_or(u32::MAX, NonZeroU32::get);
         let most = requests.min(self.policy.max_concurrent_streams);
-        pool.share(key, (most, late), || self.make(pool, key, is_limited, (late, trace))).await
+        pool.share((key, &self.policy.pool), (most, late), || self.make(pool, key, is_limited, (late, trace)))
+            .await
     }
 
     /// A new connection; where there may be only so many, perhaps one that was given back meanwhile.
@@ -88,6 +89,7 @@ impl Upstream<'_> {
         let until = self.policy.max_connection_duration.map(|most| Moment::now() + most);
         let mut pooled = Pooled {
             sender,
+            made_under: self.policy.pool.clone(),
             taken: 0,
             most,
             idle: self.policy.http_idle_timeout,
@@ -114,7 +116,7 @@ impl Upstream<'_> {
         loop {
             // Listened to before the look, so that a connection given back in between is not missed.
             let freed = self.cluster.freed().notified();
-            if let Some(pooled) = pool.take(key) {
+            if let Some(pooled) = pool.take(key, &self.policy.pool) {
                 return Ok(Turn::Used(pooled));
             }
             match self.cluster.admit(Resource::Connection, Instant::now()) {

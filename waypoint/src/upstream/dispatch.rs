@@ -130,7 +130,7 @@ impl Upstream<'_> {
             namespace: service.namespace.clone(),
         };
         loop {
-            let mut pooled = match pool(self.conversation, is_limited).take(&key) {
+            let mut pooled = match pool(self.conversation, is_limited).take(&key, &self.policy.pool) {
                 Some(pooled) => pooled,
                 // Rare and large: without a box of its own, room for a handshake would be moved about with every request.
                 None => match Box::pin(self.connection(&key, is_limited, trace(&request))).await {

@@ -50,6 +50,8 @@ pub struct EffectivePolicy {
     pub limits: Limits,
     /// `retryBudget.budgetInterval`: over how long requests count; `None` counts those under way.
     pub budget_interval: Option<Duration>,
+    /// `connectionPool` as stated: connections made under another one serve no further request.
+    pub pool: Arc<ConnectionPool>,
     /// `tcp.connectTimeout`.
     pub connect_timeout: Duration,
     /// `tcp.tcpKeepalive`.
@@ -134,6 +136,7 @@ impl<'r> Blocks<'r> {
 
     fn compile(&self, of: &LoadBalancing) -> EffectivePolicy {
         let pool = self.connection_pool.cloned().unwrap_or_default();
+        let stated = Arc::new(pool.clone());
         let (tcp, http) = (pool.tcp, pool.http);
         let budget = self.retry_budget.map(|it| RetryBudget {
             percent: f64::from(it.share.per_million()) / PER_PERCENT,
@@ -162,6 +165,7 @@ impl<'r> Blocks<'r> {
                 retry_budget: budget,
             },
             budget_interval: self.retry_budget.and_then(|it| it.interval),
+            pool: stated,
             connect_timeout: tcp.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
             tcp_keepalive: tcp.keepalive,
             max_connection_duration: tcp.max_connection_duration,

@@ -1,7 +1,8 @@
 //! Connections to endpoints that wait for the next request, by whom they may serve.
 //!
 //! A connection is used again only for the same cluster, endpoint (address and incarnation of the pod), version of HTTP,
-//! client address (the endpoint's node was told of that client), and TLS. Knows nothing of how connections are made.
+//! client address (the endpoint's node was told of that client), and TLS; and no more once another `connectionPool` is in
+//! force than it was made under, as in Envoy. Knows nothing of how connections are made.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use common::config::destination::pool::ConnectionPool;
 use common::config::destination::tls::ClientTls;
 use common::snapshot::model::External;
 use http::Version;
@@ -61,6 +63,8 @@ pub type Held = dyn Send + Sync;
 pub struct Pooled {
     /// The connection.
     pub sender: Sender,
+    /// What was stated of connections when it was made.
+    pub made_under: Arc<ConnectionPool>,
     /// Requests it has taken.
     pub taken: u32,
     /// After how many requests it is closed.
@@ -97,12 +101,15 @@ struct Kept {
 }
 
 impl Connections {
-    /// A connection that can take a request now, the one used last.
-    pub fn take(&self, key: &PoolKey) -> Option<Pooled> {
+    /// A connection that can take a request now, the one used last. Those made while something else was `stated` of
+    /// connections are let go of, and closed when nothing is under way on them.
+    pub fn take(&self, key: &PoolKey, stated: &Arc<ConnectionPool>) -> Option<Pooled> {
         let mut kept = self.lock();
         let waiting = kept.by_key.get_mut(key)?;
         let before = waiting.len();
-        waiting.retain(|it| !it.pooled.sender.is_closed() && !it.pooled.is_spent());
+        waiting.retain(|Waiting { pooled, .. }| {
+            pooled.made_under == *stated && !pooled.sender.is_closed() && !pooled.is_spent()
+        });
         // One that is not ready is an HTTP/1.1 connection whose last answer is just being put away.
         let found = waiting.iter().rposition(|it| it.pooled.sender.is_ready() && !it.pooled.is_full());
         let taken = found.map(|at| match waiting[at].pooled.share() {
@@ -182,7 +189,9 @@ impl Pooled {
     pub fn share(&mut self) -> Option<Self> {
         let sender = self.sender.shared()?;
         self.taken += 1;
-        Some(Self { sender, streams: self.streams.clone(), place: self.place.clone(), ..*self })
+        let (made_under, streams, place) =
+            (self.made_under.clone(), self.streams.clone(), self.place.clone());
+        Some(Self { sender, made_under, streams, place, ..*self })
     }
 
     /// Whether it has taken as many requests as it may.

@@ -190,6 +190,7 @@ impl Rig {
         tokio::task::yield_now().await;
         let pooled = Pooled {
             sender: Sender::Http1(sender),
+            made_under: Arc::default(),
             taken: 1,
             most: None,
             idle: None,

@@ -4,6 +4,9 @@
 //! made, nor what they are. The surprising thing: a request that is withdrawn while it makes one leaves that to whoever
 //! waited for it.
 
+use std::sync::Arc;
+
+use common::config::destination::pool::ConnectionPool;
 use common::refusal::Refusal;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -47,7 +50,7 @@ impl Connections {
     /// [`Failed`] when it cannot be made, by whomever.
     pub(in crate::upstream) async fn share<R>(
         &self,
-        key: &PoolKey,
+        (key, stated): (&PoolKey, &Arc<ConnectionPool>),
         (most, late): (u32, Instant),
         make: impl Fn() -> R,
     ) -> Result<Pooled, Failed>
@@ -71,7 +74,7 @@ impl Connections {
                 Err(_) => return make().await,
             }
             // Another may have been quicker, or the maker was withdrawn.
-            if let Some(pooled) = self.take(key) {
+            if let Some(pooled) = self.take(key, stated) {
                 return Ok(pooled);
             }
         }

@@ -1,5 +1,8 @@
 //! What is kept, for whom, and for how long.
 
+use std::num::NonZeroU32;
+
+use common::config::destination::pool::HttpPool;
 use http::{Request, Response};
 use hyper::client::conn::http1;
 use hyper::service::service_fn;
@@ -38,6 +41,7 @@ async fn connection(idle: Option<Duration>) -> (Pooled, JoinHandle<()>) {
     tokio::task::yield_now().await;
     let pooled = Pooled {
         sender: Sender::Http1(sender),
+        made_under: Arc::default(),
         taken: 1,
         most: None,
         idle,
@@ -68,13 +72,25 @@ async fn a_connection_serves_again_whom_it_served_and_nobody_else() {
         PoolKey { version: Version::HTTP_2, ..key("a", 1) },
     ];
     for other in others {
-        assert!(connections.take(&other).is_none(), "{other:?}");
+        assert!(connections.take(&other, &Arc::default()).is_none(), "{other:?}");
     }
-    let mut taken = connections.take(&key("a", 1)).unwrap();
+    let mut taken = connections.take(&key("a", 1), &Arc::default()).unwrap();
     assert_eq!((taken.taken, count(&connections)), (2, 0));
-    assert!(connections.take(&key("a", 1)).is_none());
+    assert!(connections.take(&key("a", 1), &Arc::default()).is_none());
     let answer = taken.sender.send(Request::new(Payload::Empty)).await.unwrap();
     assert_eq!(answer.status(), 200);
+}
+
+#[tokio::test]
+async fn a_connection_serves_nobody_any_more_once_something_else_is_stated_of_connections() {
+    let connections = Connections::default();
+    let (pooled, over) = connection(None).await;
+    connections.keep(&key("a", 1), pooled);
+    let http = HttpPool { max_requests_per_connection: NonZeroU32::new(1), ..HttpPool::default() };
+    let stated = Arc::new(ConnectionPool { http, ..ConnectionPool::default() });
+    assert!(connections.take(&key("a", 1), &stated).is_none());
+    assert_eq!(count(&connections), 0);
+    over.await.unwrap();
 }
 
 #[tokio::test]
@@ -89,7 +105,7 @@ async fn what_is_closed_or_spent_is_not_given_out_and_not_counted() {
     assert_eq!(count(&connections), 1);
     over.abort();
     let _ = over.await;
-    assert!(connections.take(&key("a", 1)).is_none());
+    assert!(connections.take(&key("a", 1), &Arc::default()).is_none());
     assert_eq!(count(&connections), 0);
     assert!(connections.lock().by_key.is_empty());
 }
@@ -103,9 +119,9 @@ async fn the_bound_holds_over_all_keys() {
     connections.keep(&key("a", 1), one);
     connections.keep(&key("b", 2), other);
     assert_eq!(connections.lock().count, MAX_IDLE_CONNECTIONS);
-    assert!(connections.take(&key("b", 2)).is_none());
+    assert!(connections.take(&key("b", 2), &Arc::default()).is_none());
     (&mut over).await.unwrap();
-    assert!(connections.take(&key("a", 1)).is_some());
+    assert!(connections.take(&key("a", 1), &Arc::default()).is_some());
     assert_eq!(connections.lock().count, MAX_IDLE_CONNECTIONS - 1);
 }
 
@@ -124,7 +140,7 @@ async fn room_is_made_by_one_connection_of_that_cluster() {
         connections.evict("a");
         assert_eq!(count(&connections), left);
     }
-    assert!(connections.take(&key("b", 1)).is_some());
+    assert!(connections.take(&key("b", 1), &Arc::default()).is_some());
     for over in overs.drain(..3) {
         over.await.unwrap();
     }
@@ -149,5 +165,5 @@ async fn what_waits_too_long_is_swept() {
     sleep(Duration::from_secs(1000)).await;
     connections.sweep(Instant::now());
     assert_eq!(count(&connections), 1);
-    assert!(connections.take(&key("a", 3)).is_some());
+    assert!(connections.take(&key("a", 3), &Arc::default()).is_some());
 }

@@ -58,6 +58,7 @@ impl Endpoint {
         });
         let mut pooled = Pooled {
             sender: Sender::Http2(sender),
+            made_under: Arc::default(),
             taken: 0,
             most: None,
             idle: None,
@@ -74,7 +75,7 @@ impl Endpoint {
     /// What a request gets that waits for five seconds at most.
     async fn request(&self) -> Result<Pooled, Failed> {
         let late = Instant::now() + 5 * SECOND;
-        self.pool.share(&key(), (self.most, late), || self.make()).await
+        self.pool.share((&key(), &Arc::default()), (self.most, late), || self.make()).await
     }
 
     async fn burst(&self, requests: usize) -> Vec<Result<Pooled, Failed>> {
@@ -120,8 +121,9 @@ async fn nobody_waits_for_others_longer_than_for_a_connection_of_its_own() {
     let key = key();
     let late = Instant::now() + 5 * SECOND;
     let full = Overflow { resource: Resource::Connection, limit: 1 };
-    let slow = pool.share(&key, (100, late), std::future::pending);
-    let waiting = pool.share(&key, (100, late), || async { Err(Failed::Overflow(full)) });
+    let stated = Arc::default();
+    let slow = pool.share((&key, &stated), (100, late), std::future::pending);
+    let waiting = pool.share((&key, &stated), (100, late), || async { Err(Failed::Overflow(full)) });
     let waited = tokio::select! {
         biased;
         _ = slow => panic!("it never ends"),
