@@ -23,8 +23,8 @@ const SYSTEMS: &str = "systems";
 #[command(version, about = "Compares Ebb with other meshes and proxies on this machine (root)")]
 #[command(
     after_help = "Comparisons: l4 (connections), l7 (requests), hop (one HTTP hop), same-node, passthrough, scale.\n\
-    Everything takes about an hour and replaces deploy/benchmarks/REPORT.md; any narrower choice, and --quick, is reported \
-    in the target directory."
+    Everything takes an hour and a quarter and replaces deploy/benchmarks/REPORT.md; any narrower choice, and --quick, is \
+    reported in the target directory."
 )]
 pub(crate) struct Arguments {
     /// Only these comparisons: l4, l7, hop, same-node, passthrough, scale

@@ -85,10 +85,15 @@ impl List {
         figure
     }
 
-    fn add_latency(&mut self) {
+    /// Operations: their rate unless it was given, how long each took, and CPU.
+    fn add_operations(&mut self, layer: Layer, rate: Option<&'static str>, unit: &'static str) {
+        if let Some(rate) = rate {
+            self.add_rate("rate", "rate", rate);
+        }
         for (part, what) in [("p50", "p50"), ("p90", "p90"), ("p99", "p99"), ("p999", "p99.9")] {
             self.add(part, what, "us");
         }
+        self.add_cpu(layer, unit);
     }
 
     /// CPU of the proxies, of the one that routes where one does, and of all with client and server.
@@ -117,25 +122,10 @@ pub(crate) fn of(layer: Layer, scenario: Scenario) -> Vec<Figure> {
             list.add_rate("throughput", "throughput", "Gbit/s");
             list.add_cpu(layer, "s/GB");
         }
-        Http(_) => {
-            list.add_rate("rate", "rate", "req/s");
-            list.add_latency();
-            list.add_cpu(layer, "us/req");
-        }
-        Paced(_) => {
-            list.add_latency();
-            list.add_cpu(layer, "us/req");
-        }
-        PingPong => {
-            list.add_latency();
-            list.add("cpu", "CPU", "us");
-            list.add("cpu_total", "total CPU", "us");
-        }
-        Connect => {
-            list.add_rate("rate", "rate", "conn/s");
-            list.add_latency();
-            list.add_cpu(layer, "us");
-        }
+        Http(_) => list.add_operations(layer, Some("req/s"), "us/req"),
+        Paced(_) => list.add_operations(layer, None, "us/req"),
+        PingPong => list.add_operations(layer, None, "us"),
+        Connect => list.add_operations(layer, Some("conn/s"), "us"),
         Cold => {
             list.add("first", "first answer after", "ms");
             list.add("second", "the next one after", "ms");

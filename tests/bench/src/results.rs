@@ -46,6 +46,9 @@ pub(crate) struct Contestant {
     pub(crate) cipher: Option<String>,
     /// Whether it is what Ebb is measured against.
     pub(crate) yardstick: bool,
+    /// Whether it is a limit of the machine.
+    #[serde(default)]
+    pub(crate) limit: bool,
 }
 
 /// A sample that could not be taken or was not good.
@@ -204,8 +207,13 @@ pub(crate) mod tests {
         let part = figure.id.split_once('.').unwrap().1;
         let mut results = Results { layer, ..Results::default() };
         for (name, values) in systems {
-            let yardstick = name.starts_with("envoy");
-            results.systems.push(Contestant { name: (*name).into(), yardstick, ..Contestant::default() });
+            let (yardstick, limit) = (name.starts_with("envoy"), name.starts_with("bare"));
+            results.systems.push(Contestant {
+                name: (*name).into(),
+                yardstick,
+                limit,
+                ..Contestant::default()
+            });
             for (round, value) in values.iter().enumerate() {
                 results.record(name, figure.scenario, round, &sample([(part, *value)]));
             }

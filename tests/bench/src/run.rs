@@ -46,6 +46,7 @@ pub(crate) fn measure(
             about: candidate.about(),
             version: candidate.version(tools),
             yardstick: candidate.yardstick(),
+            limit: candidate.limit(),
             ..Contestant::default()
         };
         // What a comparison of sizes measures it starts for itself.

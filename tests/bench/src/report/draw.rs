@@ -37,8 +37,10 @@ const BARS: f64 = 0.78;
 const HEADROOM: f64 = 1.12;
 
 /// Colours of systems that are always there, so that one looks the same in every plot.
-const KNOWN: [(&str, RGBColor); 10] = [
+const KNOWN: [(&str, RGBColor); 12] = [
     ("direct", RGBColor(130, 130, 130)),
+    ("bare-tcp", RGBColor(175, 175, 175)),
+    ("bare-tls", RGBColor(90, 90, 90)),
     ("envoy-1", RGBColor(222, 120, 30)),
     ("envoy-2", RGBColor(240, 180, 120)),
     ("envoy-hop", RGBColor(222, 120, 30)),

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use super::{
     method::{METHOD, REPRODUCE},
     scenario,
-    table::{measured, number, target, value, verdict},
-    verdict::{Judgement, SUBJECT, Verdict, judge},
+    table::{measured, number, reached, target, value, verdict},
+    verdict::{Judgement, Limit, SUBJECT, Verdict, judge},
 };
 use crate::{
     figures::{Figure, Target},
@@ -50,8 +50,8 @@ pub(super) fn report(document: &Document, plots: &[Drawn]) -> String {
 
 /// Every figure that has a target, with what was reached.
 fn targets(document: &Document) -> String {
-    let mut rows = Vec::new();
-    let mut reached = (0, 0);
+    let (mut rows, mut limits) = (Vec::new(), Vec::new());
+    let mut met = (0, 0);
     for comparison in &document.comparisons {
         let results = &comparison.results;
         for figure in results.layer.figures().iter().filter(|figure| figure.target != Target::Shown) {
@@ -59,8 +59,9 @@ fn targets(document: &Document) -> String {
             if results.summary(SUBJECT, figure).is_none() {
                 continue;
             }
-            reached.0 += usize::from(judgement.verdict == Verdict::Met);
-            reached.1 += usize::from(judgement.verdict != Verdict::Unmeasured);
+            met.0 += usize::from(judgement.verdict == Verdict::Met);
+            met.1 += usize::from(judgement.verdict != Verdict::Unmeasured);
+            limits.extend(limit_row(results, figure, &judgement));
             rows.push(target_row(results, figure, &judgement));
         }
     }
@@ -71,10 +72,35 @@ fn targets(document: &Document) -> String {
     format!(
         "## Targets\n\n{} of {} are met. A ratio is Ebb's to the better of the systems it is judged by, taken round by round; \
          `added` means of what each adds to having no mesh at all. CPU is that of all proxies together.\n\n{}\n",
-        reached.0,
-        reached.1,
+        met.0,
+        met.1,
         scenario::lay_out("figure", &heads, &rows)
+    ) + &limits_of_the_machine(&limits)
+}
+
+/// What the machine itself allows where targets were missed; nothing where none was.
+fn limits_of_the_machine(rows: &[(String, Vec<String>)]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let heads = ["target", "Ebb", "bare relays"].map(str::to_owned);
+    format!(
+        "### Limits\n\nWhat was missed, and in the same terms and the same rounds what relays reach that do nothing else: the \
+         kernel's part alone (`bare-tcp`), and with the cipher (`bare-tls`). The method says how far they are limits.\n\n{}\n",
+        scenario::lay_out("figure", &heads, rows)
     )
+}
+
+/// A missed target with the limits that were measured; nothing where it was met, or there are none.
+fn limit_row(results: &Results, figure: &Figure, judgement: &Judgement) -> Option<(String, Vec<String>)> {
+    let limit = |limit: &Limit| format!("`{}` {}", limit.system, reached(Some(limit.reached), figure));
+    let limits: Vec<String> = judgement.limits.iter().map(limit).collect();
+    let own = match figure.target {
+        Target::AtMost(_) => results.summary(SUBJECT, figure),
+        _ => judgement.ratio,
+    };
+    let row = vec![target(figure.target), reached(own, figure), limits.join(", ")];
+    (!limits.is_empty()).then(|| (format!("{}, {}", results.layer, figure.label()), row))
 }
 
 fn target_row(results: &Results, figure: &Figure, judgement: &Judgement) -> (String, Vec<String>) {
@@ -238,6 +264,7 @@ mod tests {
                 version: "1.2.3".into(),
                 cipher: Some("AES-128-GCM, X25519".into()),
                 yardstick: name == "envoy-1",
+                limit: false,
             });
             for round in 0..3 {
                 let values = sample([("cpu", cpu), ("rate", 9000.0), ("cpu:client", 3.0)]);
@@ -262,6 +289,21 @@ mod tests {
         let place = |heading: &str| text.find(heading).unwrap_or_else(|| panic!("{heading} in {text}"));
         let order = ["## Targets", "## What was compared", "## Connections (l4)", "## Method", "## Again"];
         assert!(order.map(place).is_sorted());
+    }
+
+    #[test]
+    fn a_missed_target_stands_beside_the_limits_of_the_machine() {
+        assert!(!report(&document(), &[]).contains("### Limits"), "nothing was missed");
+        let mut document = document();
+        let results = &mut document.comparisons[0].results;
+        results.systems.push(Contestant { name: "bare-tls".into(), limit: true, ..Contestant::default() });
+        for round in 0..3 {
+            results.record("ebb", Scenario::Http(16), round, &sample([("cpu", 60.0)]));
+            results.record("bare-tls", Scenario::Http(16), round, &sample([("cpu", 40.0)]));
+        }
+        let text = report(&document, &[]);
+        let row = "| l4, HTTP, 16 connections: CPU | <= 0.55x | 0.60x (0.60..0.60) | `bare-tls` 0.40x (0.40..0.40) |";
+        assert!(text.contains("### Limits") && text.contains(row), "{text}");
     }
 
     #[test]

@@ -23,6 +23,13 @@ client has talked to the server before. The first connection between two identit
 each have an identity nobody has seen. Memory is told as RSS, as a container's limit counts it, and as PSS, in which pages \
 that several proxies share are shared out. The TLS cipher is read from the handshakes on the wire.
 
+Where Ebb misses a target, the limits of the machine stand beside it: relays that pass connections on and do nothing else \
+(one thread, no redirection, policy, log or metric), measured in the same rounds. `bare-tcp` is what the kernel takes alone; \
+`bare-tls` adds the cipher and the copies of the TLS library that Ebb uses too. They are neither judged nor a yardstick. They \
+are limits for one stream at a time. A tunnel that connections share may do better where there are many: it is opened once, \
+where a relay connects, and `bare-tls` shakes hands, for each new one; and what several of them say can leave together. Where \
+one process is enough (one node, out of the mesh), `bare-tcp` is one relay instead of two.
+
 What this does not show: a real network, whose latency hides part of what a proxy adds; more than one machine; many CPUs. \
 Systems run with their defaults but for what the table above says; Envoy is given static configuration, without a control \
 plane and without the filters and metrics that Istio adds to it, which all cost it CPU and memory here saved. Ebb writes \
@@ -35,7 +42,7 @@ pub(super) const REPRODUCE: &str = "\
 ## Again, and with other systems
 
 ```
-cargo xtask bench                                   # everything, about an hour (root)
+cargo xtask bench                                   # everything, an hour and a quarter (root)
 cargo xtask bench --quick                           # shows that it works, in some minutes
 cargo xtask bench --layer l4 --scenario http-16,connect --rounds 8
 cargo xtask bench --systems direct,envoy-1,ebb --before DIR

@@ -50,7 +50,18 @@ pub(crate) fn missed(results: &Results) -> Vec<String> {
                 }
                 _ => String::new(),
             };
-            format!("{}: {value} {}{against}; target {}", figure.label(), figure.unit, target(figure.target))
+            let limits = judgement.limits.iter();
+            let limits = limits.map(|one| format!("{} {}", one.system, reached(Some(one.reached), figure)));
+            let limits = match limits.collect::<Vec<_>>().join(", ") {
+                none if none.is_empty() => none,
+                some => format!("; limits: {some}"),
+            };
+            format!(
+                "{}: {value} {}{against}; target {}{limits}",
+                figure.label(),
+                figure.unit,
+                target(figure.target)
+            )
         })
         .collect()
 }
@@ -125,6 +136,14 @@ pub(super) fn target(target: Target) -> String {
     }
 }
 
+/// What was reached, in the terms of the target: a value, or a ratio.
+pub(super) fn reached(reached: Option<Summary>, figure: &Figure) -> String {
+    match figure.target {
+        Target::AtMost(_) => value(reached),
+        _ => compared(reached, figure),
+    }
+}
+
 pub(super) fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Met => "met",
@@ -179,6 +198,7 @@ mod tests {
         let contestant = |name: &str| Contestant {
             name: name.into(),
             yardstick: name.starts_with("envoy"),
+            limit: name.starts_with("bare"),
             ..Contestant::default()
         };
         let mut results =
@@ -244,6 +264,21 @@ memory, idle and with idle connections: resident (RSS) MB - - 17.0 - <= 10.0 MIS
             [
                 "memory, idle and with idle connections: resident (RSS): 17.0 MB; target <= 10.0",
                 "one bulk stream: CPU: 2.50 s/GB, 1.25x envoy-1; target <= 0.82x",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_limits_of_the_machine_stand_beside_what_was_missed() {
+        let mut results = results();
+        results.systems.push(Contestant { name: "bare-tls".into(), limit: true, ..Contestant::default() });
+        results.record("bare-tls", Scenario::Bulk(1), 0, &sample([("throughput", 12.0), ("cpu", 1.5)]));
+        results.record("bare-tls", Scenario::Memory, 0, &sample([("rss", 7.5)]));
+        assert_eq!(
+            missed(&results),
+            [
+                "memory, idle and with idle connections: resident (RSS): 17.0 MB; target <= 10.0; limits: bare-tls 7.50",
+                "one bulk stream: CPU: 2.50 s/GB, 1.25x envoy-1; target <= 0.82x; limits: bare-tls 0.75x",
             ]
         );
     }

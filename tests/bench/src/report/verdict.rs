@@ -1,13 +1,13 @@
 //! Decides, for one figure, whether Ebb reached its target: a pure function of the results.
 //!
 //! The yardstick is the better of the systems marked so, chosen anew for each figure by its median; the ratio is then taken
-//! round by round against that one system.
+//! round by round against that one system. Limits of the machine are told beside what was missed, and judged by nobody.
 
 use serde::Serialize;
 
 use crate::{
     figures::{Better, Figure, Target},
-    results::Results,
+    results::{Contestant, Results},
     statistics::{self, Summary},
     systems::BEFORE,
 };
@@ -46,6 +46,17 @@ pub(crate) struct Judgement {
     pub(crate) ratio: Option<Summary>,
     /// Whether that, or the value itself, is good enough.
     pub(crate) verdict: Verdict,
+    /// What the machine itself allows, where the target was missed.
+    pub(crate) limits: Vec<Limit>,
+}
+
+/// What a limit of the machine reached where Ebb missed its target.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Limit {
+    /// The system that is the limit.
+    pub(crate) system: String,
+    /// In the terms of the target: the ratio to Ebb's yardstick within the same rounds, or the value itself.
+    pub(crate) reached: Summary,
 }
 
 /// Judges `figure`.
@@ -64,7 +75,23 @@ pub(crate) fn judge(results: &Results, figure: &Figure) -> Judgement {
             reached(results.summary(SUBJECT, figure).map(|summary| summary.median), |value| value <= bound)
         }
     };
-    Judgement { yardstick, ratio, verdict }
+    let limits = match verdict {
+        Verdict::Missed => limits(results, figure, yardstick.as_deref()),
+        _ => Vec::new(),
+    };
+    Judgement { yardstick, ratio, verdict, limits }
+}
+
+/// What each limit of the machine reached in the terms of the target, as far as it was measured.
+fn limits(results: &Results, figure: &Figure, yardstick: Option<&str>) -> Vec<Limit> {
+    let reached = |name: &str| match figure.target {
+        Target::AtMost(_) => results.summary(name, figure),
+        _ => ratio(results, figure, name, yardstick?),
+    };
+    let systems = results.systems.iter().filter(|system| system.limit);
+    let limit =
+        |system: &Contestant| Some(Limit { system: system.name.clone(), reached: reached(&system.name)? });
+    systems.filter_map(limit).collect()
 }
 
 /// Ebb's ratio to its earlier build within rounds, where both were measured.
@@ -173,6 +200,35 @@ mod tests {
         assert_eq!(judge(&results(idle, &[("ebb", &[10.0])]), idle).verdict, Verdict::Met);
         assert_eq!(judge(&results(idle, &[("ebb", &[10.5])]), idle).verdict, Verdict::Missed);
         assert_eq!(judge(&results(idle, &[("envoy-1", &[128.0])]), idle).verdict, Verdict::Unmeasured);
+    }
+
+    #[test]
+    fn a_missed_target_has_the_limits_of_the_machine_beside_it_in_its_own_terms() {
+        let limits = |figure: &Figure, systems: &[(&str, &[f64])]| -> Vec<(String, f64)> {
+            let limits = judge(&results(figure, systems), figure).limits;
+            limits.into_iter().map(|limit| (limit.system, limit.reached.median)).collect()
+        };
+        let told = |tcp, tls| vec![("bare-tcp".to_owned(), tcp), ("bare-tls".to_owned(), tls)];
+        let cpu = &figure("bulk-1.cpu");
+        let bare: [(&str, &[f64]); 3] =
+            [("bare-tcp", &[0.5, 1.0]), ("bare-tls", &[1.5, 3.0]), ("envoy-1", &[2.0, 4.0])];
+        assert_eq!(limits(cpu, &[&bare[..], &[("ebb", &[1.8, 3.6])]].concat()), told(0.25, 0.75));
+        assert_eq!(limits(cpu, &[&bare[..], &[("ebb", &[1.6, 3.2])]].concat()), [], "it was met");
+        assert_eq!(limits(cpu, &[&bare[..2], &[("ebb", &[1.8])]].concat()), [], "there is no yardstick");
+
+        let p50 = &figure("ping.p50");
+        let added: [(&str, &[f64]); 5] = [
+            ("direct", &[20.0]),
+            ("bare-tcp", &[50.0]),
+            ("bare-tls", &[60.0]),
+            ("envoy-1", &[120.0]),
+            ("ebb", &[100.0]),
+        ];
+        assert_eq!(limits(p50, &added), told(0.3, 0.4));
+
+        let idle = &figure("memory.rss");
+        let bare: [(&str, &[f64]); 2] = [("bare-tcp", &[4.0]), ("bare-tls", &[9.0])];
+        assert_eq!(limits(idle, &[&bare[..], &[("ebb", &[11.0])]].concat()), told(4.0, 9.0));
     }
 
     #[test]

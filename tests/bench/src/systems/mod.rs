@@ -61,6 +61,11 @@ pub(crate) trait Candidate {
         false
     }
 
+    /// Whether it is a limit of the machine, shown beside targets that Ebb misses. It is neither judged nor a yardstick.
+    fn limit(&self) -> bool {
+        false
+    }
+
     /// Whether it takes part only where it is asked for by name.
     fn on_demand(&self) -> bool {
         false

@@ -27,7 +27,10 @@ pub(super) struct Description {
     /// Whether Ebb's targets are judged by it where it is the better one.
     #[serde(default)]
     pub(super) yardstick: bool,
-    /// Where clients call: the server itself, if nothing is stated, or a pod between.
+    /// Whether it is shown as the limit of the machine beside targets that Ebb misses.
+    #[serde(default)]
+    pub(super) limit: bool,
+    /// Where clients call: the server itself, if nothing is stated.
     #[serde(default)]
     pub(super) call: Call,
     /// What is run.
@@ -51,6 +54,8 @@ pub(super) enum Call {
     Server,
     /// The pod between, at the server's ports.
     Between,
+    /// Their own pod, at the server's ports: nothing has to be redirected.
+    Client,
 }
 
 /// A program and what brings it.
@@ -59,6 +64,9 @@ pub(super) enum Call {
 pub(super) struct Program {
     /// Looked for in PATH and where daemons are; or a whole path.
     pub(super) name: String,
+    /// Whether it is one of this repository's own, which is built and not installed.
+    #[serde(default)]
+    pub(super) built: bool,
     /// Debian packages that are installed where it is not there.
     #[serde(default)]
     pub(super) packages: Vec<String>,
@@ -129,6 +137,7 @@ impl Description {
         let taken = ["direct", "ebb", "envoy-1", "envoy-2", "envoy-hop"].contains(&name.as_str());
         ensure!(!taken && !name.starts_with("ebb-"), "there is a system {name} already");
         ensure!(!description.layers.contains(&Layer::Scale), "{name}: scale is not for systems of a file");
+        ensure!(!(description.limit && description.yardstick), "{name}: a limit is no yardstick");
         ensure!(!description.proxy.is_empty(), "{name} has no proxy");
         for proxy in &description.proxy {
             ensure!(!proxy.command.is_empty(), "{name}: {} has no command", proxy.name);
@@ -202,7 +211,7 @@ mod tests {
     fn a_small_file_states_a_system() {
         let hop = Description::parse(SMALL).unwrap();
         assert_eq!((hop.name.as_str(), hop.layers.as_slice()), ("hop", [Layer::Hop, Layer::L4].as_slice()));
-        assert!(hop.has_between() && !hop.on_demand && !hop.yardstick);
+        assert!(hop.has_between() && !hop.on_demand && !hop.yardstick && !hop.limit && !hop.program.built);
     }
 
     #[test]
@@ -216,6 +225,8 @@ mod tests {
             ("pod = \"between\"", "pod = \"moon\""),
             ("command = [\"@program@\", \"-c\", \"true\"]", "command = []"),
             ("router = true", "rooter = true"),
+            ("call = \"between\"", "call = \"moon\""),
+            ("call = \"between\"", "limit = true\nyardstick = true"),
         ] {
             let text = SMALL.replacen(from, to, 1);
             assert_ne!(text, SMALL, "{from}");

@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use harness::{
+    binaries,
     cluster::Pod,
     interrupt::wait_for,
     process::{Process, Spawn},
@@ -66,6 +67,9 @@ fn toml_files(directory: &Path) -> Result<Vec<PathBuf>> {
 impl Described {
     fn program(&self) -> Result<PathBuf> {
         let program = &self.description.program;
+        if program.built {
+            return binaries::find(&program.name);
+        }
         install::program(&program.name, &program.packages)
     }
 
@@ -129,6 +133,10 @@ impl Candidate for Described {
         self.description.yardstick
     }
 
+    fn limit(&self) -> bool {
+        self.description.limit
+    }
+
     fn on_demand(&self) -> bool {
         self.description.on_demand
     }
@@ -159,8 +167,12 @@ impl Candidate for Described {
         for redirect in &self.description.redirect {
             redirect::apply(pod(&running, redirect.pod)?.namespace(), &fill(&redirect.rules, &values)?)?;
         }
-        if let (Call::Between, Some(pod)) = (self.description.call, running.pods.first()) {
-            let front = pod.addresses().v4;
+        let front = match self.description.call {
+            Call::Server => None,
+            Call::Between => Some(pod(&running, Place::Between)?),
+            Call::Client => Some(&running.stage.client),
+        };
+        if let Some(front) = front.map(|pod| pod.addresses().v4) {
             running.stage.call_at(front);
         }
         Ok(running)
@@ -207,8 +219,14 @@ mod tests {
         assert_eq!(names, ["haproxy", "nginx"]);
         assert!(hops.iter().all(|hop| !hop.on_demand() && hop.description.proxy[0].router));
         let pairs = of(Layer::L4, &[committed()]).unwrap();
-        assert_eq!(pairs.iter().map(Candidate::name).collect::<Vec<_>>(), ["haproxy-pair"]);
-        assert!(pairs[0].on_demand());
+        let pairs: Vec<_> = pairs.iter().map(|pair| (pair.name(), pair.on_demand(), pair.limit())).collect();
+        let expected = [("bare-tcp", false, true), ("bare-tls", false, true), ("haproxy-pair", true, false)];
+        assert_eq!(pairs, expected);
+        for layer in [Layer::SameNode, Layer::Passthrough] {
+            let near = of(layer, &[committed()]).unwrap();
+            assert_eq!(near.iter().map(Candidate::name).collect::<Vec<_>>(), ["bare-tcp"], "{layer}");
+            assert_eq!(near[0].description.proxy.len(), 1, "one process is all that {layer} needs");
+        }
     }
 
     #[test]
