@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod app;
+pub mod carry;
 pub mod dial;
 pub mod door;
 pub mod explain;

@@ -72,7 +72,8 @@ pub struct Live {
 #[derive(Debug, Default)]
 struct Inner {
     next: u64,
-    entries: HashMap<u64, (Entry, Kill)>,
+    /// Boxed, since a table keeps up to twice the room that is needed.
+    entries: HashMap<u64, Box<(Entry, Kill)>>,
     /// Open connections to servers that were chosen, by server; never more entries than connections.
     load: HashMap<IpAddr, u32>,
 }
@@ -88,23 +89,24 @@ impl Registration {
     /// Notes that the connection is taken to another server than the one it was entered with.
     pub fn led_to(&self, server: SocketAddr) {
         let mut inner = self.live.lock();
-        if inner.entries.get(&self.id).is_none_or(|(entry, _)| entry.server == server) {
+        if inner.entries.get(&self.id).is_none_or(|it| it.0.server == server) {
             return;
         }
-        let Some((mut entry, kill)) = inner.entries.remove(&self.id) else { return };
-        inner.unload(&entry);
-        entry.server = server;
-        inner.load(&entry);
-        inner.entries.insert(self.id, (entry, kill));
+        let Some(mut entered) = inner.entries.remove(&self.id) else { return };
+        inner.unload(&entered.0);
+        entered.0.server = server;
+        inner.load(&entered.0);
+        inner.entries.insert(self.id, entered);
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut inner = self.live.lock();
-        if let Some((entry, _)) = inner.entries.remove(&self.id) {
+        if let Some(entered) = inner.entries.remove(&self.id) {
+            let (entry, _) = &*entered;
             entry.pod.open.fetch_sub(1, Ordering::Relaxed);
-            inner.unload(&entry);
+            inner.unload(entry);
         }
     }
 }
@@ -149,7 +151,7 @@ impl Live {
         inner.load(&entry);
         let id = inner.next;
         inner.next += 1;
-        inner.entries.insert(id, (entry, kill));
+        inner.entries.insert(id, Box::new((entry, kill)));
         drop(inner);
         Ok((Registration { live: self.clone(), id }, killed))
     }
@@ -168,7 +170,10 @@ impl Live {
             .lock()
             .entries
             .values()
-            .filter_map(|(entry, kill)| reason(entry).map(|reason| (kill.clone(), reason)))
+            .filter_map(|entered| {
+                let (entry, kill) = &**entered;
+                reason(entry).map(|reason| (kill.clone(), reason))
+            })
             .collect();
         // Outside the lock: killing wakes tasks that leave the registry.
         for (kill, reason) in &ended {
@@ -184,8 +189,8 @@ impl Live {
 
     /// Shows each open connection to `visit`.
     pub fn for_each(&self, mut visit: impl FnMut(&Entry)) {
-        for (entry, _) in self.lock().entries.values() {
-            visit(entry);
+        for entered in self.lock().entries.values() {
+            visit(&entered.0);
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use common::hbone::relay::relay;
 use common::hbone::request::{Authority, Baggage, Connect};
 use common::hbone::server::Incoming;
 use common::net::kill::Killed;
@@ -12,6 +11,7 @@ use common::spiffe::Identity;
 use common::telemetry::labels::Reporter;
 use tokio::net::TcpStream;
 
+use crate::carry::{Far, Opened, carry};
 use crate::dial::dial;
 use crate::flow::Flow;
 use crate::inbound::admit::{self, Admission};
@@ -21,43 +21,53 @@ use crate::record::{Ends, Near, Record};
 use crate::worker::Worker;
 
 /// Serves one CONNECT: judged, answered, carried to its end.
-pub async fn serve(worker: Arc<Worker>, flow: Arc<Flow>, peer: Identity, mut incoming: Incoming) {
+pub fn serve(
+    worker: Arc<Worker>,
+    flow: Arc<Flow>,
+    peer: Identity,
+    incoming: Incoming,
+) -> impl Future<Output = ()> {
+    carry(worker.clone(), Box::pin(open(worker, flow, peer, incoming)))
+}
+
+/// Judges and answers. One that is refused is recorded and answered here.
+async fn open(
+    worker: Arc<Worker>,
+    flow: Arc<Flow>,
+    peer: Identity,
+    mut incoming: Incoming,
+) -> Option<Opened> {
     let flow = Flow { since: std::time::Instant::now(), ..(*flow).clone() };
     let mesh = worker.mesh.current();
     let (record, entered) = judged(&worker, &mesh, &flow, &peer, &incoming.request);
-    let (admission, (_registration, killed)) = match entered {
+    let (admission, entered) = match entered {
         Ok(entered) => entered,
         Err(refusal) => {
             incoming.refuse(refusal.status());
-            return record.refuse(&worker.access, &refusal);
+            record.refuse(&worker.access, &refusal);
+            return None;
         }
     };
     let connected = tokio::select! {
         biased;
         () = incoming.withdrawn() => Err(Refusal::ConnectFailed("the caller went away".into())),
-        // Boxed, so that what connecting takes is not held for as long as the connection lasts.
-        connected = Box::pin(connect(&worker, &flow, &admission, &killed)) => connected,
+        connected = connect(&worker, &flow, &admission, &entered.1) => connected,
     };
     let application = match connected {
         Ok(application) => application,
         Err(refusal) => {
             incoming.refuse(refusal.status());
-            return record.refuse(&worker.access, &refusal);
+            record.refuse(&worker.access, &refusal);
+            return None;
         }
     };
     let baggage = mesh.workload(&flow.pod.uid).map(|workload| Baggage::of(workload));
-    // A connection may last for weeks, and what it was decided by need not.
-    drop(mesh);
-    let accepted = incoming.accept(baggage.as_ref());
-    drop(baggage);
-    match accepted {
-        Ok(stream) => {
-            let outcome = relay(application, stream, &record, &killed).await;
-            record.close(&worker.access, &outcome);
-        }
+    match incoming.accept(baggage.as_ref()) {
+        Ok(stream) => Some(Opened { near: application, far: Far::Tunnel(stream), record, entered }),
         Err(refusal) => {
             common::net::socket::reset(application);
             record.refuse(&worker.access, &refusal);
+            None
         }
     }
 }

@@ -6,14 +6,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use common::hbone;
-use common::net::relay::relay;
 use common::net::socket;
 use common::refusal::Refusal;
 use common::snapshot::Snapshot;
 use common::telemetry::labels::Reporter;
 use tokio::net::TcpStream;
 
+use crate::carry::{Far, Opened, carry};
 use crate::flow::Flow;
 use crate::inbound::admit::{self, Admission};
 use crate::inbound::deliver;
@@ -25,42 +24,46 @@ use crate::record::{Ends, Near, Record};
 use crate::worker::Worker;
 
 /// Carries one plaintext connection to its end.
-pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, client: TcpStream, address: SocketAddr) {
-    let Ok(original) = client.local_addr() else {
-        return;
-    };
+pub fn serve(
+    worker: Arc<Worker>,
+    pod: Arc<Pod>,
+    client: TcpStream,
+    address: SocketAddr,
+) -> impl Future<Output = ()> {
+    carry(worker.clone(), Box::pin(open(worker, pod, client, address)))
+}
+
+async fn open(worker: Arc<Worker>, pod: Arc<Pod>, client: TcpStream, address: SocketAddr) -> Option<Opened> {
+    // Fails where the client is gone already.
+    let original = client.local_addr().ok()?;
     let flow = Flow::new(pod, address, original);
     let mesh = worker.mesh.current();
     let judged = admit::admit_plaintext(&mesh, &flow, worker.plaintext_behind_waypoint)
         .and_then(|admission| way(&worker, &mesh, &flow, admission));
     let mut record = Record::open(&worker.edges, &worker.access, ends(&mesh, &flow, &judged));
     let entered = judged.and_then(|way| worker.live.enter(way.entry(&flow)).map(|entered| (way, entered)));
-    let (way, (registration, killed)) = match entered {
+    let (way, entered) = match entered {
         Ok(entered) => entered,
         Err(refusal) => return refuse(&worker, record, client, &refusal),
     };
+    let (registration, killed) = &entered;
     match way {
         Way::Straight(admission) => {
             drop(mesh);
-            match Box::pin(deliver::connect(&worker, &flow, &admission, &killed)).await {
-                Ok(application) => {
-                    // The application is the near side, as it is for a tunnel.
-                    let outcome = relay(application, client, &record, &killed).await;
-                    record.close(&worker.access, &outcome);
-                }
+            match deliver::connect(&worker, &flow, &admission, killed).await {
+                // The application is the near side, as it is for a tunnel.
+                Ok(application) => Some(Opened { near: application, far: Far::Tcp(client), record, entered }),
                 Err(refusal) => refuse(&worker, record, client, &refusal),
             }
         }
         Way::Waypoint(_, mut tunnel) => {
-            let opening = Box::pin(forward::open(&worker, &mesh, &flow, &mut tunnel));
-            let opened = forward::or_killed(&killed, opening).await;
+            let opening = forward::open_tunnel(&worker, &mesh, &flow, &mut tunnel);
+            let opened = forward::or_killed(killed, opening).await;
             record.led_to(tunnel.peer, &tunnel.destination);
             match opened {
                 Ok(stream) => {
                     registration.led_to(tunnel.peer);
-                    drop((mesh, tunnel));
-                    let outcome = hbone::relay::relay(client, stream, &record, &killed).await;
-                    record.close(&worker.access, &outcome);
+                    Some(Opened { near: client, far: Far::Tunnel(stream), record, entered })
                 }
                 Err(refusal) => refuse(&worker, record, client, &refusal),
             }
@@ -102,9 +105,10 @@ fn way(worker: &Worker, mesh: &Snapshot, flow: &Flow, admission: Admission) -> R
     Ok(Way::Waypoint(admission, tunnel))
 }
 
-fn refuse(worker: &Worker, record: Record, client: TcpStream, refusal: &Refusal) {
+fn refuse(worker: &Worker, record: Record, client: TcpStream, refusal: &Refusal) -> Option<Opened> {
     socket::reset(client);
     record.refuse(&worker.access, refusal);
+    None
 }
 
 /// What is taken to a waypoint is counted as the waypoint's: as this pod's it is counted when it comes back.

@@ -4,11 +4,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::hbone::Stream;
 use common::hbone::pool::Key;
 use common::hbone::request::{Authority, Baggage, Connect, Forwarded, Traceparent};
-use common::hbone::{self, Stream};
 use common::net::kill::Killed;
-use common::net::relay::{Outcome, relay};
 use common::net::socket;
 use common::refusal::Refusal;
 use common::snapshot::Snapshot;
@@ -18,37 +17,44 @@ use common::tls;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::carry::{Far, Opened};
 use crate::dial::dial;
 use crate::flow::Flow;
 use crate::inbound::admit::{self, Admission};
-use crate::live::{Direction, Entry, Protocol};
+use crate::live::{Direction, Entry, Protocol, Registration};
 use crate::outbound::route::{self, Bound, NextHop, WaypointWanted, leaves_from};
 use crate::outbound::same_node;
 use crate::record::{Ends, Near, Record};
 use crate::worker::Worker;
 
-/// Carries `near` to `hop` and to its end.
-pub async fn forward(worker: &Arc<Worker>, mesh: Arc<Snapshot>, flow: Flow, hop: NextHop, near: TcpStream) {
+/// Leads `near` to `hop`. One that is refused is recorded and reset here.
+pub async fn open(
+    worker: &Worker,
+    mesh: Arc<Snapshot>,
+    flow: Flow,
+    hop: NextHop,
+    near: TcpStream,
+) -> Option<Opened> {
     let ends = ends(&mesh, &flow, &hop);
     let mut record = Record::open(&worker.edges, &worker.access, ends);
-    match carry(worker, mesh, &flow, hop, &mut record, near).await {
-        Ok(outcome) => record.close(&worker.access, &outcome),
-        Err((refusal, near)) => {
+    match reach(worker, mesh, &flow, hop, &mut record).await {
+        Ok((far, entered)) => Some(Opened { near, far, record, entered }),
+        Err(refusal) => {
             record.refuse(&worker.access, &refusal);
             // A reset tells the application at once; a FIN would look like an answer.
             socket::reset(near);
+            None
         }
     }
 }
 
-async fn carry(
-    worker: &Arc<Worker>,
+async fn reach(
+    worker: &Worker,
     mesh: Arc<Snapshot>,
     flow: &Flow,
     hop: NextHop,
     record: &mut Record,
-    near: TcpStream,
-) -> Result<Outcome, (Refusal, TcpStream)> {
+) -> Result<(Far, (Registration, Killed)), Refusal> {
     let protocol = match hop {
         NextHop::Tunnel { .. } | NextHop::Waypoint { .. } => Protocol::Hbone,
         NextHop::Plain { .. } | NextHop::Local { .. } => Protocol::Tcp,
@@ -62,15 +68,10 @@ async fn carry(
         server: hop.server(),
         admission: own_admission(flow, &hop),
     };
-    let (registration, killed) = match worker.live.enter(entry) {
-        Ok(entered) => entered,
-        Err(refusal) => return Err((refusal, near)),
-    };
+    let (registration, killed) = worker.live.enter(entry)?;
     // Judged after it was entered, so that a policy change finds it if this look came too early.
-    if let Some(admission) = own_admission(flow, &hop)
-        && let Err(refusal) = admit::judge(&mesh, &flow.pod, &admission)
-    {
-        return Err((refusal, near));
+    if let Some(admission) = own_admission(flow, &hop) {
+        admit::judge(&mesh, &flow.pod, &admission)?;
     }
     let neighbour = same_node::find(worker, flow, &hop);
     let mut tunnel = match hop {
@@ -82,34 +83,24 @@ async fn carry(
         }
         NextHop::Plain { target, .. } | NextHop::Local { target, .. } => {
             let from = leaves_from(&flow.pod.addresses, flow.client.ip(), target.ip());
-            let connecting =
-                Box::pin(async { dial(&flow.pod, from, target).await.map_err(|e| e.refusal(target)) });
+            let connecting = async { dial(&flow.pod, from, target).await.map_err(|e| e.refusal(target)) };
             drop(mesh);
-            return match or_killed(&killed, connecting).await {
-                Ok(far) => Ok(relay(near, far, record, &killed).await),
-                Err(refusal) => Err((refusal, near)),
-            };
+            let far = or_killed(&killed, connecting).await?;
+            return Ok((Far::Tcp(far), (registration, killed)));
         }
     };
     if let Some(neighbour) = neighbour {
         registration.led_to(tunnel.peer);
         let request = request(&mesh, flow, &tunnel);
         drop((mesh, tunnel));
-        return Box::pin(same_node::carry(worker, neighbour, request, (&*record, &killed), near)).await;
+        let arrived = same_node::open(worker, neighbour, request, &killed).await?;
+        return Ok((Far::Neighbour(Box::new(arrived)), (registration, killed)));
     }
-    // Boxed, as above, so that what opening takes is not held for as long as the connection lasts.
-    let opening = Box::pin(open(worker, &mesh, flow, &mut tunnel));
-    let opened = or_killed(&killed, opening).await;
+    let opened = or_killed(&killed, open_tunnel(worker, &mesh, flow, &mut tunnel)).await;
     record.led_to(tunnel.peer, &tunnel.destination);
-    match opened {
-        Ok(stream) => {
-            registration.led_to(tunnel.peer);
-            // A connection may last for weeks, and what it was decided by need not.
-            drop((mesh, tunnel));
-            Ok(hbone::relay::relay(near, stream, record, &killed).await)
-        }
-        Err(refusal) => Err((refusal, near)),
-    }
+    let stream = opened?;
+    registration.led_to(tunnel.peer);
+    Ok((Far::Tunnel(stream), (registration, killed)))
 }
 
 /// What has to be admitted when a pod calls itself: nobody else judges that connection.
@@ -123,7 +114,7 @@ fn own_admission(flow: &Flow, hop: &NextHop) -> Option<Admission> {
 /// The work's result, or the reason the connection was ended meanwhile.
 pub async fn or_killed<T>(
     killed: &Killed,
-    work: impl Future<Output = Result<T, Refusal>> + Unpin,
+    work: impl Future<Output = Result<T, Refusal>>,
 ) -> Result<T, Refusal> {
     tokio::select! {
         reason = killed.wait() => Err(reason),
@@ -160,7 +151,7 @@ pub const WAYPOINT_PATIENCE: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// Why there is none: for the last pod that was tried.
-pub async fn open(
+pub async fn open_tunnel(
     worker: &Worker,
     mesh: &Snapshot,
     flow: &Flow,

@@ -160,39 +160,33 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Carries `near` to the application of the pod that is called, and to its end. `record` and `killed` are the calling
-/// pod's side; the called one's is made here, of what the tunnel would have said in `request`, if it could be said.
-///
-/// # Errors
-/// The refusal that the calling side meets, and the socket to end by it.
+/// pod's side.
 pub async fn carry(
     worker: &Worker,
-    neighbour: Neighbour,
-    request: Result<Connect, Refusal>,
+    Arrived { application, entered, record: theirs }: Arrived,
     (record, killed): (&Record, &Killed),
     near: TcpStream,
-) -> Result<Outcome, (Refusal, TcpStream)> {
-    // Boxed, so that what opening takes is not held for as long as the connection lasts.
-    let arrived = match Box::pin(open(worker, neighbour, request, killed)).await {
-        Ok(arrived) => arrived,
-        Err(refusal) => return Err((refusal, near)),
-    };
-    let Arrived { application, entered, record: theirs } = arrived;
+) -> Outcome {
     let both = Both { caller: killed, called: &entered.1 };
     let Outcome { sent, received, end } = relay(near, application, &Told([record, &theirs]), &both).await;
     let (end, at_called) = both.seen(end);
     theirs.close(&worker.access, &Outcome { sent: received, received: sent, end: at_called });
-    Ok(Outcome { sent, received, end })
+    Outcome { sent, received, end }
 }
 
 /// A connection that has reached the application.
-struct Arrived {
+#[derive(Debug)]
+pub struct Arrived {
     application: TcpStream,
     entered: (crate::live::Registration, Killed),
     record: Record,
 }
 
-/// What the called pod's node does with a CONNECT.
-async fn open(
+/// What the called pod's node does with a CONNECT, of what the tunnel would have said in `request`, if it could be said.
+///
+/// # Errors
+/// The refusal that the calling side meets.
+pub async fn open(
     worker: &Worker,
     Neighbour { flow, caller }: Neighbour,
     request: Result<Connect, Refusal>,
