@@ -1,12 +1,12 @@
 //! Ztunnel's listening sockets in a pod.
 //!
 //! The kernel programs hand them connections directly, so they are bound to addresses nobody can reach: no
-//! process of the pod can talk to ztunnel by connecting to its ports, no port of the pod is taken, and two
-//! generations of ztunnel can listen at the same time. The numbers of the ports are Istio's, for people who look.
+//! process of the pod can talk to ztunnel by connecting to its ports, and two generations of ztunnel can listen at the
+//! same time. The numbers of the ports are Istio's, for people who look, unless an application has one of them.
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd as _,
 };
 
@@ -23,9 +23,7 @@ use super::{Netns, option};
 /// Connections that may wait to be accepted, per listener; the kernel lowers it to `net.core.somaxconn`.
 pub const BACKLOG: i32 = 4096;
 
-/// A random unique local prefix (RFC 4193) that is nobody's.
-const UNREACHABLE: [u16; 3] = [0xfd6f, 0x5a1c, 0xeb10];
-/// Attempts at an address that is not taken, where there is only IPv4 to choose from.
+/// Further attempts at an address and port that are not taken.
 const ATTEMPTS: usize = 16;
 
 /// One worker's listeners in one pod: nonblocking, transparent, marked as ztunnel's.
@@ -53,9 +51,9 @@ impl PodListeners {
         }
         netns.enter(|| {
             Ok(Self {
-                outbound: listener(ListenerKind::Outbound, worker)?,
-                plaintext: listener(ListenerKind::Plaintext, worker)?,
-                hbone: listener(ListenerKind::Hbone, worker)?,
+                outbound: listener(ListenerKind::Outbound)?,
+                plaintext: listener(ListenerKind::Plaintext)?,
+                hbone: listener(ListenerKind::Hbone)?,
             })
         })?
     }
@@ -84,9 +82,10 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-fn listener(kind: ListenerKind, worker: u32) -> io::Result<TcpListener> {
-    match dual_stack(kind, worker) {
-        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => ipv4_only(kind),
+fn listener(kind: ListenerKind) -> io::Result<TcpListener> {
+    match bound(Domain::IPV6, kind) {
+        // A kernel without IPv6.
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => bound(Domain::IPV4, kind),
         opened => opened,
     }
 }
@@ -99,27 +98,25 @@ fn port(kind: ListenerKind) -> u16 {
     }
 }
 
-fn dual_stack(kind: ListenerKind, worker: u32) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::IPV6, Type::STREAM.nonblocking(), None)?;
-    socket.set_only_v6(false)?;
-    option::set_transparent_v6(&socket)?;
-    let [a, b, c] = UNREACHABLE;
-    let [d, e, f]: [u16; 3] = rand::rng().random();
-    let place = (kind as u16) << 8 | u16::try_from(worker).unwrap_or(u16::MAX);
-    let at = Ipv6Addr::new(a, b, c, place, 0, d, e, f);
-    listen(&socket, SocketAddr::new(at.into(), port(kind)), kind)?;
-    Ok(socket.into())
-}
-
-/// For kernels without IPv6. The addresses are those reserved for ever (RFC 1112, class E), which Linux will
-/// not route.
-fn ipv4_only(kind: ListenerKind) -> io::Result<TcpListener> {
+/// A listener at a random address of those reserved for ever (RFC 1112, class E), which nobody has. A socket of IPv6 is
+/// bound to such a one too, in its mapped form: bound to an address of IPv6 it would be one for IPv6 alone, and the kernel
+/// would not take it for the answer to a lookup for IPv4.
+fn bound(domain: Domain, kind: ListenerKind) -> io::Result<TcpListener> {
     let mut outcome = Err(io::Error::from(io::ErrorKind::AddrInUse));
-    for _ in 0..ATTEMPTS {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
-        socket.set_ip_transparent_v4(true)?;
+    // Where an application has the port everywhere, any other does as well.
+    for port in std::iter::once(port(kind)).chain([0; ATTEMPTS]) {
+        let socket = Socket::new(domain, Type::STREAM.nonblocking(), None)?;
         let [a, b, c]: [u8; 3] = rand::rng().random();
-        outcome = listen(&socket, SocketAddr::new(Ipv4Addr::new(240, a, b, c).into(), port(kind)), kind);
+        let unreachable = Ipv4Addr::new(240, a, b, c);
+        let ip: IpAddr = if domain == Domain::IPV6 {
+            socket.set_only_v6(false)?;
+            option::set_transparent_v6(&socket)?;
+            unreachable.to_ipv6_mapped().into()
+        } else {
+            socket.set_ip_transparent_v4(true)?;
+            unreachable.into()
+        };
+        outcome = listen(&socket, SocketAddr::new(ip, port), kind);
         match &outcome {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
             Err(_) => break,

@@ -13,7 +13,7 @@ use std::{
 };
 
 use common::spiffe::Identity;
-use ebb_abi::Verdict;
+use ebb_abi::{Hook, Verdict};
 use ebb_loader::{AttachMode, EnrolledPod, Enrolment, PodFlags, Redirector, Settings};
 use nix::sched::{CloneFlags, unshare};
 
@@ -116,6 +116,10 @@ impl Enrolled {
     fn count(&self, verdict: Verdict) -> u64 {
         self.pod.as_ref().unwrap().counters().unwrap().of(verdict)
     }
+
+    fn count_at(&self, hook: Hook, verdict: Verdict) -> u64 {
+        self.pod.as_ref().unwrap().counters().unwrap().get(hook, verdict)
+    }
 }
 
 impl Drop for Enrolled {
@@ -142,6 +146,25 @@ fn accept(listener: &TcpListener) -> TcpStream {
 
 fn connect(netns: &Netns, to: SocketAddr) -> TcpStream {
     netns.run(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap().unwrap()
+}
+
+fn only_of_family(here: SocketAddr) -> std::io::Result<socket2::Socket> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(here), socket2::Type::STREAM, None)?;
+    if here.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&here.into())?;
+    socket.listen(1).map(|()| socket)
+}
+
+fn connect_from(netns: &Netns, own: SocketAddr, to: SocketAddr) -> TcpStream {
+    let socket = || {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&own.into())?;
+        socket.connect_timeout(&to.into(), PATIENCE).map(|()| socket.into())
+    };
+    netns.run(|| -> std::io::Result<TcpStream> { socket() }).unwrap().unwrap()
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -292,6 +315,21 @@ fn two_generations_listen_at_once_and_nobody_reaches_them_by_connecting() {
 }
 
 #[test]
+fn an_application_that_has_ztunnels_ports_keeps_them() {
+    let (pod, peer) = wire();
+    steer::install(&pod).unwrap();
+    let _apps = ["0.0.0.0", "::"].map(|ip| {
+        pod.run(|| [15001, 15006, 15008].map(|port| only_of_family(at(ip, port)).unwrap())).unwrap()
+    });
+    let listeners = PodListeners::open(&pod, 0).unwrap();
+    let _enrolled = Enrolled::new(&pod, &listeners);
+    for to in [at("10.7.0.2", 15008), at("fd07::2", 15008)] {
+        let client = connect(&peer, to);
+        assert_eq!(ends(&accept(&listeners.hbone)).unwrap(), (client.local_addr().unwrap(), to));
+    }
+}
+
+#[test]
 fn the_application_sees_its_client_through_ztunnel() {
     let (pod, peer) = wire();
     steer::install(&pod).unwrap();
@@ -320,6 +358,35 @@ fn the_application_sees_its_client_through_ztunnel() {
         assert_eq!(&heard, b"again");
     }
     assert_eq!(enrolled.count(Verdict::DropCollision), 0);
+}
+
+/// A connection by a new socket with the same addresses as one before it, on ztunnel's side of which TIME_WAIT is.
+#[test]
+fn a_client_that_uses_its_port_again_is_taken_at_once() {
+    let (pod, peer) = wire();
+    steer::install(&pod).unwrap();
+    let listeners = PodListeners::open(&pod, 0).unwrap();
+    let enrolled = Enrolled::new(&pod, &listeners);
+    let mut seen = 0;
+    for (from, own, to, listener, given) in [
+        (&pod, "10.7.0.2", at("10.7.0.1", 80), &listeners.outbound, Verdict::AssignOutbound),
+        (&pod, "fd07::2", at("fd07::1", 80), &listeners.outbound, Verdict::AssignOutbound),
+        (&peer, "10.7.0.1", at("10.7.0.2", 80), &listeners.plaintext, Verdict::AssignPlaintext),
+        (&peer, "10.7.0.1", at("10.7.0.2", 15008), &listeners.hbone, Verdict::AssignHbone),
+    ] {
+        for use_again in [false, true] {
+            let mut client = connect_from(from, at(own, 40_000), to);
+            let accepted = accept(listener);
+            // Who closes first is left with TIME_WAIT.
+            drop(accepted);
+            assert_eq!(client.read(&mut [0]).unwrap(), 0, "{to}");
+            drop(client);
+            seen += u64::from(use_again);
+            assert_eq!(enrolled.count(Verdict::PassTimeWait), seen, "{to}");
+        }
+        assert_ne!(enrolled.count_at(Hook::AnswerLookup, given), 0, "{to}");
+    }
+    assert_eq!(enrolled.count(Verdict::DropAssignFailed), 0);
 }
 
 #[test]
