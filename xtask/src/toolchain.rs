@@ -15,13 +15,11 @@ use anyhow::{Context as _, bail};
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_LIBRARY: &str = "/usr/lib/rustlib/src/rust/library/Cargo.lock";
 const DEBIAN_LLVM: &str = "/usr/lib/llvm-22";
-const DEBIAN_PACKAGES: [&str; 6] =
-    ["rustc-web", "rust-web-src", "llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev"];
+const DEBIAN_RUST_PACKAGES: [&str; 2] = ["rustc-web", "rust-web-src"];
+const DEBIAN_LLVM_PACKAGES: [&str; 4] = ["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev"];
 const BPF_LINKER_VERSION: &str = "0.13.0";
 /// Of the last days on which rustc's LLVM was 22, the one that [`BPF_LINKER_VERSION`] is linked with.
 const NIGHTLY: &str = "nightly-2026-05-20";
-const HOW_TO_FIX: &str = "no compiler for the kernel programs: run `rustup toolchain install nightly-2026-05-20 --component \
-     rust-src && cargo install bpf-linker`, or, on Debian 14 and newer, run this command as root with apt-get at hand";
 
 /// A compiler that can build for the `bpfel` target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +88,13 @@ pub(crate) fn ensure_bpf() -> anyhow::Result<BpfToolchain> {
     Ok(toolchain)
 }
 
+fn how_to_fix() -> String {
+    format!(
+        "no compiler for the kernel programs: run `rustup toolchain install {NIGHTLY} --component rust-src && cargo install \
+         bpf-linker`, or, on Debian 12 and newer, run this command as root with apt-get at hand"
+    )
+}
+
 fn install_compiler() -> anyhow::Result<BpfToolchain> {
     if in_path("rustup") {
         println!("toolchain: installing rustup's {NIGHTLY} with rust-src");
@@ -99,18 +104,22 @@ fn install_compiler() -> anyhow::Result<BpfToolchain> {
         }
     }
     println!("toolchain: rustup has no {NIGHTLY} with rust-src to offer; trying Debian's packages");
-    ensure_apt(&DEBIAN_PACKAGES).context(HOW_TO_FIX)?;
-    if BpfToolchain::Debian.is_installed() { Ok(BpfToolchain::Debian) } else { bail!(HOW_TO_FIX) }
+    ensure_apt(&DEBIAN_RUST_PACKAGES).with_context(how_to_fix)?;
+    if BpfToolchain::Debian.is_installed() { Ok(BpfToolchain::Debian) } else { bail!(how_to_fix()) }
 }
 
 fn install_linker() -> anyhow::Result<()> {
     println!("toolchain: installing bpf-linker {BPF_LINKER_VERSION} (a minute or two)");
     // It takes whatever LLVM the system has, if nobody says which.
-    if Path::new(DEBIAN_LLVM).exists() || ensure_apt(&DEBIAN_PACKAGES).is_ok() {
+    let has_llvm = || Path::new(DEBIAN_LLVM).join("bin/llvm-config").exists();
+    if has_llvm() || ensure_apt(&DEBIAN_LLVM_PACKAGES).is_ok() && has_llvm() {
         let features = ["--no-default-features", "--features", "llvm-22"];
-        return ensure_cargo("bpf-linker", BPF_LINKER_VERSION, &features, &[("LLVM_PREFIX", DEBIAN_LLVM)]);
+        let env = [("LLVM_PREFIX", DEBIAN_LLVM)];
+        if ensure_cargo("bpf-linker", BPF_LINKER_VERSION, &features, &env).is_ok() {
+            return Ok(());
+        }
     }
-    ensure_cargo("bpf-linker", BPF_LINKER_VERSION, &[], &[]).context(HOW_TO_FIX)
+    ensure_cargo("bpf-linker", BPF_LINKER_VERSION, &[], &[]).with_context(how_to_fix)
 }
 
 /// Installs those of the Debian packages that are missing.

@@ -1,6 +1,6 @@
 //! Carries a connection that was let in and has reached its next hop to its end.
 //!
-//! Knows nothing of how it came so far. The surprising thing: everything here is about how little a connection holds that
+//! Knows nothing of how it was judged. The surprising thing: everything here is about how little a connection holds that
 //! has been open for weeks, which is why getting there is a future of its own, gone when it is done.
 
 use std::pin::Pin;
@@ -19,7 +19,8 @@ use crate::worker::Worker;
 /// A connection that has reached its next hop.
 #[derive(Debug)]
 pub struct Opened {
-    /// The application's side, by which its bytes are counted.
+    /// The side of this node's application: the caller, or the one that is called. It is what the record's
+    /// [`Near`](crate::record::Near) speaks of.
     pub near: TcpStream,
     /// The other side.
     pub far: Far,
@@ -48,7 +49,7 @@ pub async fn carry(worker: Arc<Worker>, opening: Pin<Box<impl Future<Output = Op
         // Larger than that of tunnels, in which every connection would have room for it.
         Far::Tcp(far) => Box::pin(relay(near, far, &record, &killed)).await,
         Far::Neighbour(arrived) => {
-            Box::pin(same_node::carry(&worker, *arrived, (&record, &killed), near)).await
+            Box::pin(same_node::carry(&worker, arrived, (&record, &killed), near)).await
         }
     };
     record.close(&worker.access, &outcome);

@@ -68,8 +68,13 @@ impl Pace {
     pub(super) fn spliced(&mut self, found: usize) {
         self.in_a_row = if found < SMALL_SPLICE_BYTES { self.in_a_row + 1 } else { 0 };
         if self.in_a_row >= SMALL_SPLICES {
-            *self = Self { can_splice: self.can_splice, ..Self::new() };
+            self.cannot_splice_now();
         }
+    }
+
+    /// What comes next cannot be spliced.
+    pub(super) fn cannot_splice_now(&mut self) {
+        *self = Self { can_splice: self.can_splice, ..Self::new() };
     }
 
     /// The kernel does not splice these sockets: they are copied for good.

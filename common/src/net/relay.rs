@@ -249,9 +249,9 @@ impl Half {
                 Poll::Ready(Ok(Some(read)))
             }
             Ok(Filled::Fin) => Poll::Ready(Ok(Some(0))),
-            // Who uses urgent data once will do so again.
+            // Read, it is passed over. What follows may be spliced again, once it has proved to be much.
             Ok(Filled::NotBySplice) => {
-                self.pace.cannot_splice();
+                self.pace.cannot_splice_now();
                 Poll::Ready(Ok(None))
             }
             Err(error) if splice::is_unsupported(&error) => {

@@ -25,7 +25,12 @@ use tokio::net::TcpStream;
 pub const PIPE_BYTES: usize = 1024 * 1024;
 
 /// Pipes one worker has open at a time, lent or spare; two file descriptors each. Directions that find none are copied.
-pub const PIPES_PER_WORKER: usize = 32;
+/// Few, because the room of all pipes of a user counts (`fs.pipe-user-pages-soft`, 64 MiB by default): beyond it, those of
+/// its other processes, containers of root among them, are made small.
+pub const PIPES_PER_WORKER: usize = 8;
+
+/// Pipes one worker keeps that nothing is in.
+const SPARE_PIPES: usize = 2;
 
 /// A pipe that the kernel grants fewer bytes is not worth its file descriptors.
 const LEAST_PIPE_BYTES: usize = 64 * 1024;
@@ -178,8 +183,9 @@ impl Drop for Pipe {
     fn drop(&mut self) {
         let Some(ends) = self.ends.take() else { return };
         let give_back = |pipes: &Pipes| {
-            let is_ours = Arc::ptr_eq(&pipes.open, &self.open);
-            is_ours.then(|| pipes.spare.borrow_mut().push(ends)).is_some()
+            let mut spare = pipes.spare.borrow_mut();
+            let is_wanted = Arc::ptr_eq(&pipes.open, &self.open) && spare.len() < SPARE_PIPES;
+            is_wanted.then(|| spare.push(ends)).is_some()
         };
         // A thread that is ending lends no more.
         let is_back = self.held == 0 && PIPES.try_with(give_back).unwrap_or(false);
@@ -203,14 +209,22 @@ pub(super) enum Filled {
 /// Nothing to splice does not mean nothing to read: the kernel stops before a byte that was sent as urgent, which reading
 /// passes over, and says either that there is nothing yet or that there is nothing more. So the socket itself is asked.
 fn fill(from: &TcpStream, to: &OwnedFd, most: usize) -> io::Result<Filled> {
-    match move_bytes(from, to, most) {
-        Ok(bytes @ 1..) => return Ok(Filled::Bytes(bytes)),
-        Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-        Ok(_) | Err(_) => {}
+    if let Some(bytes) = take(from, to, most)? {
+        return Ok(Filled::Bytes(bytes));
     }
-    match recv(from.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)? {
-        0 => Ok(Filled::Fin),
-        _ => Ok(Filled::NotBySplice),
+    if recv(from.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)? == 0 {
+        return Ok(Filled::Fin);
+    }
+    // What came in between is no urgent byte, which would be in the way this time too.
+    Ok(take(from, to, most)?.map_or(Filled::NotBySplice, Filled::Bytes))
+}
+
+/// Takes what can be spliced now, if there is any.
+fn take(from: &TcpStream, to: &OwnedFd, most: usize) -> io::Result<Option<usize>> {
+    match move_bytes(from, to, most) {
+        Ok(bytes) => Ok((bytes > 0).then_some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Carries what was admitted to the application in the pod.
+//! Opens the way from what was admitted to the application in the pod.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Carries a pod's connection to the next hop that was chosen for it.
+//! Opens the way from a pod to the next hop that was chosen for its connection.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;

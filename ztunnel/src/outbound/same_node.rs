@@ -161,17 +161,22 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Carries `near` to the application of the pod that is called, and to its end. `record` and `killed` are the calling
 /// pod's side.
-pub async fn carry(
-    worker: &Worker,
-    Arrived { application, entered, record: theirs }: Arrived,
-    (record, killed): (&Record, &Killed),
+///
+/// No `async fn`, which would keep the emptied box, and what was in it twice, for as long as the connection lasts.
+pub fn carry<'c>(
+    worker: &'c Worker,
+    arrived: Box<Arrived>,
+    (record, killed): (&'c Record, &'c Killed),
     near: TcpStream,
-) -> Outcome {
-    let both = Both { caller: killed, called: &entered.1 };
-    let Outcome { sent, received, end } = relay(near, application, &Told([record, &theirs]), &both).await;
-    let (end, at_called) = both.seen(end);
-    theirs.close(&worker.access, &Outcome { sent: received, received: sent, end: at_called });
-    Outcome { sent, received, end }
+) -> impl Future<Output = Outcome> + 'c {
+    let Arrived { application, entered, record: theirs } = *arrived;
+    async move {
+        let both = Both { caller: killed, called: &entered.1 };
+        let Outcome { sent, received, end } = relay(near, application, &Told([record, &theirs]), &both).await;
+        let (end, at_called) = both.seen(end);
+        theirs.close(&worker.access, &Outcome { sent: received, received: sent, end: at_called });
+        Outcome { sent, received, end }
+    }
 }
 
 /// A connection that has reached the application.

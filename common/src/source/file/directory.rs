@@ -374,14 +374,17 @@ impl Directory {
     }
 }
 
-/// Hands on all but the last part.
+/// Hands on all but the last part. What is withdrawn waits for that one: what is stated of it, as it was kept from the last
+/// run, may be in any part, and of one part the withdrawals count last.
 fn hand_on_parts(batch: &mut Batch, hand_on: &mut dyn FnMut(Batch)) {
+    let removals = std::mem::take(&mut batch.removals);
     let mut stated = std::mem::take(&mut batch.upserts).into_iter();
     while stated.len() > MAX_PART {
         let upserts = stated.by_ref().take(MAX_PART).collect();
         hand_on(Batch { upserts, more: true, ..std::mem::take(batch) });
     }
     batch.upserts = stated.collect();
+    batch.removals = removals;
 }
 
 /// Reads a file that is `expected` to be of a size: with one system call, where it is.

@@ -269,6 +269,20 @@ async fn a_policy_that_breaks_between_two_processes_keeps_its_last_good_version(
     }
 }
 
+/// More than is handed on at once, of which one is withdrawn in the file that states the others still.
+#[tokio::test]
+async fn a_policy_that_was_taken_out_while_nobody_looked_is_gone_after_the_start() {
+    const MANY: usize = 3 * directory::MAX_PART;
+    let stated = |many: usize| (0..many).map(|number| policy(&format!("p{number}"))).collect::<String>();
+    let rig = Rig::start(|path| fs::write(path.join("a.yaml"), stated(MANY)).unwrap());
+    rig.until("the file", |it| it.policies().count() == MANY).await;
+    let rig = rig.restart(|path| fs::write(path.join("a.yaml"), stated(MANY - 1)).unwrap()).await;
+    rig.until_status("the file", |it| it.first_read).await;
+    rig.write("b.yaml", &pod("later", "10.0.0.1"));
+    let now = rig.until("what came after it", |it| !pods(it).is_empty()).await;
+    assert_eq!(now.policies().count(), MANY - 1);
+}
+
 #[tokio::test]
 async fn a_directory_with_nothing_in_it_at_the_start_takes_no_kept_policy_away() {
     let rig = Rig::start(|path| {
