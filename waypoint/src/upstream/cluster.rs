@@ -148,7 +148,7 @@ impl Cluster {
             && before.policy.backend_tls.as_deref() == inputs.secured(&self.key).as_ref();
         let policy = match unchanged {
             true => Some(before.policy.clone()),
-            false => inputs.policy(&self.key).map(Arc::new),
+            false => inputs.policy(&self.key).map(|it| Arc::new(it.following(&before.policy))),
         };
         let port = inputs.service.ports.iter().any(|it| it.port == self.key.port);
         let Some(policy) = policy.filter(|_| port && before.is_same_part(&self.key, &inputs.applied)) else {
@@ -165,6 +165,7 @@ impl Cluster {
         if before.choices.is_used() {
             choices.build(&members, &policy);
         }
+        let pool = policy.pool.clone();
         self.compiled.store(Arc::new(Compiled {
             generation: before.generation + 1,
             service: inputs.service.clone(),
@@ -176,6 +177,9 @@ impl Cluster {
             members,
             gone: false,
         }));
+        if !Arc::ptr_eq(&before.policy.pool, &pool) {
+            before.policy.pool.end();
+        }
         true
     }
 
@@ -191,6 +195,7 @@ impl Cluster {
     }
 
     fn retire(&self, before: &Compiled, left: Arc<[Member]>) {
+        before.policy.pool.end();
         self.compiled.store(Arc::new(Compiled { gone: true, ..before.with(left) }));
     }
 

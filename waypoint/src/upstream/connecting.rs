@@ -111,18 +111,25 @@ impl Upstream<'_> {
         }
     }
 
-    /// Waits until a connection has been given back, or there may be another one.
+    /// Waits until a connection has been given back, or there may be another one. One that was made under another
+    /// `connectionPool` and is busy is shared instead: it may be in the way for as long as it likes.
     async fn wait_for_place(&self, pool: &Connections, key: &PoolKey, late: Moment) -> Result<Turn, Failed> {
         loop {
             // Listened to before the look, so that a connection given back in between is not missed.
             let freed = self.cluster.freed().notified();
-            if let Some(pooled) = pool.take(key, &self.policy.pool) {
+            // What is stated may be another thing by now.
+            let now = self.cluster.policy();
+            let used = [&self.policy.pool, &now.pool].into_iter().find_map(|stated| pool.take(key, stated));
+            if let Some(pooled) = used {
                 return Ok(Turn::Used(pooled));
             }
             match self.cluster.admit(Resource::Connection, Instant::now()) {
                 Ok(permit) => return Ok(Turn::New(permit)),
-                // One that waits for another endpoint or client is in the way; its end is told like any other.
                 Err(overflow) => {
+                    if let Some(pooled) = pool.take_busy(key) {
+                        return Ok(Turn::Used(pooled));
+                    }
+                    // One that waits for another endpoint or client is in the way; its end is told like any other.
                     pool.evict(&key.cluster);
                     timeout_at(late, freed).await.map_err(|_| Failed::Overflow(overflow))?;
                 }

@@ -22,6 +22,7 @@ mod prospects;
 mod proxied;
 pub mod rules;
 pub mod securing;
+pub mod stated;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ pub use self::endpoint::{Attempt, EndpointState};
 pub use self::picker::{PickFacts, Picked, Pickers};
 pub use self::policy::EffectivePolicy;
 pub use self::prospects::Prospect;
+pub use self::stated::Stated;
 pub use self::status::algorithm;
 
 /// A destination that a route can name.

@@ -22,6 +22,7 @@ use common::config::destination::{PortPolicy, TrafficPolicy, Tunnel};
 use common::config::routing::Share;
 use common::snapshot::model::{BalanceMode, LoadBalancing, Scope};
 
+use super::Stated;
 use super::rules::Applied;
 use super::securing::BackendTls;
 
@@ -50,8 +51,8 @@ pub struct EffectivePolicy {
     pub limits: Limits,
     /// `retryBudget.budgetInterval`: over how long requests count; `None` counts those under way.
     pub budget_interval: Option<Duration>,
-    /// `connectionPool` as stated: connections made under another one serve no further request.
-    pub pool: Arc<ConnectionPool>,
+    /// `connectionPool` as stated, by which connections are told from those made under another one.
+    pub pool: Arc<Stated>,
     /// `tcp.connectTimeout`.
     pub connect_timeout: Duration,
     /// `tcp.tcpKeepalive`.
@@ -102,6 +103,14 @@ impl EffectivePolicy {
             None => self,
         }
     }
+
+    /// The same after another one, whose statement about connections stays in force where this one says no other.
+    pub(super) fn following(self, before: &Self) -> Self {
+        match self.pool == before.pool {
+            true => Self { pool: before.pool.clone(), ..self },
+            false => self,
+        }
+    }
 }
 
 /// The blocks of a policy that are in force, as stated.
@@ -136,7 +145,7 @@ impl<'r> Blocks<'r> {
 
     fn compile(&self, of: &LoadBalancing) -> EffectivePolicy {
         let pool = self.connection_pool.cloned().unwrap_or_default();
-        let stated = Arc::new(pool.clone());
+        let stated = Arc::new(Stated::from(pool.clone()));
         let (tcp, http) = (pool.tcp, pool.http);
         let budget = self.retry_budget.map(|it| RetryBudget {
             percent: f64::from(it.share.per_million()) / PER_PERCENT,

@@ -1,8 +1,11 @@
 //! Connections to endpoints that wait for the next request, by whom they may serve.
 //!
 //! A connection is used again only for the same cluster, endpoint (address and incarnation of the pod), version of HTTP,
-//! client address (the endpoint's node was told of that client), and TLS; and no more once another `connectionPool` is in
-//! force than it was made under, as in Envoy. Knows nothing of how connections are made.
+//! client address (the endpoint's node was told of that client), and TLS; and, as in Envoy, not for a request that goes
+//! by another `connectionPool` than it was made under. When that is in force no more, the next sweep that finds nothing
+//! under way on it closes it. Unlike in Envoy it counts towards `maxConnections` as long as it lives, and what is under
+//! way may last: where it is in the way of another one it can still be had, by [`Connections::take_busy`]. Knows nothing
+//! of how connections are made.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,12 +14,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use common::config::destination::pool::ConnectionPool;
 use common::config::destination::tls::ClientTls;
 use common::snapshot::model::External;
 use http::Version;
 use tokio::time::Instant;
 
+use super::Stated;
 use super::connection::Sender;
 
 mod shared;
@@ -64,7 +67,7 @@ pub struct Pooled {
     /// The connection.
     pub sender: Sender,
     /// What was stated of connections when it was made.
-    pub made_under: Arc<ConnectionPool>,
+    pub made_under: Arc<Stated>,
     /// Requests it has taken.
     pub taken: u32,
     /// After how many requests it is closed.
@@ -101,17 +104,26 @@ struct Kept {
 }
 
 impl Connections {
-    /// A connection that can take a request now, the one used last. Those made while something else was `stated` of
-    /// connections are let go of, and closed when nothing is under way on them.
-    pub fn take(&self, key: &PoolKey, stated: &Arc<ConnectionPool>) -> Option<Pooled> {
+    /// A connection that can take a request now, the one used last of those made while the same was `stated`. Others
+    /// stay: who asks may have begun before what is in force now.
+    pub fn take(&self, key: &PoolKey, stated: &Arc<Stated>) -> Option<Pooled> {
+        self.lend(key, |pooled| pooled.made_under == *stated)
+    }
+
+    /// The same, of those on which requests are under way, whatever was stated when they were made.
+    pub fn take_busy(&self, key: &PoolKey) -> Option<Pooled> {
+        self.lend(key, Pooled::is_busy)
+    }
+
+    fn lend(&self, key: &PoolKey, will_do: impl Fn(&Pooled) -> bool) -> Option<Pooled> {
         let mut kept = self.lock();
         let waiting = kept.by_key.get_mut(key)?;
         let before = waiting.len();
-        waiting.retain(|Waiting { pooled, .. }| {
-            pooled.made_under == *stated && !pooled.sender.is_closed() && !pooled.is_spent()
-        });
+        waiting.retain(|Waiting { pooled, .. }| !pooled.sender.is_closed() && !pooled.is_spent());
         // One that is not ready is an HTTP/1.1 connection whose last answer is just being put away.
-        let found = waiting.iter().rposition(|it| it.pooled.sender.is_ready() && !it.pooled.is_full());
+        let found = waiting
+            .iter()
+            .rposition(|it| will_do(&it.pooled) && it.pooled.sender.is_ready() && !it.pooled.is_full());
         let taken = found.map(|at| match waiting[at].pooled.share() {
             Some(shared) => {
                 waiting[at].since = Instant::now();
@@ -156,14 +168,12 @@ impl Connections {
         }
     }
 
-    /// Closes what has waited for too long.
+    /// Closes what has waited for too long, may take no further request, or was made under what is in force no more.
+    /// Nothing that is under way is broken off.
     pub fn sweep(&self, now: Instant) {
         let mut kept = self.lock();
         kept.by_key.retain(|_, waiting| {
-            waiting.retain(|it| {
-                let in_time = it.pooled.idle.is_none_or(|most| now.duration_since(it.since) < most);
-                !it.pooled.sender.is_closed() && (it.pooled.is_busy() || in_time)
-            });
+            waiting.retain(|it| it.is_kept(now));
             !waiting.is_empty()
         });
         kept.count = kept.by_key.values().map(Vec::len).sum();
@@ -172,6 +182,16 @@ impl Connections {
     fn lock(&self) -> MutexGuard<'_, Kept> {
         // The count is right again before the lock is given back.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    /// Whether it is there for a further request, or for those that are under way on it.
+    fn is_kept(&self, now: Instant) -> bool {
+        let Self { pooled, since } = self;
+        let in_time = || pooled.idle.is_none_or(|most| now.duration_since(*since) < most);
+        let waits = || !pooled.made_under.is_over() && in_time();
+        !pooled.sender.is_closed() && !pooled.is_spent() && (pooled.is_busy() || waits())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Requests through everything.
 
 mod explained;
+mod restated;
 pub(crate) mod rig;
 mod told;
 mod unasked;

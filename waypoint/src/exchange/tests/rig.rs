@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use common::balance::budget::Resource;
 use common::certs::CertStore;
 use common::config::ObjectName;
 use common::hbone::pool::Pool;
@@ -24,7 +25,7 @@ use http::{Request, Response, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -45,7 +46,7 @@ use crate::strict::StrictIo;
 use crate::upstream::connection::Sender;
 use crate::upstream::pool::{Connections, PoolKey, Pooled};
 use crate::upstream::transport::{Connector, Myself};
-use crate::upstream::{ClusterKey, Clusters, Vantage};
+use crate::upstream::{Cluster, ClusterKey, Clusters, Vantage};
 use crate::worker::{Followed, Shared, Worker};
 
 /// A waypoint, and one conversation with it: somebody calls `web` in `shop`, port 80.
@@ -188,9 +189,38 @@ impl Rig {
         tokio::spawn(driver);
         // It is ready once it has had a turn.
         tokio::task::yield_now().await;
-        let pooled = Pooled {
-            sender: Sender::Http1(sender),
-            made_under: Arc::default(),
+        let pooled = self.pooled(Sender::Http1(sender));
+        self.conversation.worker.connections.keep(&self.key(n, Version::HTTP_11), pooled);
+    }
+
+    /// The same of HTTP/2 on a connection that takes a place, where there may be only so many.
+    pub(super) async fn listens_in_place<F, R>(&self, n: u8, answer: F)
+    where
+        F: Fn(Request<Incoming>) -> R + Send + 'static,
+        R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    {
+        let (near, far) = duplex(64 * 1024);
+        let service = service_fn(move |request| {
+            let answer = answer(request);
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        tokio::spawn(server.serve_connection(TokioIo::new(far), service));
+        let client = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(near));
+        let (sender, driver) = client.await.unwrap();
+        let place = self.cluster().admit(Resource::Connection, Instant::now()).unwrap();
+        tokio::spawn(async move {
+            let _ = driver.await;
+            drop(place);
+        });
+        let pooled = self.pooled(Sender::Http2(sender));
+        self.conversation.worker.shared.limited.keep(&self.key(n, Version::HTTP_2), pooled);
+    }
+
+    fn pooled(&self, sender: Sender) -> Pooled {
+        Pooled {
+            sender,
+            made_under: self.cluster().policy().pool.clone(),
             taken: 1,
             most: None,
             idle: None,
@@ -198,20 +228,35 @@ impl Rig {
             most_streams: u32::MAX,
             streams: Arc::default(),
             place: std::sync::Weak::<()>::new(),
-        };
-        self.conversation.worker.connections.keep(&self.key(n), pooled);
+        }
     }
 
-    fn key(&self, n: u8) -> PoolKey {
+    /// From now on this is stated too, in a file of its own.
+    pub(super) fn states(&mut self, manifests: &str) {
+        self.desk.write("stated.yaml", manifests);
+        self.conversation.worker.shared.follow(&self.desk.now);
+    }
+
+    /// The connections to `web` where there may be only so many.
+    pub(super) fn limited(&self) -> &Connections {
+        &self.conversation.worker.shared.limited
+    }
+
+    /// `web` as a destination.
+    pub(super) fn cluster(&self) -> Arc<Cluster> {
         let service = ObjectName::new("shop", "web");
-        let cluster = ClusterKey { service, port: 80, subset: None };
-        let cluster = self.conversation.worker.shared.clusters.get(&cluster).unwrap();
+        let key = ClusterKey { service, port: 80, subset: None };
+        self.conversation.worker.shared.clusters.get(&key).unwrap()
+    }
+
+    fn key(&self, n: u8, version: Version) -> PoolKey {
+        let cluster = self.cluster();
         let address = std::net::SocketAddr::from(([10, 0, 0, n], 8080));
         PoolKey {
             cluster: cluster.name().clone(),
             address,
             incarnation: self.desk.now.workload_at(address.ip()).unwrap().incarnation.clone(),
-            version: Version::HTTP_11,
+            version,
             client: self.conversation.client.ip(),
             tls: cluster.policy().tls.clone(),
             external: None,

@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
-use common::config::destination::pool::ConnectionPool;
 use common::refusal::Refusal;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Connections, MAX_IDLE_CONNECTIONS, PoolKey, Pooled};
+use crate::upstream::Stated;
 use crate::upstream::dispatch::Failed;
 
 /// How it went to make a connection; nothing as yet.
@@ -50,7 +50,7 @@ impl Connections {
     /// [`Failed`] when it cannot be made, by whomever.
     pub(in crate::upstream) async fn share<R>(
         &self,
-        (key, stated): (&PoolKey, &Arc<ConnectionPool>),
+        (key, stated): (&PoolKey, &Arc<Stated>),
         (most, late): (u32, Instant),
         make: impl Fn() -> R,
     ) -> Result<Pooled, Failed>

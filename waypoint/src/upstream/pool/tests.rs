@@ -2,12 +2,13 @@
 
 use std::num::NonZeroU32;
 
-use common::config::destination::pool::HttpPool;
+use common::config::destination::pool::{ConnectionPool, HttpPool};
 use http::{Request, Response};
-use hyper::client::conn::http1;
+use hyper::client::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::duplex;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -53,6 +54,38 @@ async fn connection(idle: Option<Duration>) -> (Pooled, JoinHandle<()>) {
     (pooled, over)
 }
 
+/// A connection of HTTP/2 on which nothing is answered before `until` is told, and its end.
+async fn shared_connection(until: &Arc<Notify>) -> (Pooled, JoinHandle<()>) {
+    let (near, far) = duplex(1024);
+    let until = until.clone();
+    let answer = service_fn(move |_| {
+        let until = until.clone();
+        async move {
+            until.notified().await;
+            Ok::<_, std::convert::Infallible>(Response::new(Payload::Empty))
+        }
+    });
+    let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    tokio::spawn(server.serve_connection(TokioIo::new(far), answer));
+    let (sender, driver) = http2::handshake(TokioExecutor::new(), TokioIo::new(near)).await.unwrap();
+    let over = tokio::spawn(async move {
+        let _ = driver.await;
+    });
+    let (of_http1, _) = connection(None).await;
+    (Pooled { sender: Sender::Http2(sender), ..of_http1 }, over)
+}
+
+/// What a request on it is answered with; it is over then.
+async fn status(mut taken: Pooled) -> u16 {
+    taken.sender.send(Request::new(Payload::Empty)).await.unwrap().status().as_u16()
+}
+
+/// Another statement than the default.
+fn another() -> Arc<Stated> {
+    let http = HttpPool { max_requests_per_connection: NonZeroU32::new(1), ..HttpPool::default() };
+    Arc::new(ConnectionPool { http, ..ConnectionPool::default() }.into())
+}
+
 fn count(connections: &Connections) -> usize {
     let kept = connections.lock();
     assert_eq!(kept.count, kept.by_key.values().map(Vec::len).sum::<usize>(), "the count is wrong");
@@ -82,15 +115,65 @@ async fn a_connection_serves_again_whom_it_served_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_connection_serves_nobody_any_more_once_something_else_is_stated_of_connections() {
+async fn a_connection_serves_only_those_who_go_by_what_it_was_made_under_and_ends_with_that() {
     let connections = Connections::default();
     let (pooled, over) = connection(None).await;
+    let before = pooled.made_under.clone();
     connections.keep(&key("a", 1), pooled);
-    let http = HttpPool { max_requests_per_connection: NonZeroU32::new(1), ..HttpPool::default() };
-    let stated = Arc::new(ConnectionPool { http, ..ConnectionPool::default() });
-    assert!(connections.take(&key("a", 1), &stated).is_none());
+    assert!(connections.take(&key("a", 1), &another()).is_none());
+    connections.sweep(Instant::now());
+    assert_eq!(count(&connections), 1, "whoever asks under another one may be the one who is late");
+    // The same said anew is the same.
+    let pooled = connections.take(&key("a", 1), &Arc::default()).unwrap();
+    connections.keep(&key("a", 1), pooled);
+    before.end();
+    connections.sweep(Instant::now());
     assert_eq!(count(&connections), 0);
     over.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_under_way_keeps_a_connection_that_was_made_under_what_is_in_force_no_more() {
+    let connections = Connections::default();
+    let until = Arc::new(Notify::new());
+    let (pooled, over) = shared_connection(&until).await;
+    let before = pooled.made_under.clone();
+    connections.keep(&key("a", 1), pooled);
+    let running = tokio::spawn(status(connections.take(&key("a", 1), &before).unwrap()));
+    before.end();
+    connections.sweep(Instant::now());
+    // It is not given to just anybody, but where there may be no other one.
+    assert!(connections.take(&key("a", 1), &another()).is_none());
+    connections.evict("a");
+    assert!(connections.take_busy(&key("a", 1)).is_some_and(|it| it.taken == 3));
+    until.notify_one();
+    assert_eq!(running.await.unwrap(), 200);
+    assert!(connections.take_busy(&key("a", 1)).is_none());
+    connections.sweep(Instant::now());
+    assert_eq!(count(&connections), 0);
+    over.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_lasts_no_longer_is_swept_and_what_is_under_way_on_it_goes_on() {
+    let connections = Connections::default();
+    let until = Arc::new(Notify::new());
+    let (mut idle, over) = connection(None).await;
+    let (mut busy, busy_over) = shared_connection(&until).await;
+    let ten_seconds = Some(Instant::now() + Duration::from_secs(10));
+    (idle.until, busy.until) = (ten_seconds, ten_seconds);
+    connections.keep(&key("a", 1), idle);
+    connections.keep(&key("a", 2), busy);
+    let running = tokio::spawn(status(connections.take(&key("a", 2), &Arc::default()).unwrap()));
+    connections.sweep(Instant::now());
+    assert_eq!(count(&connections), 2);
+    sleep(Duration::from_secs(10)).await;
+    connections.sweep(Instant::now());
+    assert_eq!(count(&connections), 0);
+    over.await.unwrap();
+    until.notify_one();
+    assert_eq!(running.await.unwrap(), 200);
+    busy_over.await.unwrap();
 }
 
 #[tokio::test]

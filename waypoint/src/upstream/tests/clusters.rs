@@ -13,6 +13,22 @@ fn a_cluster_is_the_same_for_as_long_as_its_destination_exists() {
     assert_eq!(desk.seen(&cluster), [1, 2, 3]);
 }
 
+#[test]
+fn a_statement_about_connections_is_in_force_until_another_thing_is_stated_of_them() {
+    let limited = |most: u8| format!("connectionPool: {{tcp: {{maxConnections: {most}}}}}");
+    let mut desk = Desk::new(&(web(1) + &policy_of_web(&limited(9))));
+    let cluster = desk.web();
+    let first = cluster.policy().pool.clone();
+    let about_others = limited(9) + ", loadBalancer: {simple: RANDOM}";
+    desk.write("mesh.yaml", &(web(2) + &policy_of_web(&about_others)));
+    assert!(Arc::ptr_eq(&first, &cluster.policy().pool) && !first.is_over());
+    desk.write("mesh.yaml", &(web(2) + &policy_of_web(&limited(8))));
+    let second = cluster.policy().pool.clone();
+    assert!(first != second && first.is_over() && !second.is_over());
+    desk.write("mesh.yaml", &pod(1, "v1"));
+    assert!(cluster.is_gone() && second.is_over());
+}
+
 const LEAST: &str = "  trafficPolicy: {loadBalancer: {simple: LEAST_REQUEST}}\n";
 
 #[test]
