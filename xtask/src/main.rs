@@ -59,9 +59,12 @@ enum Command {
     },
     /// Compare Ebb with other meshes and proxies, and write the report (root).
     #[command(disable_help_flag = true)]
-    #[command(after_help = "Builds with optimisations first, which takes some minutes the first time.\n\
+    #[command(
+        after_help = "Builds with optimisations first, which takes about ten minutes the first time.\n\
         [--quick] [--layer A,B] [--scenario A,B] [--systems A,B] [--rounds N] [--before DIR] [--list]\n\
-        [--from FILE] [--out DIR]")]
+        [--variant NAME=ARGUMENTS] [--system-file PATH] [--no-files] [--from FILE] [--out DIR]\n\
+        deploy/benchmarks/README.md says what they are for."
+    )]
     Bench {
         /// What to measure; everything when nothing is said.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

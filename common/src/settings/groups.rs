@@ -206,7 +206,7 @@ pub enum SameNodePath {
 #[command(next_help_heading = "Process")]
 pub struct RuntimeSettings {
     /// Threads that carry traffic: a number, or a share of the processors such as 50%.
-    /// Default: a quarter of the processors, at least 2, at most half of them.
+    /// Default: a quarter of the processors, and 2 at least, or 1 where there are fewer than 4; 16 at most.
     #[arg(long, env = "ZTUNNEL_WORKER_THREADS", value_name = "NUMBER|PERCENT%")]
     pub workers: Option<Workers>,
     /// How long open connections may take to finish after SIGTERM, with unit.

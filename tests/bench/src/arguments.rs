@@ -23,7 +23,7 @@ const SYSTEMS: &str = "systems";
 #[command(version, about = "Compares Ebb with other meshes and proxies on this machine (root)")]
 #[command(
     after_help = "Comparisons: l4 (connections), l7 (requests), hop (one HTTP hop), same-node, passthrough, scale.\n\
-    Everything takes an hour and a quarter and replaces deploy/benchmarks/REPORT.md; any narrower choice, and --quick, is \
+    Everything takes about 80 minutes and replaces deploy/benchmarks/REPORT.md; any narrower choice, and --quick, is \
     reported in the target directory."
 )]
 pub(crate) struct Arguments {
@@ -95,7 +95,7 @@ impl Arguments {
     /// Whether everything is measured as long as a published report needs.
     pub(crate) fn is_whole(&self) -> bool {
         let all = self.layer.is_empty() && self.scenario.is_empty() && self.systems.is_empty();
-        all && !self.quick && self.rounds.is_none_or(|rounds| usize::from(rounds) >= ROUNDS)
+        all && !self.no_files && !self.quick && self.rounds.is_none_or(|rounds| usize::from(rounds) >= ROUNDS)
     }
 
     /// Where the published report is.
@@ -138,7 +138,9 @@ mod tests {
     fn only_a_run_of_everything_may_replace_the_published_report() {
         assert!(read("").unwrap().is_whole());
         assert!(read("--rounds 8 --variant ebb-x=--y").unwrap().is_whole());
-        for narrower in ["--quick", "--rounds 7", "--layer l4", "--scenario bulk-1", "--systems ebb"] {
+        for narrower in
+            ["--quick", "--rounds 7", "--layer l4", "--scenario bulk-1", "--systems ebb", "--no-files"]
+        {
             assert!(!read(narrower).unwrap().is_whole(), "{narrower}");
         }
     }

@@ -42,8 +42,8 @@ pub(super) const REPRODUCE: &str = "\
 ## Again, and with other systems
 
 ```
-cargo xtask bench                                   # everything, an hour and a quarter (root)
-cargo xtask bench --quick                           # shows that it works, in some minutes
+cargo xtask bench                                   # everything, about 80 minutes (root)
+cargo xtask bench --quick --rounds 1                # shows that it works, in about ten minutes
 cargo xtask bench --layer l4 --scenario http-16,connect --rounds 8
 cargo xtask bench --systems direct,envoy-1,ebb --before DIR
 cargo xtask bench --list                            # comparisons, scenarios, systems

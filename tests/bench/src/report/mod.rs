@@ -22,6 +22,7 @@ pub(crate) use self::{
 };
 use crate::{
     figures::Figure,
+    layer,
     results::{Document, Results},
 };
 
@@ -31,7 +32,7 @@ pub(crate) const REPORT: &str = "REPORT.md";
 /// The file of all samples, from which the report can be made again.
 const RESULTS: &str = "results.json";
 
-/// How plots' files end, and nothing else that this writes.
+/// How plots' files end. They begin with the comparison's name.
 const PLOT: &str = ".svg";
 
 /// Writes the report, its plots and all samples into `directory`. Plots of an earlier report go.
@@ -76,10 +77,14 @@ fn judged(results: &Results) -> Result<Vec<Value>> {
     table::measured(results).into_iter().map(judged).collect()
 }
 
+/// Removes the plots of an earlier report, and no other picture.
 fn remove_plots(directory: &Path) -> Result<()> {
+    let is_plot = |name: &str| {
+        name.ends_with(PLOT) && layer::ALL.iter().any(|layer| name.starts_with(&format!("{layer}-")))
+    };
     for entry in fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))? {
         let path = entry?.path();
-        if path.to_str().is_some_and(|path| path.ends_with(PLOT)) {
+        if path.file_name().and_then(|name| name.to_str()).is_some_and(is_plot) {
             fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
         }
     }

@@ -16,9 +16,9 @@ mod request;
 mod routes;
 mod stage;
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use harness::{
     cluster::{Cluster, Pod},
     interrupt::wait_for,
@@ -274,8 +274,17 @@ pub(crate) struct Asked {
 /// Every system of a comparison, in the order in which rounds go.
 ///
 /// # Errors
-/// A file that describes a system cannot be read.
+/// A file that describes a system cannot be read, or two systems have one name, by which samples are kept.
 pub(crate) fn all(layer: Layer, asked: &Asked) -> Result<Vec<Box<dyn Candidate>>> {
+    let all = listed(layer, asked)?;
+    let mut names = BTreeSet::new();
+    for system in &all {
+        ensure!(names.insert(system.name()), "there are two systems {} in {layer}", system.name());
+    }
+    Ok(all)
+}
+
+fn listed(layer: Layer, asked: &Asked) -> Result<Vec<Box<dyn Candidate>>> {
     let mut all: Vec<Box<dyn Candidate>> = Vec::new();
     if layer != Layer::Scale {
         all.push(Box::new(direct::Direct { one_node: layer.is_one_node() }));

@@ -22,6 +22,9 @@ impl FromStr for Variant {
         if !name.starts_with("ebb-") || !name.chars().all(plain) {
             return Err(format!("{name:?} is no name: ebb- and then lower case letters, digits and dashes"));
         }
+        if ["ebb-before", "ebb-same-node", "ebb-waypoint"].contains(&name) {
+            return Err(format!("{name} is the name of a system that there is"));
+        }
         let mut variant = Self { name: name.into(), ..Self::default() };
         for word in words.split_whitespace() {
             match word.split_once('=').filter(|(variable, _)| is_variable(variable)) {

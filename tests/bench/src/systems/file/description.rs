@@ -135,12 +135,25 @@ impl Description {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         ensure!(!name.is_empty() && name.chars().all(plain), "{name:?} is no name of a system");
         let taken = ["direct", "ebb", "envoy-1", "envoy-2", "envoy-hop"].contains(&name.as_str());
-        ensure!(!taken && !name.starts_with("ebb-"), "there is a system {name} already");
+        ensure!(
+            !taken && !name.starts_with("ebb-"),
+            "{name} is, as all that begin with ebb-, no name for a system of a file"
+        );
+        ensure!(!description.layers.is_empty(), "{name} is in no comparison: layers is empty");
         ensure!(!description.layers.contains(&Layer::Scale), "{name}: scale is not for systems of a file");
         ensure!(!(description.limit && description.yardstick), "{name}: a limit is no yardstick");
         ensure!(!description.proxy.is_empty(), "{name} has no proxy");
         for proxy in &description.proxy {
-            ensure!(!proxy.command.is_empty(), "{name}: {} has no command", proxy.name);
+            let has_program = proxy.command.first().is_some_and(|word| !word.is_empty());
+            ensure!(has_program, "{name}: {} has no command", proxy.name);
+            ensure!(proxy.ready_port != 0, "{name}: {}: ready_port is 0", proxy.name);
+        }
+        for file in &description.file {
+            ensure!(
+                !file.name.contains('/'),
+                "{name}: file {:?} is no name in the run's directory",
+                file.name
+            );
         }
         ensure!(
             description.proxy.iter().filter(|proxy| proxy.router).count() <= 1,
