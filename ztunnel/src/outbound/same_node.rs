@@ -171,7 +171,9 @@ pub fn carry<'c>(
 ) -> impl Future<Output = Outcome> + 'c {
     let Arrived { application, entered, record: theirs } = *arrived;
     async move {
-        let both = Both { caller: killed, called: &entered.1 };
+        // Named as a whole: only what is named here is kept, and without its place in the registry nothing ends it.
+        let (_registration, called) = &entered;
+        let both = Both { caller: killed, called };
         let Outcome { sent, received, end } = relay(near, application, &Told([record, &theirs]), &both).await;
         let (end, at_called) = both.seen(end);
         theirs.close(&worker.access, &Outcome { sent: received, received: sent, end: at_called });
