@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use crate::net::buffer::CHUNK_BYTES;
 
-/// Bytes a peer may send on one stream beyond what the application has read. Also what one slow reader can pin.
-pub const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Bytes a peer may send on one stream beyond what the application has read. Also what one slow reader can pin. With half
+/// of it a stream in bulk has to wait for its window, and each such sleep may bring both ends onto one CPU.
+pub const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// Bytes a peer may send on one connection beyond what was handed to its streams. What streams hold for slow readers
 /// is added on top of it, so that slow readers never take the window from their neighbours.
-pub const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+pub const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// The most a connection's window grows to with what its streams hold: every stream allowed at once, stalled.
 pub const CONNECTION_WINDOW_MAX_BYTES: u32 = 512 * 1024 * 1024;
 /// Bytes all streams of one worker may hold for slow readers; beyond it the stream that asks for more is reset.
-pub const HELD_BYTES_PER_WORKER: usize = 64 * 1024 * 1024;
+pub const HELD_BYTES_PER_WORKER: usize = 128 * 1024 * 1024;
 
 /// The largest DATA frame taken: one relay chunk.
 pub const MAX_FRAME_BYTES: u32 = CHUNK_BYTES as u32;

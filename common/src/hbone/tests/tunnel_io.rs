@@ -201,7 +201,8 @@ async fn a_reader_that_holds_more_than_the_worker_may_is_cut_and_nobody_else() {
     let (mut near, mut far) = pair(&mut wire).await;
     let (mut other, mut calm) = pair(&mut wire).await;
     let whole = vec![1; limits::STREAM_WINDOW_BYTES as usize];
-    near.write_all(&whole).await.unwrap();
+    // It may be cut before all is written.
+    let _ = near.write_all(&whole).await;
     // What arrives later on the connection has it drained.
     timeout(SOON, async {
         while near.write(b"x").await.is_ok() {
