@@ -49,7 +49,7 @@ use crate::worker::{Followed, Shared, Worker, listen};
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Bytes that slow readers may hold of the tunnels that spans go through.
-const CONTROL_HELD_BYTES: usize = 4 * 1024 * 1024;
+const CONTROL_HELD_BYTES: usize = 8 * 1024 * 1024;
 
 /// How long tunnels without streams are kept.
 const TUNNEL_RELEASE: Duration = limits::IDLE_RELEASE;

@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use common::hbone::{self, Stream};
-use common::net::kill::Killed;
 use common::net::relay::relay;
 use tokio::net::TcpStream;
 
@@ -26,8 +25,8 @@ pub struct Opened {
     pub far: Far,
     /// What is told of it.
     pub record: Record,
-    /// Its place in the registry, and what tells that it is ended.
-    pub entered: (Registration, Killed),
+    /// Its place in the registry.
+    pub entered: Registration,
 }
 
 /// What a connection is carried on.
@@ -43,13 +42,14 @@ pub enum Far {
 
 /// Carries what `opening` leads to, if to anything, to its end.
 pub async fn carry(worker: Arc<Worker>, opening: Pin<Box<impl Future<Output = Option<Opened>>>>) {
-    let Some(Opened { near, far, record, entered: (_registration, killed) }) = opening.await else { return };
+    let Some(Opened { near, far, record, entered }) = opening.await else { return };
+    let killed = &entered.killed;
     let outcome = match far {
-        Far::Tunnel(stream) => hbone::relay::relay(near, stream, &record, &killed).await,
+        Far::Tunnel(stream) => hbone::relay::relay(near, stream, &record, killed).await,
         // Larger than that of tunnels, in which every connection would have room for it.
-        Far::Tcp(far) => Box::pin(relay(near, far, &record, &killed)).await,
+        Far::Tcp(far) => Box::pin(relay(near, far, &record, killed)).await,
         Far::Neighbour(arrived) => {
-            Box::pin(same_node::carry(&worker, arrived, (&record, &killed), near)).await
+            Box::pin(same_node::carry(&worker, arrived, (&record, killed), near)).await
         }
     };
     record.close(&worker.access, &outcome);

@@ -1,7 +1,7 @@
 //! Ebb's node proxy, as a library so that its parts can be tested from outside.
 //!
-//! The walk of a connection: `outbound` (accept, route, forward) on the client's node, `inbound` (accept, admit,
-//! deliver) on the server's. `pods` follows the configuration and keeps the kernel's side of each pod.
+//! The walk of a connection: `outbound` (accept, route, forward, carry) on the client's node, `inbound` (accept, admit,
+//! deliver, carry) on the server's. `pods` follows the configuration and keeps the kernel's side of each pod.
 
 #![deny(unsafe_code)]
 

@@ -78,11 +78,14 @@ struct Inner {
     load: HashMap<IpAddr, u32>,
 }
 
-/// Keeps a connection in the registry until it is dropped.
+/// Keeps a connection in the registry until it is dropped. As it has a `Drop`, a block that names a part of it keeps all of
+/// it, where of a pair it would keep the half that it names.
 #[derive(Debug)]
 pub struct Registration {
     live: Arc<Live>,
     id: u64,
+    /// Tells the connection's relay when it is ended from outside.
+    pub killed: Killed,
 }
 
 impl Registration {
@@ -137,11 +140,11 @@ impl Live {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters a connection; the second value tells its relay when it is ended from outside.
+    /// Enters a connection.
     ///
     /// # Errors
     /// [`Refusal::LimitReached`] at [`MAX_CONNECTIONS`].
-    pub fn enter(self: &Arc<Self>, entry: Entry) -> Result<(Registration, Killed), Refusal> {
+    pub fn enter(self: &Arc<Self>, entry: Entry) -> Result<Registration, Refusal> {
         let (kill, killed) = kill_switch();
         let mut inner = self.lock();
         if inner.entries.len() >= MAX_CONNECTIONS {
@@ -153,7 +156,7 @@ impl Live {
         inner.next += 1;
         inner.entries.insert(id, Box::new((entry, kill)));
         drop(inner);
-        Ok((Registration { live: self.clone(), id }, killed))
+        Ok(Registration { live: self.clone(), id, killed })
     }
 
     /// Ends every admitted connection that `mesh` no longer allows.

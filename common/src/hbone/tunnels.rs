@@ -1,6 +1,7 @@
 //! Bounds how many tunnel connections one peer identity may hold open on a worker.
 //!
-//! Each connection may pin a receive window, so an authenticated peer could otherwise take memory by opening many.
+//! Each connection may pin a receive window while it dials the application, which no budget counts, so an authenticated
+//! peer could otherwise take memory by opening many.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +10,7 @@ use crate::refusal::Refusal;
 use crate::spiffe::Identity;
 
 /// Tunnel connections of one peer identity on one worker.
-pub const MAX_TUNNELS_PER_PEER: usize = 2048;
+pub const MAX_TUNNELS_PER_PEER: usize = 1024;
 
 /// Counts tunnel connections by peer identity. Cheap to clone; clones share the counts.
 #[derive(Debug, Clone, Default)]

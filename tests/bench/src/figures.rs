@@ -19,6 +19,8 @@ pub(crate) enum Target {
     RatioAtLeast(f64),
     /// At most this many times the yardstick, within a round.
     RatioAtMost(f64),
+    /// At least this many times no mesh at all, within a round.
+    OfDirectAtLeast(f64),
     /// What is added over no mesh at all, at most this many times what the yardstick adds.
     AddedRatioAtMost(f64),
     /// At most this, in the figure's own unit.
@@ -27,7 +29,7 @@ pub(crate) enum Target {
     Shown,
 }
 
-use Target::{AddedRatioAtMost, AtMost, RatioAtLeast, RatioAtMost};
+use Target::{AddedRatioAtMost, AtMost, OfDirectAtLeast, RatioAtLeast, RatioAtMost};
 
 /// Which way is better; the better of two yardsticks is the one to beat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -219,7 +221,10 @@ fn set_targets(layer: Layer, list: &mut List) {
         (Layer::L7, Idle) => list.must("router", AtMost(20.0)),
         (Layer::L7, Routes) => list.must("router", RatioAtMost(0.3)),
         (Layer::L7, Change) => list.must("in_force", AtMost(50.0)),
-        (Layer::Passthrough, Bulk(_)) => list.must("cpu", AtMost(0.2)),
+        (Layer::SameNode | Layer::Passthrough, Bulk(_)) => {
+            list.must("throughput", OfDirectAtLeast(0.8));
+            list.must("cpu", AtMost(0.2));
+        }
         (Layer::Scale, Pods(50)) => list.must("rss", RatioAtMost(0.1)),
         (Layer::Scale, Workloads(10_000)) => {
             list.must("seconds", AtMost(0.3));
@@ -241,7 +246,7 @@ mod tests {
     #[test]
     fn every_bound_points_the_way_that_is_better() {
         for figure in layer::ALL.iter().flat_map(|layer| layer.figures()) {
-            let higher = matches!(figure.target, RatioAtLeast(_));
+            let higher = matches!(figure.target, RatioAtLeast(_) | OfDirectAtLeast(_));
             let lower = matches!(figure.target, RatioAtMost(_) | AddedRatioAtMost(_) | AtMost(_));
             assert!(!(higher && figure.better == Better::Lower), "{}", figure.id);
             assert!(!(lower && figure.better == Better::Higher), "{}", figure.id);

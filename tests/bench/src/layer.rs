@@ -13,6 +13,9 @@ use crate::{
     systems,
 };
 
+/// Ebb with its default settings.
+pub(crate) const EBB: &str = "ebb";
+
 /// A comparison.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -60,6 +63,15 @@ impl Layer {
             Self::SameNode => "Two pods of one node (same-node)",
             Self::Passthrough => "Out of the mesh (passthrough)",
             Self::Scale => "Size (scale)",
+        }
+    }
+
+    /// The system whose figures are judged.
+    #[must_use]
+    pub(crate) fn subject(self) -> &'static str {
+        match self {
+            Self::SameNode => "ebb-same-node",
+            _ => EBB,
         }
     }
 

@@ -51,7 +51,7 @@ async fn open(
     let connected = tokio::select! {
         biased;
         () = incoming.withdrawn() => Err(Refusal::ConnectFailed("the caller went away".into())),
-        connected = connect(&worker, &flow, &admission, &entered.1) => connected,
+        connected = connect(&worker, &flow, &admission, &entered.killed) => connected,
     };
     let application = match connected {
         Ok(application) => application,
@@ -72,8 +72,8 @@ async fn open(
     }
 }
 
-/// A connection that was let in: to where, its place in the registry, and what tells that it is ended.
-pub type Entered = (Admission, (Registration, Killed));
+/// A connection that was let in: to where, and its place in the registry.
+pub type Entered = (Admission, Registration);
 
 /// Judges what `peer` asks for, and enters what is let in. Its record is opened either way.
 pub fn judged(

@@ -46,7 +46,7 @@ async fn open(worker: Arc<Worker>, pod: Arc<Pod>, client: TcpStream, address: So
         Ok(entered) => entered,
         Err(refusal) => return refuse(&worker, record, client, &refusal),
     };
-    let (registration, killed) = &entered;
+    let killed = &entered.killed;
     match way {
         Way::Straight(admission) => {
             drop(mesh);
@@ -62,7 +62,7 @@ async fn open(worker: Arc<Worker>, pod: Arc<Pod>, client: TcpStream, address: So
             record.led_to(tunnel.peer, &tunnel.destination);
             match opened {
                 Ok(stream) => {
-                    registration.led_to(tunnel.peer);
+                    entered.led_to(tunnel.peer);
                     Some(Opened { near: client, far: Far::Tunnel(stream), record, entered })
                 }
                 Err(refusal) => refuse(&worker, record, client, &refusal),

@@ -98,7 +98,8 @@ fn port(kind: ListenerKind) -> u16 {
     }
 }
 
-/// A listener at a random address of those reserved for ever (RFC 1112, class E), which nobody has. A socket of IPv6 is
+/// A listener at a random address of those reserved for later use (RFC 1112, class E): none of loopback and none that a pod
+/// calls by chance, though some clusters number their nodes with such. A socket of IPv6 is
 /// bound to such a one too, in its mapped form: bound to an address of IPv6 it would be one for IPv6 alone, and the kernel
 /// would not take it for the answer to a lookup for IPv4.
 fn bound(domain: Domain, kind: ListenerKind) -> io::Result<TcpListener> {

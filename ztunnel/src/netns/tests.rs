@@ -372,7 +372,9 @@ fn a_client_that_uses_its_port_again_is_taken_at_once() {
         (&pod, "10.7.0.2", at("10.7.0.1", 80), &listeners.outbound, Verdict::AssignOutbound),
         (&pod, "fd07::2", at("fd07::1", 80), &listeners.outbound, Verdict::AssignOutbound),
         (&peer, "10.7.0.1", at("10.7.0.2", 80), &listeners.plaintext, Verdict::AssignPlaintext),
+        (&peer, "fd07::1", at("fd07::2", 80), &listeners.plaintext, Verdict::AssignPlaintext),
         (&peer, "10.7.0.1", at("10.7.0.2", 15008), &listeners.hbone, Verdict::AssignHbone),
+        (&peer, "fd07::1", at("fd07::2", 15008), &listeners.hbone, Verdict::AssignHbone),
     ] {
         for use_again in [false, true] {
             let mut client = connect_from(from, at(own, 40_000), to);

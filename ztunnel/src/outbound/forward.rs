@@ -54,7 +54,7 @@ async fn reach(
     flow: &Flow,
     hop: NextHop,
     record: &mut Record,
-) -> Result<(Far, (Registration, Killed)), Refusal> {
+) -> Result<(Far, Registration), Refusal> {
     let protocol = match hop {
         NextHop::Tunnel { .. } | NextHop::Waypoint { .. } => Protocol::Hbone,
         NextHop::Plain { .. } | NextHop::Local { .. } => Protocol::Tcp,
@@ -68,7 +68,8 @@ async fn reach(
         server: hop.server(),
         admission: own_admission(flow, &hop),
     };
-    let (registration, killed) = worker.live.enter(entry)?;
+    let entered = worker.live.enter(entry)?;
+    let killed = &entered.killed;
     // Judged after it was entered, so that a policy change finds it if this look came too early.
     if let Some(admission) = own_admission(flow, &hop) {
         admit::judge(&mesh, &flow.pod, &admission)?;
@@ -85,22 +86,22 @@ async fn reach(
             let from = leaves_from(&flow.pod.addresses, flow.client.ip(), target.ip());
             let connecting = async { dial(&flow.pod, from, target).await.map_err(|e| e.refusal(target)) };
             drop(mesh);
-            let far = or_killed(&killed, connecting).await?;
-            return Ok((Far::Tcp(far), (registration, killed)));
+            let far = or_killed(killed, connecting).await?;
+            return Ok((Far::Tcp(far), entered));
         }
     };
     if let Some(neighbour) = neighbour {
-        registration.led_to(tunnel.peer);
+        entered.led_to(tunnel.peer);
         let request = request(&mesh, flow, &tunnel);
         drop((mesh, tunnel));
-        let arrived = same_node::open(worker, neighbour, request, &killed).await?;
-        return Ok((Far::Neighbour(Box::new(arrived)), (registration, killed)));
+        let arrived = same_node::open(worker, neighbour, request, killed).await?;
+        return Ok((Far::Neighbour(Box::new(arrived)), entered));
     }
-    let opened = or_killed(&killed, open_tunnel(worker, &mesh, flow, &mut tunnel)).await;
+    let opened = or_killed(killed, open_tunnel(worker, &mesh, flow, &mut tunnel)).await;
     record.led_to(tunnel.peer, &tunnel.destination);
     let stream = opened?;
-    registration.led_to(tunnel.peer);
-    Ok((Far::Tunnel(stream), (registration, killed)))
+    entered.led_to(tunnel.peer);
+    Ok((Far::Tunnel(stream), entered))
 }
 
 /// What has to be admitted when a pod calls itself: nobody else judges that connection.

@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 
 use crate::flow::Flow;
 use crate::inbound::deliver;
+use crate::live::Registration;
 use crate::outbound::route::{NextHop, leaves_from};
 use crate::pods::Pod;
 use crate::record::Record;
@@ -171,9 +172,7 @@ pub fn carry<'c>(
 ) -> impl Future<Output = Outcome> + 'c {
     let Arrived { application, entered, record: theirs } = *arrived;
     async move {
-        // Named as a whole: only what is named here is kept, and without its place in the registry nothing ends it.
-        let (_registration, called) = &entered;
-        let both = Both { caller: killed, called };
+        let both = Both { caller: killed, called: &entered.killed };
         let Outcome { sent, received, end } = relay(near, application, &Told([record, &theirs]), &both).await;
         let (end, at_called) = both.seen(end);
         theirs.close(&worker.access, &Outcome { sent: received, received: sent, end: at_called });
@@ -185,7 +184,7 @@ pub fn carry<'c>(
 #[derive(Debug)]
 pub struct Arrived {
     application: TcpStream,
-    entered: (crate::live::Registration, Killed),
+    entered: Registration,
     record: Record,
 }
 
@@ -214,7 +213,7 @@ pub async fn open(
             refuse(record, &Refusal::ConnectFailed("the caller went away".into()));
             Err(reason)
         }
-        connected = deliver::connect(worker, &flow, &admission, &entered.1) => match connected {
+        connected = deliver::connect(worker, &flow, &admission, &entered.killed) => match connected {
             Ok(application) => Ok(Arrived { application, entered, record }),
             Err(refusal) => Err(refuse(record, &refusal)),
         }

@@ -31,7 +31,7 @@ use crate::dial::CONNECT_DEADLINE;
 use crate::flow::HBONE_PORT;
 
 /// Bytes that slow collectors may hold of tunnels.
-const CONTROL_HELD_BYTES: usize = 4 * 1024 * 1024;
+const CONTROL_HELD_BYTES: usize = 8 * 1024 * 1024;
 
 /// As a ztunnel reaches them.
 pub struct Reach {

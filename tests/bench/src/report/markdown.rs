@@ -7,7 +7,7 @@ use super::{
     method::{METHOD, REPRODUCE},
     scenario,
     table::{measured, number, reached, target, value, verdict},
-    verdict::{Judgement, Limit, SUBJECT, Verdict, judge},
+    verdict::{Judgement, Limit, Verdict, judge},
 };
 use crate::{
     figures::{Figure, Target},
@@ -56,7 +56,7 @@ fn targets(document: &Document) -> String {
         let results = &comparison.results;
         for figure in results.layer.figures().iter().filter(|figure| figure.target != Target::Shown) {
             let judgement = judge(results, figure);
-            if results.summary(SUBJECT, figure).is_none() {
+            if results.summary(results.layer.subject(), figure).is_none() {
                 continue;
             }
             met.0 += usize::from(judgement.verdict == Verdict::Met);
@@ -71,7 +71,7 @@ fn targets(document: &Document) -> String {
     let heads = ["target", "Ebb", "against", "ratio (quartiles)", ""].map(str::to_owned);
     format!(
         "## Targets\n\n{} of {} are met. A ratio is Ebb's to the better of the systems it is judged by, taken round by round; \
-         `added` means of what each adds to having no mesh at all. CPU is that of all proxies together.\n\n{}\n",
+         `added` means of what each adds to having no mesh at all, `direct` that this is what it is judged by. CPU is that of all proxies together.\n\n{}\n",
         met.0,
         met.1,
         scenario::lay_out("figure", &heads, &rows)
@@ -96,7 +96,7 @@ fn limit_row(results: &Results, figure: &Figure, judgement: &Judgement) -> Optio
     let limit = |limit: &Limit| format!("`{}` {}", limit.system, reached(Some(limit.reached), figure));
     let limits: Vec<String> = judgement.limits.iter().map(limit).collect();
     let own = match figure.target {
-        Target::AtMost(_) => results.summary(SUBJECT, figure),
+        Target::AtMost(_) => results.summary(results.layer.subject(), figure),
         _ => judgement.ratio,
     };
     let row = vec![target(figure.target), reached(own, figure), limits.join(", ")];
@@ -104,7 +104,7 @@ fn limit_row(results: &Results, figure: &Figure, judgement: &Judgement) -> Optio
 }
 
 fn target_row(results: &Results, figure: &Figure, judgement: &Judgement) -> (String, Vec<String>) {
-    let own = value(results.summary(SUBJECT, figure));
+    let own = value(results.summary(results.layer.subject(), figure));
     let unit = if figure.unit.is_empty() { String::new() } else { format!(" {}", figure.unit) };
     let absolute = matches!(figure.target, Target::AtMost(_));
     let yardstick = judgement.yardstick.as_ref().filter(|_| !absolute);

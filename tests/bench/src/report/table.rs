@@ -2,7 +2,7 @@
 //!
 //! Pure: takes results, gives text. Columns are as wide as their widest cell.
 
-use super::verdict::{SUBJECT, Verdict, against_before, judge};
+use super::verdict::{Verdict, against_before, judge};
 use crate::{
     figures::{Figure, Target},
     results::Results,
@@ -42,8 +42,8 @@ pub(crate) fn missed(results: &Results) -> Vec<String> {
     judged
         .filter(|(_, judgement)| judgement.verdict == Verdict::Missed)
         .map(|(figure, judgement)| {
-            let value =
-                results.summary(SUBJECT, figure).map_or(NONE.into(), |summary| number(summary.median));
+            let own = results.summary(results.layer.subject(), figure);
+            let value = own.map_or(NONE.into(), |summary| number(summary.median));
             let against = match (judgement.ratio, judgement.yardstick, figure.target) {
                 (Some(ratio), Some(name), target) if !matches!(target, Target::AtMost(_)) => {
                     format!(", {:.2}x {name}", ratio.median)
@@ -81,7 +81,8 @@ fn head(results: &Results) -> Vec<String> {
     if has_before(results) {
         cells.push("ebb / before".to_owned());
     }
-    cells.extend(["ebb / yardstick", "target", "verdict"].map(str::to_owned));
+    cells.push(format!("{} / yardstick", results.layer.subject()));
+    cells.extend(["target", "verdict"].map(str::to_owned));
     cells
 }
 
@@ -130,6 +131,7 @@ pub(super) fn target(target: Target) -> String {
     match target {
         Target::RatioAtLeast(bound) => format!(">= {bound:.2}x"),
         Target::RatioAtMost(bound) => format!("<= {bound:.2}x"),
+        Target::OfDirectAtLeast(bound) => format!(">= {bound:.2}x direct"),
         Target::AddedRatioAtMost(bound) => format!("<= {bound:.2}x added"),
         Target::AtMost(bound) => format!("<= {}", number(bound)),
         Target::Shown => String::new(),

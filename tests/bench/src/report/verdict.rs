@@ -7,20 +7,18 @@ use serde::Serialize;
 
 use crate::{
     figures::{Better, Figure, Target},
+    layer::EBB,
     results::{Contestant, Results},
     statistics::{self, Summary},
     systems::BEFORE,
 };
-
-/// The system whose figures are judged.
-pub(crate) const SUBJECT: &str = "ebb";
 
 /// The system without any mesh, over which latency is added.
 pub(crate) const FLOOR: &str = "direct";
 
 /// Whether there is anything to judge.
 pub(crate) fn has_subject(results: &Results) -> bool {
-    results.samples.contains_key(SUBJECT)
+    [results.layer.subject(), EBB].iter().any(|name| results.samples.contains_key(*name))
 }
 
 /// How a figure ended.
@@ -62,17 +60,19 @@ pub(crate) struct Limit {
 /// Judges `figure`.
 #[must_use]
 pub(crate) fn judge(results: &Results, figure: &Figure) -> Judgement {
-    let yardstick = yardstick(results, figure);
-    let ratio = yardstick.as_deref().and_then(|name| ratio(results, figure, SUBJECT, name));
+    let (subject, yardstick) = (results.layer.subject(), yardstick(results, figure));
+    let ratio = yardstick.as_deref().and_then(|name| ratio(results, figure, subject, name));
     let median = ratio.map(|summary| summary.median);
     let verdict = match figure.target {
         Target::Shown => Verdict::Shown,
-        Target::RatioAtLeast(bound) => reached(median, |ratio| ratio >= bound),
+        Target::RatioAtLeast(bound) | Target::OfDirectAtLeast(bound) => {
+            reached(median, |ratio| ratio >= bound)
+        }
         Target::RatioAtMost(bound) | Target::AddedRatioAtMost(bound) => {
             reached(median, |ratio| ratio <= bound)
         }
         Target::AtMost(bound) => {
-            reached(results.summary(SUBJECT, figure).map(|summary| summary.median), |value| value <= bound)
+            reached(results.summary(subject, figure).map(|summary| summary.median), |value| value <= bound)
         }
     };
     let limits = match verdict {
@@ -96,7 +96,7 @@ fn limits(results: &Results, figure: &Figure, yardstick: Option<&str>) -> Vec<Li
 
 /// Ebb's ratio to its earlier build within rounds, where both were measured.
 pub(crate) fn against_before(results: &Results, figure: &Figure) -> Option<Summary> {
-    ratio(results, figure, SUBJECT, BEFORE)
+    ratio(results, figure, EBB, BEFORE)
 }
 
 fn reached(value: Option<f64>, good: impl FnOnce(f64) -> bool) -> Verdict {
@@ -107,8 +107,11 @@ fn reached(value: Option<f64>, good: impl FnOnce(f64) -> bool) -> Verdict {
     }
 }
 
-/// The better of the yardsticks that were measured.
+/// What the target is about: no mesh at all, or the better of the yardsticks that were measured.
 fn yardstick(results: &Results, figure: &Figure) -> Option<String> {
+    if matches!(figure.target, Target::OfDirectAtLeast(_)) {
+        return results.summary(FLOOR, figure).map(|_| FLOOR.to_owned());
+    }
     let medians = results
         .systems
         .iter()
@@ -192,6 +195,27 @@ mod tests {
         );
         let without_floor = judge(&results(p50, &systems[1..]), p50);
         assert_eq!(without_floor.verdict, Verdict::Unmeasured);
+    }
+
+    #[test]
+    fn what_stays_on_a_node_is_judged_by_no_mesh_and_of_ebb_without_a_tunnel() {
+        let throughput =
+            Layer::SameNode.figures().into_iter().find(|it| it.id == "bulk-1.throughput").unwrap();
+        let judged = |own| {
+            let systems: [(&str, &[f64]); 4] = [
+                ("direct", &[50.0, 60.0]),
+                ("envoy-1", &[10.0, 10.0]),
+                ("bare-tcp", &[35.0, 42.0]),
+                ("ebb-same-node", own),
+            ];
+            judge(&made::results(Layer::SameNode, &throughput, &systems), &throughput)
+        };
+        assert_eq!(judged(&[40.0, 48.0]).verdict, Verdict::Met);
+        let missed = judged(&[30.0, 36.0]);
+        assert_eq!((missed.verdict, missed.yardstick.as_deref()), (Verdict::Missed, Some("direct")));
+        assert_eq!(missed.limits.first().map(|limit| limit.reached.median), Some(0.7));
+        let tunnelled = made::results(Layer::SameNode, &throughput, &[("direct", &[50.0]), ("ebb", &[45.0])]);
+        assert_eq!(judge(&tunnelled, &throughput).verdict, Verdict::Unmeasured);
     }
 
     #[test]

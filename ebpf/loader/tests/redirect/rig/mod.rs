@@ -9,7 +9,7 @@ use std::{
     collections::HashSet,
     fs::File,
     io::{self, Read as _, Write as _},
-    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream},
     os::fd::{AsFd, AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
     process::Command,
@@ -231,8 +231,10 @@ fn listener(kind: ListenerKind, worker: usize, serial: u32) -> io::Result<TcpLis
     socket.set_only_v6(false)?;
     socket.set_mark(ZTUNNEL_MARK)?;
     transparent_v6(&socket)?;
-    let [high, low] = [(serial >> 16) as u16, serial as u16];
-    let ip = Ipv6Addr::new(0xfd6f, 0x5a1c, 0xeb10, kind as u16, worker as u16, 0, high, low);
+    // An address of IPv4 in its mapped form, as ztunnel's have: one of IPv6 would make it a socket for IPv6 alone.
+    let [.., high, low] = serial.to_be_bytes();
+    let place = (kind as u8) << 6 | worker as u8;
+    let ip = Ipv4Addr::new(240, place, high, low).to_ipv6_mapped();
     socket.bind(&SocketAddr::V6(SocketAddrV6::new(ip, 15001, 0, 0)).into())?;
     socket.listen(128)?;
     socket.set_nonblocking(true)?;
