@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::lifecycle::drain::{DrainGuard, Drained};
-use common::net::kill::Killed;
 use common::refusal::Refusal;
 use common::snapshot::Snapshot;
 use common::spiffe::Identity;
@@ -34,8 +33,7 @@ fn world() -> World {
 struct Open {
     pod: Arc<Pod>,
     admission: Admission,
-    killed: Killed,
-    _registration: Registration,
+    entered: Registration,
     /// A drain waits for it, as for all that came in by a door.
     _awaited: DrainGuard,
     /// A snapshot since it was opened would not have admitted it, or its pod went away.
@@ -63,16 +61,9 @@ impl Open {
             server: admission.target,
             admission: Some(admission.clone()),
         };
-        let (registration, killed) = staff.worker.live.enter(entry)?;
+        let entered = staff.worker.live.enter(entry)?;
         let awaited = staff.worker.drain.guard();
-        Ok(Self {
-            pod: pod.clone(),
-            admission,
-            killed,
-            refused: false,
-            _registration: registration,
-            _awaited: awaited,
-        })
+        Ok(Self { pod: pod.clone(), admission, entered, refused: false, _awaited: awaited })
     }
 
     fn allowed(&self, mesh: &Snapshot) -> Result<(), Refusal> {
@@ -80,7 +71,7 @@ impl Open {
     }
 
     async fn ended(&self) -> Option<Refusal> {
-        timeout(Duration::ZERO, self.killed.wait()).await.ok()
+        timeout(Duration::ZERO, self.entered.killed.wait()).await.ok()
     }
 }
 
@@ -92,18 +83,18 @@ async fn a_changed_policy_ends_within_a_second_what_it_no_longer_allows_and_noth
     let open = |account| Open::try_new(&staff, &web, account).unwrap();
     let (client, other, plain) = (open(Some("client")), open(Some("other")), open(None));
     world.write("policy.yaml", &policy("p", "DENY", &from("client")));
-    let why = timeout(EFFECT, client.killed.wait()).await.expect("still open a second later");
+    let why = timeout(EFFECT, client.entered.killed.wait()).await.expect("still open a second later");
     assert_eq!(why, Refusal::DeniedByPolicy("shop/p".into()));
-    assert!(timeout(Duration::from_secs(60), other.killed.wait()).await.is_err());
+    assert!(timeout(Duration::from_secs(60), other.entered.killed.wait()).await.is_err());
     world.write("policy.yaml", &policy("p", "ALLOW", &from("other")));
     assert_eq!(
-        timeout(EFFECT, plain.killed.wait()).await,
+        timeout(EFFECT, plain.entered.killed.wait()).await,
         Ok(Refusal::NoAllowPolicyMatched("shop/p".into()))
     );
-    assert!(timeout(Duration::from_secs(60), other.killed.wait()).await.is_err());
+    assert!(timeout(Duration::from_secs(60), other.entered.killed.wait()).await.is_err());
     world.write("policy.yaml", &policy("p", "ALLOW", "{form: []}"));
     assert_eq!(
-        timeout(EFFECT, other.killed.wait()).await,
+        timeout(EFFECT, other.entered.killed.wait()).await,
         Ok(Refusal::PolicyUnknown("AuthorizationPolicy shop/p".into()))
     );
 }
@@ -118,9 +109,9 @@ async fn a_pod_that_goes_away_takes_its_connections_along_and_no_others() {
     let (to_web, to_client) =
         (Open::try_new(&staff, &web, None).unwrap(), Open::try_new(&staff, &client, None).unwrap());
     world.write("web.yaml", "");
-    assert_eq!(timeout(EFFECT, to_web.killed.wait()).await, Ok(Refusal::UnknownWorkload));
+    assert_eq!(timeout(EFFECT, to_web.entered.killed.wait()).await, Ok(Refusal::UnknownWorkload));
     client.gone.cancel();
-    assert_eq!(timeout(EFFECT, to_client.killed.wait()).await, Ok(Refusal::PodGone));
+    assert_eq!(timeout(EFFECT, to_client.entered.killed.wait()).await, Ok(Refusal::PodGone));
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,7 +132,7 @@ async fn a_drain_waits_for_what_is_open_and_ends_the_rest_at_its_deadline() {
     assert!(finishing.await.unwrap(), "a connection was ended before the deadline");
     assert_eq!(long.ended().await, None);
     staff.end.cancel();
-    assert_eq!(timeout(EFFECT, long.killed.wait()).await, Ok(Refusal::Draining));
+    assert_eq!(timeout(EFFECT, long.entered.killed.wait()).await, Ok(Refusal::Draining));
     timeout(EFFECT, staff.running).await.unwrap().unwrap();
 }
 
