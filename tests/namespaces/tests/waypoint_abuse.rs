@@ -367,7 +367,7 @@ fn clients_that_do_not_read_take_their_share_and_no_more() -> Result<()> {
     })?;
     println!("the server could send {} MiB to {READERS} readers", last / MIB);
     ensure!(last < READERS * BODY as u64, "nobody held the server up");
-    // A window of a tunnel for each, of 2 MiB, and what is on its way between the two halves.
+    // A window of a tunnel for each, of 2 MiB, and what is on its way between the two halves, of 1 MiB.
     footprint.grew_at_most("40 clients that do not read", READERS * 3 * MIB)?;
     neighbour.stop()?;
     // And whoever reads after all gets everything.
