@@ -28,7 +28,8 @@ Where Ebb misses a target, the limits of the machine stand beside it: relays tha
 `bare-tls` adds the cipher and the copies of the TLS library that Ebb uses too. They are neither judged nor a yardstick. They \
 are limits for one stream at a time. A tunnel that connections share may do better where there are many: it is opened once, \
 where a relay connects, and `bare-tls` shakes hands, for each new one; and what several of them say can leave together. Where \
-one process is enough (one node, out of the mesh), `bare-tcp` is one relay instead of two.
+one process is enough (one node, out of the mesh), `bare-tcp` is one relay instead of two; where requests are routed, both are \
+three in a row, as Ebb's proxies are, and look at no request.
 
 What this does not show: a real network, whose latency hides part of what a proxy adds; more than one machine; many CPUs. \
 Systems run with their defaults but for what the table above says; Envoy is given static configuration, without a control \

@@ -26,7 +26,7 @@ use rustls::{
 };
 use tokio::net::{TcpListener, TcpStream};
 
-use self::carry::carry;
+use self::carry::{carry, carry_on};
 
 /// Passes connections on.
 #[derive(Parser)]
@@ -48,6 +48,16 @@ enum Program {
         #[command(flatten)]
         own: Own,
         /// The SPIFFE id of whoever decrypts
+        #[arg(long)]
+        peer: String,
+        #[command(flatten)]
+        ways: Ways,
+    },
+    /// TLS is taken, TLS goes on
+    Recrypt {
+        #[command(flatten)]
+        own: Own,
+        /// The SPIFFE id of whoever comes next
         #[arg(long)]
         peer: String,
         #[command(flatten)]
@@ -101,6 +111,7 @@ impl FromStr for Way {
 enum Kind {
     Tcp,
     Encrypt(tls::Client, Identity),
+    Recrypt(Arc<rustls::ServerConfig>, tls::Client, Identity),
     Decrypt(Arc<rustls::ServerConfig>),
 }
 
@@ -108,8 +119,11 @@ fn main() -> Result<Infallible> {
     let (kind, Ways { ways }) = match Arguments::parse().program {
         Program::Tcp { ways } => (Kind::Tcp, ways),
         Program::Encrypt { own, peer, ways } => {
-            let peer = Identity::parse(&peer).with_context(|| format!("{peer} is no SPIFFE id"))?;
-            (Kind::Encrypt(own.credentials()?.client()?, peer), ways)
+            (Kind::Encrypt(own.credentials()?.client()?, identity(&peer)?), ways)
+        }
+        Program::Recrypt { own, peer, ways } => {
+            let own = own.credentials()?;
+            (Kind::Recrypt(own.server()?, own.client()?, identity(&peer)?), ways)
         }
         Program::Decrypt { own, ways } => (Kind::Decrypt(own.credentials()?.server()?), ways),
     };
@@ -123,6 +137,10 @@ fn main() -> Result<Infallible> {
         }
         std::future::pending().await
     })
+}
+
+fn identity(text: &str) -> Result<Identity> {
+    Identity::parse(text).with_context(|| format!("{text} is no SPIFFE id"))
 }
 
 impl Own {
@@ -146,6 +164,9 @@ async fn serve(listener: TcpListener, to: SocketAddr, kind: Kind) {
         match &kind {
             Kind::Tcp => tokio::spawn(pass(near, to)),
             Kind::Encrypt(client, peer) => tokio::spawn(encrypt(near, to, client.clone(), peer.clone())),
+            Kind::Recrypt(server, client, peer) => {
+                tokio::spawn(recrypt(near, to, server.clone(), client.clone(), peer.clone()))
+            }
             Kind::Decrypt(server) => tokio::spawn(decrypt(near, to, server.clone())),
         };
     }
@@ -161,6 +182,19 @@ async fn encrypt(near: TcpStream, to: SocketAddr, client: tls::Client, peer: Ide
     // In a box, here and below, so that an idle connection does not keep the room that its handshake took.
     let far = Box::pin(tls::connect(far, &client, &peer, tls::CONNECT_DEADLINE)).await;
     carry(near, far.map_err(refused)?).await
+}
+
+async fn recrypt(
+    near: TcpStream,
+    to: SocketAddr,
+    server: Arc<rustls::ServerConfig>,
+    client: tls::Client,
+    peer: Identity,
+) -> io::Result<()> {
+    let near = Box::pin(tls::accept(near, server, tls::ACCEPT_DEADLINE)).await.map_err(refused)?;
+    let far = dial(to).await?;
+    let far = Box::pin(tls::connect(far, &client, &peer, tls::CONNECT_DEADLINE)).await;
+    carry_on(near.stream, far.map_err(refused)?).await
 }
 
 async fn decrypt(near: TcpStream, to: SocketAddr, server: Arc<rustls::ServerConfig>) -> io::Result<()> {

@@ -227,6 +227,13 @@ mod tests {
             assert_eq!(near.iter().map(Candidate::name).collect::<Vec<_>>(), ["bare-tcp"], "{layer}");
             assert_eq!(near[0].description.proxy.len(), 1, "one process is all that {layer} needs");
         }
+        let rows = of(Layer::L7, &[committed()]).unwrap();
+        assert_eq!(rows.iter().map(Candidate::name).collect::<Vec<_>>(), ["bare-tcp", "bare-tls"]);
+        for row in rows {
+            let places: Vec<_> = row.description.proxy.iter().map(|proxy| proxy.pod).collect();
+            assert_eq!(places, [Place::Server, Place::Between, Place::Client], "as many as Ebb has there");
+            assert!(row.limit() && row.description.proxy[1].router);
+        }
     }
 
     #[test]
