@@ -196,6 +196,12 @@ impl Cluster {
         self.retire(&self.compiled.load_full(), Arc::default());
     }
 
+    /// For one that is built of what is over, and so is in force for those alone who ask now.
+    pub(super) fn of_the_past(self: Arc<Self>) -> Arc<Self> {
+        self.policy().pool.end();
+        self
+    }
+
     fn retire(&self, before: &Compiled, left: Arc<[Member]>) {
         before.policy.pool.end();
         self.compiled.store(Arc::new(Compiled { gone: true, ..before.with(left) }));
