@@ -43,7 +43,7 @@ use crate::serve::{Conversation, REQUEST_HEAD_DEADLINE};
 use crate::settings::Settings;
 use crate::spans::tests::Collector;
 use crate::strict::StrictIo;
-use crate::upstream::connection::Sender;
+use crate::upstream::connection::{self, Sender};
 use crate::upstream::pool::{Connections, PoolKey, Pooled};
 use crate::upstream::transport::{Connector, Myself};
 use crate::upstream::{Cluster, ClusterKey, Clusters, Freed, Vantage};
@@ -185,11 +185,10 @@ impl Rig {
             .max_headers(2 * crate::serve::REQUEST_FIELDS)
             .serve_connection(TokioIo::new(far), service);
         tokio::spawn(served);
-        let (sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
-        tokio::spawn(driver);
+        let sender = connection::begin(near, Version::HTTP_11, None, ()).await.unwrap();
         // It is ready once it has had a turn.
         tokio::task::yield_now().await;
-        let pooled = self.pooled(Sender::Http1(sender));
+        let pooled = self.pooled(sender);
         self.conversation.worker.connections.keep(&self.key(n, Version::HTTP_11), pooled);
     }
 
