@@ -101,6 +101,7 @@ pub(crate) fn pod(mesh: &Snapshot, name: &str) -> Arc<Pod> {
         incarnation: workload.incarnation.clone(),
         identity: workload.identity.clone(),
         addresses: workload.addresses.clone(),
+        listeners: Box::default(),
         netns: Arc::new(Netns::open("/proc/self/ns/net").expect("a process has a network namespace")),
         closing: CancellationToken::new(),
         gone: CancellationToken::new(),

@@ -17,6 +17,7 @@ use h2::{Ping, PingPong};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::ahead::Unanswered;
 use super::frames::Frames;
 use super::inbox::Inbox;
 use super::limits;
@@ -66,6 +67,8 @@ pub(super) struct Shared {
     driver: AtomicWaker,
     /// Streams that this end reads at its own pace, by their numbers.
     inboxes: Mutex<HashMap<u32, Weak<Inbox>>>,
+    /// Streams whose CONNECT waits for an answer, by their numbers.
+    unanswered: Mutex<HashMap<u32, Weak<Unanswered>>>,
     /// Bytes of DATA, with what `h2` keeps for small frames, since inboxes were last drained.
     undrained: AtomicUsize,
 }
@@ -85,6 +88,7 @@ impl Shared {
             ended: AtomicBool::new(false),
             driver: AtomicWaker::new(),
             inboxes: Mutex::default(),
+            unanswered: Mutex::default(),
             undrained: AtomicUsize::new(0),
         })
     }
@@ -108,6 +112,17 @@ impl Shared {
             self.driver.wake();
         }
         worker <= self.budget.limit
+    }
+
+    /// The same of a stream whose CONNECT is not answered. The peer gets no window for it, which is the connection's until
+    /// somebody reads what came.
+    pub(super) fn hold_ahead(&self, before: usize, now: usize) -> bool {
+        if now <= before {
+            self.budget.held.fetch_sub(before - now, Relaxed);
+            return true;
+        }
+        let grown = now - before;
+        self.budget.held.fetch_add(grown, Relaxed) + grown <= self.budget.limit
     }
 
     /// Asks the driver to end the connection and all its streams at once.
@@ -141,9 +156,15 @@ impl Shared {
         self.driver.register(cx.waker());
     }
 
-    /// Ends a turn: what `h2` holds for slow readers is taken from it before it is too much for `h2`.
+    /// Ends a turn: what `h2` holds for slow readers is taken from it before it is too much for `h2`, and what it holds
+    /// for nobody yet before it is much that no budget knows of.
     pub(super) fn end_turn(&self) {
-        if self.undrained.load(Relaxed) < limits::UNDRAINED_BYTES {
+        let undrained = self.undrained.load(Relaxed);
+        if undrained >= limits::UNCOUNTED_AHEAD_BYTES {
+            let unanswered: Vec<_> = self.unanswered().values().filter_map(Weak::upgrade).collect();
+            unanswered.iter().for_each(|stream| stream.drain());
+        }
+        if undrained < limits::UNDRAINED_BYTES {
             return;
         }
         self.undrained.store(0, Relaxed);
@@ -158,6 +179,20 @@ impl Shared {
 
     pub(super) fn remove_inbox(&self, stream: u32) {
         self.inboxes().remove(&stream);
+    }
+
+    /// Has the driver count what comes on the stream, until [`Shared::remove_unanswered`].
+    pub(super) fn add_unanswered(&self, stream: u32, unanswered: &Arc<Unanswered>) {
+        self.unanswered().insert(stream, Arc::downgrade(unanswered));
+    }
+
+    pub(super) fn remove_unanswered(&self, stream: u32) {
+        self.unanswered().remove(&stream);
+    }
+
+    /// Bounded by the number of streams of one connection.
+    fn unanswered(&self) -> MutexGuard<'_, HashMap<u32, Weak<Unanswered>>> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bounded by the number of streams of one connection.

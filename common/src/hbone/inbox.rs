@@ -38,9 +38,10 @@ enum End {
 
 impl Inbox {
     /// Of a stream whose connection will drain it when its reader does not.
-    pub(super) fn open(stream: Stream) -> Arc<Self> {
+    pub(super) fn open(mut stream: Stream) -> Arc<Self> {
         let (shared, id) = (stream.shared().clone(), stream.id());
-        let held = Held { stream, queue: Queue::merging(), end: None, reader: None };
+        let queue = stream.take_ahead();
+        let held = Held { stream, queue, end: None, reader: None };
         let inbox = Arc::new(Self(Mutex::new(held)));
         shared.add_inbox(id, &inbox);
         inbox

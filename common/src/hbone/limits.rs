@@ -27,6 +27,9 @@ pub const SMALL_FRAME_BUDGET_BYTES: usize = 6 * 1024 * 1024;
 /// DATA, with the bookkeeping for small frames, that `h2` may hold for streams with slow readers at the end of a turn;
 /// then it is drained. With what one more turn brings it stays below the budget of small frames, and below the window.
 pub const UNDRAINED_BYTES: usize = 1024 * 1024;
+/// The same on a connection with CONNECTs that are not answered yet, before what came on those is drained and counted as
+/// held: nobody reads it meanwhile.
+pub const UNCOUNTED_AHEAD_BYTES: usize = 64 * 1024;
 
 /// Streams a client opens on one connection (Istio `POOL_MAX_STREAMS_PER_CONNECTION`).
 pub const STREAMS_PER_CONNECTION: usize = 100;

@@ -4,6 +4,7 @@
 //! thing: what a slow application has not read yet is drained from `h2` into the stream's own compact queue at once;
 //! `h2` would keep 256 bytes of bookkeeping for every frame of one byte and end the connection over it.
 
+mod ahead;
 pub mod client;
 mod drive;
 mod frames;

@@ -81,14 +81,16 @@ struct Tunnelled {
 }
 
 impl Tunnelled {
-    fn new(stream: Stream) -> Self {
+    fn new(mut stream: Stream) -> Self {
+        let mut queue = stream.take_ahead();
+        queue.blocked = false;
         Self {
             stream,
             sent: 0,
             received: 0,
             waits_for_window: false,
             sent_end: false,
-            queue: Queue::default(),
+            queue,
             received_end: false,
             finished_writing: false,
         }

@@ -16,6 +16,7 @@ use http::{Request, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep, timeout};
 
+use super::ahead::Unanswered;
 use super::drive::{Budget, Keepalive, Shared, Tick, Wire};
 use super::request::{Baggage, Connect, InvalidRequest, encode_response};
 use super::{Stream, limits};
@@ -35,8 +36,7 @@ pub struct Server<T: AsyncRead + AsyncWrite + Unpin> {
 pub struct Incoming {
     /// What it asks for.
     pub request: Connect,
-    respond: SendResponse<Bytes>,
-    recv: RecvStream,
+    stream: Arc<Unanswered>,
     shared: Arc<Shared>,
 }
 
@@ -135,7 +135,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
         match Connect::decode(&parts) {
             Ok(request) => {
                 let shared = Arc::clone(&self.shared);
-                Arrival::Connect(Box::new(Incoming { request, respond, recv, shared }))
+                let stream = Unanswered::new(respond, recv, Arc::clone(&shared));
+                Arrival::Connect(Box::new(Incoming { request, stream, shared }))
             }
             Err(invalid) => {
                 // On an error the peer has withdrawn the request, and nobody waits for the answer.
@@ -174,30 +175,28 @@ impl Incoming {
     /// Answers 200 and opens the stream. `baggage` describes the answering workload.
     ///
     /// # Errors
-    /// [`Refusal::Http2Failed`] when the peer has withdrawn the request.
-    pub fn accept(mut self, baggage: Option<&Baggage>) -> Result<Stream, Refusal> {
-        let answer = encode_response(StatusCode::OK, baggage);
-        match self.respond.send_response(answer, false) {
-            Ok(send) => Ok(Stream::new(send, self.recv, self.shared, None, None)),
-            Err(error) => {
-                self.shared.withdrawn.fetch_add(1, Relaxed);
-                Err(Refusal::Http2Failed(error.to_string().into()))
-            }
-        }
+    /// [`Refusal::Http2Failed`] when the peer has withdrawn the request, [`Refusal::LimitReached`] when it has sent more
+    /// ahead of the answer than the worker can hold.
+    pub fn accept(self, baggage: Option<&Baggage>) -> Result<Stream, Refusal> {
+        let opened = self.stream.accept(encode_response(StatusCode::OK, baggage));
+        opened.inspect_err(|_| self.count_withdrawn())
     }
 
     /// Answers with an error status ([`Refusal::status`]) and ends the stream.
-    pub fn refuse(mut self, status: StatusCode) {
-        if self.respond.send_response(encode_response(status, None), true).is_err() {
-            self.shared.withdrawn.fetch_add(1, Relaxed);
+    pub fn refuse(self, status: StatusCode) {
+        if !self.stream.refuse(encode_response(status, None)) {
+            self.count_withdrawn();
         }
     }
 
     /// Waits until the peer withdraws the request or its connection ends; for use beside the work that leads to an
     /// answer. Then the request is to be dropped.
     pub async fn withdrawn(&mut self) {
-        // Either way, with a reason or with the connection's error, nobody waits for the answer.
-        let _ = poll_fn(|cx| self.respond.poll_reset(cx)).await;
+        poll_fn(|cx| self.stream.poll_reset(cx)).await;
+        self.count_withdrawn();
+    }
+
+    fn count_withdrawn(&self) {
         self.shared.withdrawn.fetch_add(1, Relaxed);
     }
 }

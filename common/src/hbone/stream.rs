@@ -7,6 +7,7 @@ use h2::{Reason, RecvStream, SendStream};
 
 use super::client::Lease;
 use super::drive::Shared;
+use super::queue::Queue;
 use super::request::Baggage;
 
 /// An open tunnel stream. Dropped before both directions ended, it is reset with CANCEL.
@@ -15,6 +16,8 @@ pub struct Stream {
     pub(super) recv: RecvStream,
     shared: Arc<Shared>,
     held: usize,
+    /// What came ahead of the answer and was not read yet; hardly ever there.
+    ahead: Option<Box<Queue>>,
     /// Boxed: it is there for a short while at the beginning, and a stream lives long.
     peer: Option<Box<Baggage>>,
     /// The place on a pooled connection, given back when the stream is dropped.
@@ -29,7 +32,21 @@ impl Stream {
         lease: Option<Lease>,
         peer: Option<Baggage>,
     ) -> Self {
-        Self { send, recv, shared, held: 0, peer: peer.map(Box::new), _lease: lease }
+        Self { send, recv, shared, held: 0, ahead: None, peer: peer.map(Box::new), _lease: lease }
+    }
+
+    /// A stream of which `ahead` has been received already.
+    pub(super) fn after(mut self, ahead: Queue) -> Self {
+        if !ahead.is_empty() {
+            self.hold(ahead.bytes);
+            self.ahead = Some(Box::new(ahead));
+        }
+        self
+    }
+
+    /// Takes what was received before anybody read the stream, to be read first.
+    pub(super) fn take_ahead(&mut self) -> Queue {
+        self.ahead.take().map_or_else(Queue::merging, |ahead| *ahead)
     }
 
     /// Takes what the answering side said about its workload, on streams that this side opened.

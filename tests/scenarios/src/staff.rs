@@ -91,7 +91,7 @@ impl Staff {
             listener.set_nonblocking(true)?;
             Ok::<_, std::io::Error>(listener)
         };
-        let listeners = PodListeners { outbound: listener()?, plaintext: listener()?, hbone: listener()? };
+        let listeners = PodListeners::new(listener()?, listener()?, listener()?)?;
         let serve = Serve { pod: pod.clone(), listeners };
         self.commands.try_send(serve).expect("a worker at work takes commands");
         Ok(())

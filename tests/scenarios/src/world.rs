@@ -72,6 +72,7 @@ impl World {
             incarnation: workload.incarnation.clone(),
             identity: workload.identity.clone(),
             addresses: workload.addresses.clone(),
+            listeners: Box::default(),
             netns: Arc::new(Netns::open("/proc/self/ns/net").expect("a process has a network namespace")),
             closing: CancellationToken::new(),
             gone: CancellationToken::new(),

@@ -279,6 +279,7 @@ impl Attempts<'_> {
             Err(Ended::Failed(failed)) if failed.is_of_client() => return,
             Err(Ended::Expired) if self.timeouts.of_client => return,
             Err(Ended::TryExpired | Ended::Expired) if self.upload.is_owed() => return,
+            Err(Ended::TryExpired | Ended::Expired) if one.picked.attempt.is_held_up() => return,
             Err(Ended::Failed(_)) => Outcome::Failed,
             Err(Ended::TryExpired | Ended::Expired) => Outcome::TimedOut,
         };

@@ -56,6 +56,13 @@ pub(super) fn no_upstream(none: NoUpstream, is_grpc: bool, record: &mut Record) 
     made
 }
 
+/// What the endpoint answered is not HTTP as it should be.
+fn no_http(is_grpc: bool, record: &mut Record) -> Answer {
+    record.flag(Flag::UpstreamProtocolError);
+    record.details(Details::ResetBeforeResponse(Reset::Protocol));
+    answer(StatusCode::BAD_GATEWAY, PROTOCOL, is_grpc)
+}
+
 /// The last endpoint that was asked gave no answer.
 pub(super) fn unanswered(failed: &Failed, is_grpc: bool, record: &mut Record) -> Answer {
     let (flag, text, how) = match failed {
@@ -67,9 +74,11 @@ pub(super) fn unanswered(failed: &Failed, is_grpc: bool, record: &mut Record) ->
         }
         Failed::Protocol => {
             tracing::debug!("an endpoint changes to a protocol that nobody asked for");
-            record.flag(Flag::UpstreamProtocolError);
-            record.details(Details::ResetBeforeResponse(Reset::Protocol));
-            return answer(StatusCode::BAD_GATEWAY, PROTOCOL, is_grpc);
+            return no_http(is_grpc, record);
+        }
+        Failed::Reset(error) if error.is_parse() => {
+            tracing::debug!(%error, "an endpoint's answer cannot be read");
+            return no_http(is_grpc, record);
         }
         Failed::Reset(error) if failed.is_of_client() => {
             tracing::debug!(%error, "a client broke its request off");

@@ -59,6 +59,11 @@ impl Usage {
         Ok(())
     }
 
+    /// Takes a place whether there is one or not.
+    pub(super) fn take_beyond(&self, resource: Resource) {
+        self.used[at(resource)].fetch_add(1, Ordering::Relaxed);
+    }
+
     fn give_back(&self, resource: Resource) {
         self.used[at(resource)].fetch_sub(1, Ordering::Relaxed);
     }

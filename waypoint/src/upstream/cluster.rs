@@ -179,6 +179,8 @@ impl Cluster {
         }));
         if !Arc::ptr_eq(&before.policy.pool, &pool) {
             before.policy.pool.end();
+            // There may be more of them now.
+            self.freed.notify_waiters();
         }
         true
     }
@@ -192,6 +194,12 @@ impl Cluster {
     pub(super) fn close(&self) {
         let _detector = self.lock();
         self.retire(&self.compiled.load_full(), Arc::default());
+    }
+
+    /// For one that is built of what is over, and so is in force for those alone who ask now.
+    pub(super) fn of_the_past(self: Arc<Self>) -> Arc<Self> {
+        self.policy().pool.end();
+        self
     }
 
     fn retire(&self, before: &Compiled, left: Arc<[Member]>) {
@@ -249,12 +257,19 @@ impl Cluster {
         Ok(Permit::new(self.clone(), resource))
     }
 
+    /// Takes a place beyond what the policy allows, until the permit is dropped.
+    pub(super) fn admit_beyond(self: &Arc<Self>, resource: Resource) -> Permit {
+        self.usage.take_beyond(resource);
+        Permit::new(self.clone(), resource)
+    }
+
     /// What is in use now.
     pub fn in_use(&self) -> InUse {
         self.usage.in_use()
     }
 
-    /// Told when one of its connections has ended, or takes requests again: of those that may be only so many.
+    /// Told when one of its connections has ended, or takes requests again, of those that may be only so many; and when
+    /// another thing is stated of them.
     pub(super) fn freed(&self) -> &Notify {
         &self.freed
     }

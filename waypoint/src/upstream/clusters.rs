@@ -133,7 +133,7 @@ impl Clusters {
         }
         match is_now {
             true => self.build(then, key),
-            false => then.build(key),
+            false => then.build_of_the_past(key),
         }
     }
 
@@ -176,7 +176,7 @@ impl Clusters {
         let _writer = self.lock();
         let mut state = State::clone(&self.0.state.load());
         if !Arc::ptr_eq(&state.mesh, &then.mesh) {
-            return then.build(key);
+            return then.build_of_the_past(key);
         }
         if let Some(cluster) = state.clusters.get(key) {
             return Some(cluster.clone());
@@ -264,6 +264,11 @@ impl State {
     fn build(&self, key: &ClusterKey) -> Option<Arc<Cluster>> {
         // Its endpoints have been there since the last change, however late somebody asks for them.
         Cluster::build(key.clone(), self.inputs(&key.service)?, self.since)
+    }
+
+    /// The same, of a moment that is over: no later one will say that what was stated of its connections is so no more.
+    fn build_of_the_past(&self, key: &ClusterKey) -> Option<Arc<Cluster>> {
+        self.build(key).map(Cluster::of_the_past)
     }
 
     /// Whether a cluster is what its key means here.

@@ -1,6 +1,7 @@
 //! Connections to the endpoint of an [`Upstream`]: one that is given back, one that another request makes, or a new one.
 //!
-//! Knows no requests. Every wait here is over after the policy's `connectTimeout`.
+//! Knows no requests. To connect takes `connectTimeout` at most. A wait for a place, where there may be only so many
+//! connections, lasts as long as the request has time, as in Envoy: a route's timeout, or that it may stand still.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -51,6 +52,10 @@ impl Upstream<'_> {
         trace: Option<Traceparent>,
     ) -> Result<Pooled, Failed> {
         let pool = pool(self.conversation, is_limited);
+        // Who gets a connection at once is not one of those that wait.
+        if is_limited && let Some(pooled) = self.at_hand(pool, key) {
+            return Ok(pooled);
+        }
         let _pending = self.cluster.admit(Resource::Pending, Instant::now()).map_err(Failed::Overflow)?;
         let late = Moment::now() + self.policy.connect_timeout;
         if key.version != Version::HTTP_2 {
@@ -70,13 +75,17 @@ impl Upstream<'_> {
         is_limited: bool,
         (late, trace): (Moment, Option<Traceparent>),
     ) -> Result<Pooled, Failed> {
-        let place = match is_limited {
-            true => match self.wait_for_place(pool, key, late).await? {
+        let mut place = None;
+        if is_limited {
+            // Stays said where the request's time is up meanwhile.
+            self.picked.attempt.hold_up(true);
+            let turn = self.wait_for_place(pool, key, late).await;
+            self.picked.attempt.hold_up(false);
+            match turn {
                 Turn::Used(pooled) => return Ok(pooled),
-                Turn::New(permit) => Some((permit, Freed(self.cluster.clone()))),
-            },
-            false => None,
-        };
+                Turn::New(permit, alive) => place = Some((permit, alive, Freed(self.cluster.clone()))),
+            }
+        }
         let inside = if key.version == Version::HTTP_2 { Inside::Http2 } else { Inside::Http1 };
         let transport = self.connect(inside, trace).await?;
         let held: Arc<Held> = Arc::new((place, self.picked.attempt.endpoint().connected()));
@@ -111,28 +120,37 @@ impl Upstream<'_> {
         }
     }
 
-    /// Waits until a connection has been given back, or there may be another one. One that was made under another
-    /// `connectionPool` and is busy is shared instead: it may be in the way for as long as it likes.
-    async fn wait_for_place(&self, pool: &Connections, key: &PoolKey, late: Moment) -> Result<Turn, Failed> {
+    /// A connection that was given back. Where there may be no other one, it may be one that was made under another
+    /// `connectionPool` and is busy: that may be in the way for as long as it likes.
+    fn at_hand(&self, pool: &Connections, key: &PoolKey) -> Option<Pooled> {
+        // What is stated may be another thing by now.
+        let now = self.cluster.policy();
+        let used = [&self.policy.pool, &now.pool].into_iter().find_map(|stated| pool.take(key, stated));
+        let is_full = || self.cluster.in_use().connections >= now.limits.connections;
+        used.or_else(|| if is_full() { pool.take_busy(key) } else { None })
+    }
+
+    /// Waits until a connection has been given back, or there may be another one. Where the endpoint has none for this
+    /// client, not even a busy one, only until it is `late`: others could keep it waiting for ever, and so there is one beyond
+    /// the limit then. Envoy has one beyond its `max_connections` at once.
+    async fn wait_for_place(&self, pool: &Connections, key: &PoolKey, late: Moment) -> Turn {
         loop {
             // Listened to before the look, so that a connection given back in between is not missed.
             let freed = self.cluster.freed().notified();
-            // What is stated may be another thing by now.
-            let now = self.cluster.policy();
-            let used = [&self.policy.pool, &now.pool].into_iter().find_map(|stated| pool.take(key, stated));
-            if let Some(pooled) = used {
-                return Ok(Turn::Used(pooled));
+            if let Some(pooled) = self.at_hand(pool, key) {
+                return Turn::Used(pooled);
             }
-            match self.cluster.admit(Resource::Connection, Instant::now()) {
-                Ok(permit) => return Ok(Turn::New(permit)),
-                Err(overflow) => {
-                    if let Some(pooled) = pool.take_busy(key) {
-                        return Ok(Turn::Used(pooled));
-                    }
-                    // One that waits for another endpoint or client is in the way; its end is told like any other.
-                    pool.evict(&key.cluster);
-                    timeout_at(late, freed).await.map_err(|_| Failed::Overflow(overflow))?;
-                }
+            if let Ok(permit) = self.cluster.admit(Resource::Connection, Instant::now()) {
+                return Turn::New(permit, pool.begin(key));
+            }
+            // One that waits for another endpoint or client is in the way; its end is told like any other.
+            pool.evict(&key.cluster);
+            if Moment::now() < late {
+                let _ = timeout_at(late, freed).await;
+            } else if let Some(alive) = pool.begin_first(key) {
+                return Turn::New(self.cluster.admit_beyond(Resource::Connection), alive);
+            } else {
+                freed.await;
             }
         }
     }
@@ -164,12 +182,12 @@ impl Upstream<'_> {
 enum Turn {
     /// A connection that another one has given back.
     Used(Pooled),
-    /// A place for a new one.
-    New(Permit),
+    /// A place for a new one, and what tells that there is one.
+    New(Permit, Arc<()>),
 }
 
 /// Tells those who wait for a connection of a cluster that one has ended, or takes requests again.
-pub(super) struct Freed(pub(super) Arc<Cluster>);
+pub(crate) struct Freed(pub(crate) Arc<Cluster>);
 
 impl Drop for Freed {
     fn drop(&mut self) {

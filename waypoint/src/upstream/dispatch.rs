@@ -13,10 +13,9 @@ use common::snapshot::model::{Service, Workload};
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 
-use super::connecting::Freed;
 use super::connection::SendError;
 use super::pool::{Connections, Held, PoolKey, Pooled};
-use super::{Cluster, EffectivePolicy, Picked};
+use super::{Cluster, EffectivePolicy, Freed, Picked};
 use crate::payload::Payload;
 use crate::serve::Conversation;
 

@@ -108,17 +108,28 @@ impl Drop for OpenConnection {
 pub struct Attempt {
     cluster: Arc<Cluster>,
     endpoint: Arc<EndpointState>,
+    held_up: AtomicBool,
 }
 
 impl Attempt {
     pub(super) fn new(cluster: Arc<Cluster>, endpoint: Arc<EndpointState>) -> Self {
         endpoint.active.fetch_add(1, Ordering::Relaxed);
-        Self { cluster, endpoint }
+        Self { cluster, endpoint, held_up: AtomicBool::new(false) }
     }
 
     /// The endpoint.
     pub fn endpoint(&self) -> &Arc<EndpointState> {
         &self.endpoint
+    }
+
+    /// Says whether it waits for a place within a limit of ours now.
+    pub(super) fn hold_up(&self, held_up: bool) {
+        self.held_up.store(held_up, Ordering::Relaxed);
+    }
+
+    /// Whether it waited for a place within a limit of ours when it ended: then the endpoint has not been asked.
+    pub fn is_held_up(&self) -> bool {
+        self.held_up.load(Ordering::Relaxed)
     }
 
     /// Takes note of what the endpoint did, for outlier detection, while the request goes on: that a connection was

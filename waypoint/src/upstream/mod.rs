@@ -37,6 +37,7 @@ use common::config::ObjectName;
 pub use self::admission::Permit;
 pub use self::cluster::Cluster;
 pub use self::clusters::{Clusters, Destinations, Vantage};
+pub(crate) use self::connecting::Freed;
 pub use self::endpoint::{Attempt, EndpointState};
 pub use self::picker::{PickFacts, Picked, Pickers};
 pub use self::policy::EffectivePolicy;

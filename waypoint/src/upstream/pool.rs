@@ -101,6 +101,8 @@ struct Kept {
     count: usize,
     /// Those that requests are making now, and others may wait for: never more than there are requests.
     expected: HashMap<PoolKey, Expected>,
+    /// What all connections of a key hold, busy ones and those that are being made among them.
+    alive: HashMap<PoolKey, Weak<()>>,
 }
 
 impl Connections {
@@ -155,6 +157,18 @@ impl Connections {
         }
     }
 
+    /// What a connection of this key has to hold from before it is made to its end.
+    pub fn begin(&self, key: &PoolKey) -> Arc<()> {
+        self.lock().begin(key)
+    }
+
+    /// The same, where there is no other connection of this key.
+    pub fn begin_first(&self, key: &PoolKey) -> Option<Arc<()>> {
+        let mut kept = self.lock();
+        let is_first = kept.alive.get(key).is_none_or(|others| others.strong_count() == 0);
+        is_first.then(|| kept.begin(key))
+    }
+
     /// Closes one connection of a cluster on which nothing is under way, to make room for another.
     pub fn evict(&self, cluster: &str) {
         let mut kept = self.lock();
@@ -177,11 +191,23 @@ impl Connections {
             !waiting.is_empty()
         });
         kept.count = kept.by_key.values().map(Vec::len).sum();
+        kept.alive.retain(|_, alive| alive.strong_count() > 0);
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
         // The count is right again before the lock is given back.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn begin(&mut self, key: &PoolKey) -> Arc<()> {
+        let alive = self.alive.entry(key.clone()).or_default();
+        alive.upgrade().unwrap_or_else(|| {
+            let first = Arc::new(());
+            *alive = Arc::downgrade(&first);
+            first
+        })
     }
 }
 

@@ -94,6 +94,8 @@ fn plaintext_for_the_proxys_own_ports_or_for_others_is_refused() {
         assert_eq!(plain("", original), Err(Refusal::RecursiveCall), "{original}");
     }
     assert!(matches!(plain("", "10.0.0.9:80"), Err(Refusal::DestinationMismatch(_))));
+    // What a listener is bound to, where an application has 15006 and a route of the pod's own leads there.
+    assert!(matches!(plain("", "240.1.2.3:41234"), Err(Refusal::DestinationMismatch(_))));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! The kernel programs hand them connections directly, so they are bound to addresses nobody can reach: no
 //! process of the pod can talk to ztunnel by connecting to its ports, and two generations of ztunnel can listen at the
-//! same time. The numbers of the ports are Istio's, for people who look, unless an application has one of them.
+//! same time. A process with CAP_NET_ADMIN can make them reachable by a local route; what then arrives is refused. The numbers of the ports are Istio's, for people who look, unless an application has one of them.
 
 use std::{
     io,
@@ -26,6 +26,10 @@ pub const BACKLOG: i32 = 4096;
 /// Further attempts at an address and port that are not taken.
 const ATTEMPTS: usize = 16;
 
+/// First byte of every listener's address. Not all that begins so is a listener's: some clusters number their pods, their
+/// nodes or their services with such addresses.
+const FIRST_BYTE: u8 = 240;
+
 /// One worker's listeners in one pod: nonblocking, transparent, marked as ztunnel's.
 #[derive(Debug)]
 pub struct PodListeners {
@@ -35,9 +39,20 @@ pub struct PodListeners {
     pub plaintext: TcpListener,
     /// Takes the tunnels that arrive for the pod.
     pub hbone: TcpListener,
+    /// What they are bound to. IPv4 addresses are plain, though the sockets wrap them.
+    pub bound: [SocketAddr; 3],
 }
 
 impl PodListeners {
+    /// These.
+    ///
+    /// # Errors
+    /// When the kernel does not say what one is bound to.
+    pub fn new(outbound: TcpListener, plaintext: TcpListener, hbone: TcpListener) -> io::Result<Self> {
+        let bound = [outbound.local_addr()?, plaintext.local_addr()?, hbone.local_addr()?].map(canonical);
+        Ok(Self { outbound, plaintext, hbone, bound })
+    }
+
     /// Opens a worker's listeners in the pod. `worker` is below [`MAX_WORKERS`].
     ///
     /// # Errors
@@ -50,11 +65,8 @@ impl PodListeners {
             ));
         }
         netns.enter(|| {
-            Ok(Self {
-                outbound: listener(ListenerKind::Outbound)?,
-                plaintext: listener(ListenerKind::Plaintext)?,
-                hbone: listener(ListenerKind::Hbone)?,
-            })
+            let [outbound, plaintext, hbone] = ListenerKind::ALL.map(listener);
+            Self::new(outbound?, plaintext?, hbone?)
         })?
     }
 
@@ -80,6 +92,11 @@ pub fn ends(accepted: &TcpStream) -> io::Result<(SocketAddr, SocketAddr)> {
 /// An IPv4 address as itself, when a dual-stack socket wrapped it.
 pub fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Whether a listener can be bound to `ip` at all, told at a glance.
+pub fn may_be_listeners(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V4(v4) if v4.octets()[0] == FIRST_BYTE)
 }
 
 fn listener(kind: ListenerKind) -> io::Result<TcpListener> {
@@ -108,7 +125,7 @@ fn bound(domain: Domain, kind: ListenerKind) -> io::Result<TcpListener> {
     for port in std::iter::once(port(kind)).chain([0; ATTEMPTS]) {
         let socket = Socket::new(domain, Type::STREAM.nonblocking(), None)?;
         let [a, b, c]: [u8; 3] = rand::rng().random();
-        let unreachable = Ipv4Addr::new(240, a, b, c);
+        let unreachable = Ipv4Addr::new(FIRST_BYTE, a, b, c);
         let ip: IpAddr = if domain == Domain::IPV6 {
             socket.set_only_v6(false)?;
             option::set_transparent_v6(&socket)?;

@@ -315,6 +315,18 @@ fn two_generations_listen_at_once_and_nobody_reaches_them_by_connecting() {
 }
 
 #[test]
+fn what_reaches_a_listener_by_a_route_of_the_pods_own_is_known_by_its_destination() {
+    let netns = namespace();
+    let listeners = PodListeners::open(&netns, 0).unwrap();
+    run(&netns, "ip route add local 240.0.0.0/8 dev lo");
+    let kinds = [&listeners.outbound, &listeners.plaintext, &listeners.hbone];
+    for (listener, bound) in kinds.into_iter().zip(listeners.bound) {
+        let client = connect(&netns, bound);
+        assert_eq!(ends(&accept(listener)).unwrap(), (client.local_addr().unwrap(), bound));
+    }
+}
+
+#[test]
 fn an_application_that_has_ztunnels_ports_keeps_them() {
     let (pod, peer) = wire();
     steer::install(&pod).unwrap();

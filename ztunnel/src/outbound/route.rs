@@ -27,6 +27,9 @@ pub fn route(
     load: impl Fn(IpAddr) -> u32,
     rng: &mut impl Rng,
 ) -> Result<NextHop, Refusal> {
+    if flow.pod.is_listener(flow.original) {
+        return Err(Refusal::RecursiveCall);
+    }
     let source = source(mesh, flow).ok_or(Refusal::UnknownWorkload)?;
     route_from(mesh, source, flow.original, load, rng)
 }

@@ -71,6 +71,27 @@ fn the_proxys_own_ports_are_no_destination() {
 }
 
 #[test]
+fn what_a_pod_leads_to_ztunnels_own_listeners_is_not_dialled_back_to_them() {
+    let mesh = mesh("");
+    let routed_from = |listeners: &[&str], original| {
+        let mut pod = Arc::try_unwrap(pod(&mesh, "client")).unwrap();
+        pod.listeners = listeners.iter().map(|at| at.parse().unwrap()).collect();
+        let flow = flow(&Arc::new(pod), "10.0.0.2:40000", original);
+        route(&mesh, &flow, |_| 0, &mut SmallRng::seed_from_u64(1))
+    };
+    // The second one's port is the kernel's choice, because an application has 15001.
+    let listeners = ["240.1.2.3:15001", "240.4.5.6:41234"];
+    for original in ["240.1.2.3:15001", "[::ffff:240.1.2.3]:15001", "240.4.5.6:41234"] {
+        assert_eq!(routed_from(&listeners, original), Err(Refusal::RecursiveCall), "{original}");
+        assert!(routed_from(&[], original).is_ok(), "{original} is another pod's, and so nobody's");
+    }
+    // Istio gives such addresses to ServiceEntries, and some clusters to their nodes.
+    for original in ["240.240.0.1:80", "240.1.2.3:80"] {
+        assert!(matches!(routed_from(&listeners, original), Ok(NextHop::Plain { .. })), "{original}");
+    }
+}
+
+#[test]
 fn a_pod_that_calls_itself_stays_inside() {
     let mesh = mesh("");
     let web = pod(&mesh, "web");

@@ -28,6 +28,7 @@ fn like(pod: &Pod, change: impl FnOnce(&mut Pod)) -> Arc<Pod> {
         incarnation: pod.incarnation.clone(),
         identity: pod.identity.clone(),
         addresses: pod.addresses.clone(),
+        listeners: pod.listeners.clone(),
         netns: pod.netns.clone(),
         closing: CancellationToken::new(),
         gone: CancellationToken::new(),

@@ -8,7 +8,7 @@ pub mod roster;
 pub mod serve;
 pub mod status;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -16,7 +16,7 @@ use common::snapshot::model::Workload;
 use common::spiffe::Identity;
 use tokio_util::sync::CancellationToken;
 
-use crate::netns::Netns;
+use crate::netns::{Netns, listen};
 
 /// One served pod: one incarnation in one network namespace.
 ///
@@ -33,6 +33,8 @@ pub struct Pod {
     pub addresses: Box<[IpAddr]>,
     /// The namespace its sockets are made in.
     pub netns: Arc<Netns>,
+    /// What its connections are accepted at. Never a destination: dialling it would end at the same listener again.
+    pub listeners: Box<[SocketAddr]>,
     /// Fires when no further connection is to be taken up.
     pub closing: CancellationToken,
     /// Fires when the pod is no longer served; every task of the pod ends on it.
@@ -45,5 +47,10 @@ impl Pod {
     /// Whether `workload` describes this very incarnation.
     pub fn is(&self, workload: &Workload) -> bool {
         self.uid == workload.uid && self.incarnation == workload.incarnation
+    }
+
+    /// Whether `original` is one of the pod's own listeners: to nobody else does that address mean anything.
+    pub fn is_listener(&self, original: SocketAddr) -> bool {
+        listen::may_be_listeners(original.ip()) && self.listeners.contains(&original)
     }
 }

@@ -1,6 +1,6 @@
 //! Everything that is held for one served pod, put up and taken down in the order that never lets traffic past.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -50,6 +50,7 @@ pub fn start(
         incarnation: member.incarnation.clone(),
         identity: member.identity.clone(),
         addresses: member.addresses.clone(),
+        listeners: bound(&listeners),
         netns: Arc::new(netns),
         closing: CancellationToken::new(),
         gone: CancellationToken::new(),
@@ -86,6 +87,10 @@ fn listen(netns: &Netns, workers: u32) -> anyhow::Result<Vec<PodListeners>> {
         .map(|worker| PodListeners::open(netns, worker))
         .collect::<std::io::Result<Vec<PodListeners>>>()
         .context("open listeners inside the pod")
+}
+
+fn bound(listeners: &[PodListeners]) -> Box<[SocketAddr]> {
+    listeners.iter().flat_map(|worker| worker.bound).collect()
 }
 
 /// Opens a pod's namespace, and makes sure that it is this pod's: whoever writes a path must not get another pod's
@@ -165,6 +170,7 @@ impl Served {
             incarnation: old.incarnation.clone(),
             identity: old.identity.clone(),
             addresses: old.addresses.clone(),
+            listeners: bound(&listeners),
             netns: old.netns.clone(),
             closing: CancellationToken::new(),
             // Shared, so that what was open before ends with the pod as well.

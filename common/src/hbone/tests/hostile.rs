@@ -3,19 +3,24 @@
 use std::time::Duration;
 
 use h2::Reason;
+use http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use super::*;
+use crate::refusal::Refusal;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
 
 /// A client that writes frames as the test pleases.
 pub(super) struct Raw {
@@ -66,6 +71,21 @@ impl Raw {
         let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
         self.io.read_exact(&mut payload).await.unwrap();
         Some((kind, u32::from_be_bytes(stream), payload))
+    }
+
+    /// The same, once the server's SETTINGS hold: before, a stream's window is that of RFC 9113.
+    async fn settled(budget: &Arc<Budget>) -> Self {
+        let mut raw = Self::with(budget).await;
+        while !matches!(raw.next().await, None | Some((SETTINGS, ..))) {}
+        raw.frame(SETTINGS, ACK, 0, &[]).await;
+        raw
+    }
+
+    /// Waits until the server has taken what was sent so far.
+    async fn heard(&mut self) {
+        self.frame(PING, 0, 0, b"heard???").await;
+        let reading = async { while !matches!(self.next().await, None | Some((PING, ..))) {} };
+        timeout(Duration::from_secs(5), reading).await.expect("the PING is not answered");
     }
 
     /// Reads until the server resets a stream; the code it does so with, or `None` when the connection ends instead.
@@ -229,13 +249,65 @@ async fn empty_frames_are_calmed() {
 }
 
 #[tokio::test]
-async fn tiny_frames_ahead_of_an_answer_are_calmed() {
-    let mut raw = Raw::new().await;
+async fn what_comes_ahead_of_an_answer_counts_as_held_until_it_is_read_or_refused() {
+    const SENT: usize = 1024 * 1024;
+    let budget = budget();
+    let mut raw = Raw::settled(&budget).await;
+    for (stream, frame) in [(1, &[1; 16_384][..]), (3, &[3; 64])] {
+        raw.connect(stream).await;
+        for _ in 0..SENT / frame.len() {
+            raw.frame(DATA, 0, stream, frame).await;
+        }
+    }
+    raw.heard().await;
+    let uncounted = 2 * SENT - budget.held();
+    assert!(uncounted < limits::UNCOUNTED_AHEAD_BYTES + limits::TURN_READ_BYTES, "{uncounted}");
+    let first = raw.incoming.recv().await.unwrap().accept(None).unwrap();
+    raw.incoming.recv().await.unwrap().refuse(StatusCode::UNAUTHORIZED);
+    assert!(budget.held() <= SENT, "{}", budget.held());
+    let (mut application, near) = sockets().await;
+    let (_kill, relay) = spawn_relay(near, first);
+    raw.frame(DATA, END_STREAM, 1, b"the end").await;
+    let mut read = Vec::new();
+    application.read_to_end(&mut read).await.unwrap();
+    assert_eq!(read, [&[1; SENT][..], b"the end"].concat());
+    drop(application);
+    relay.await.unwrap();
+    assert_eq!(budget.held(), 0);
+}
+
+#[tokio::test]
+async fn who_sends_more_ahead_of_an_answer_than_the_worker_can_hold_is_reset_alone() {
+    let budget = Budget::new(256 * 1024);
+    let mut raw = Raw::settled(&budget).await;
     raw.connect(1).await;
-    for _ in 0..60_000 {
+    let neighbour = raw.incoming.recv().await.unwrap();
+    raw.connect(3).await;
+    let mut greedy = raw.incoming.recv().await.unwrap();
+    let filling = async {
+        for _ in 0..64 {
+            raw.frame(DATA, 0, 3, &[0; 16_384]).await;
+        }
+    };
+    tokio::join!(filling, greedy.withdrawn());
+    assert!(matches!(greedy.accept(None), Err(Refusal::LimitReached("HELD_BYTES_PER_WORKER"))));
+    assert_eq!(raw.reset_of(3).await, Some(Reason::CANCEL));
+    assert_eq!(budget.held(), 0);
+    assert!(neighbour.accept(None).is_ok());
+}
+
+#[tokio::test]
+async fn tiny_frames_ahead_of_an_answer_cost_no_more_than_they_carry() {
+    const FRAMES: usize = 60_000;
+    let budget = budget();
+    let mut raw = Raw::settled(&budget).await;
+    raw.connect(1).await;
+    for _ in 0..FRAMES {
         raw.frame(DATA, 0, 1, b"x").await;
     }
-    assert_eq!(raw.ending().await, Some(Reason::ENHANCE_YOUR_CALM));
+    raw.heard().await;
+    assert!(budget.held() > FRAMES / 2, "{}", budget.held());
+    assert!(raw.incoming.recv().await.unwrap().accept(None).is_ok());
 }
 
 #[tokio::test]

@@ -149,3 +149,34 @@ async fn a_head_has_as_many_fields_as_are_taken_and_no_more() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{fields} fields: {answer}");
     }
 }
+
+#[tokio::test]
+async fn an_answer_has_as_many_fields_as_are_taken_and_no_more_in_http1() {
+    use crate::upstream::connection::ANSWER_FIELDS;
+
+    let with = |fields: usize| {
+        let mut answer = said("all");
+        // Its length and the date are two more.
+        for n in 2..fields {
+            let name = http::HeaderName::try_from(format!("x-{n}")).unwrap();
+            answer.headers_mut().insert(name, "y".try_into().unwrap());
+        }
+        answer
+    };
+    for (fields, status) in [(ANSWER_FIELDS, "200 OK"), (ANSWER_FIELDS + 1, "502 Bad Gateway")] {
+        let rig = Rig::new(&web(1, &[1]));
+        let mut client = rig.client();
+        rig.listens(1, move |_| std::future::ready(with(fields))).await;
+        client.write_all(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await.unwrap();
+        let mut answer = vec![0; 64 * 1024];
+        let read = client.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..read]);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{fields} fields: {answer}");
+        assert_eq!(answer.contains(&format!("\r\nx-{}: y\r\n", fields - 1)), status == "200 OK");
+        assert_eq!(rig.log().contains(" UPE "), status != "200 OK", "{}", rig.log());
+        // The client's connection serves on, with another one to the endpoint where that one is at its end.
+        rig.listens(1, async |_| said("again")).await;
+        let answer = exchange(client, "GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\r\n\r\n"), "{answer}");
+    }
+}

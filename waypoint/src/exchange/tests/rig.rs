@@ -43,10 +43,10 @@ use crate::serve::{Conversation, REQUEST_HEAD_DEADLINE};
 use crate::settings::Settings;
 use crate::spans::tests::Collector;
 use crate::strict::StrictIo;
-use crate::upstream::connection::Sender;
+use crate::upstream::connection::{self, Sender};
 use crate::upstream::pool::{Connections, PoolKey, Pooled};
 use crate::upstream::transport::{Connector, Myself};
-use crate::upstream::{Cluster, ClusterKey, Clusters, Vantage};
+use crate::upstream::{Cluster, ClusterKey, Clusters, Freed, Vantage};
 use crate::worker::{Followed, Shared, Worker};
 
 /// A waypoint, and one conversation with it: somebody calls `web` in `shop`, port 80.
@@ -185,11 +185,10 @@ impl Rig {
             .max_headers(2 * crate::serve::REQUEST_FIELDS)
             .serve_connection(TokioIo::new(far), service);
         tokio::spawn(served);
-        let (sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
-        tokio::spawn(driver);
+        let sender = connection::begin(near, Version::HTTP_11, None, ()).await.unwrap();
         // It is ready once it has had a turn.
         tokio::task::yield_now().await;
-        let pooled = self.pooled(Sender::Http1(sender));
+        let pooled = self.pooled(sender);
         self.conversation.worker.connections.keep(&self.key(n, Version::HTTP_11), pooled);
     }
 
@@ -208,24 +207,27 @@ impl Rig {
         tokio::spawn(server.serve_connection(TokioIo::new(far), service));
         let client = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(near));
         let (sender, driver) = client.await.unwrap();
-        let place = self.cluster().admit(Resource::Connection, Instant::now()).unwrap();
+        let (cluster, key) = (self.cluster(), self.key(n, Version::HTTP_2));
+        let place = cluster.admit(Resource::Connection, Instant::now()).unwrap();
+        let held = (place, self.limited().begin(&key), Freed(cluster));
         tokio::spawn(async move {
             let _ = driver.await;
-            drop(place);
+            drop(held);
         });
         let pooled = self.pooled(Sender::Http2(sender));
-        self.conversation.worker.shared.limited.keep(&self.key(n, Version::HTTP_2), pooled);
+        self.limited().keep(&key, pooled);
     }
 
     fn pooled(&self, sender: Sender) -> Pooled {
+        let policy = self.cluster().policy();
         Pooled {
             sender,
-            made_under: self.cluster().policy().pool.clone(),
+            made_under: policy.pool.clone(),
             taken: 1,
-            most: None,
+            most: policy.max_requests_per_connection.map(std::num::NonZeroU32::get),
             idle: None,
             until: None,
-            most_streams: u32::MAX,
+            most_streams: policy.max_concurrent_streams,
             streams: Arc::default(),
             place: std::sync::Weak::<()>::new(),
         }

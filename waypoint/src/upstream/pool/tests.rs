@@ -250,3 +250,20 @@ async fn what_waits_too_long_is_swept() {
     assert_eq!(count(&connections), 1);
     assert!(connections.take(&key("a", 3), &Arc::default()).is_some());
 }
+
+#[test]
+fn the_first_connection_of_a_key_is_told_from_others_as_long_as_one_lives() {
+    let connections = Connections::default();
+    let first = connections.begin_first(&key("a", 1)).expect("there is none");
+    assert!(connections.begin_first(&key("a", 1)).is_none());
+    assert!(connections.begin_first(&key("a", 2)).is_some(), "another client has none");
+    let second = connections.begin(&key("a", 1));
+    drop(first);
+    assert!(connections.begin_first(&key("a", 1)).is_none());
+    connections.sweep(Instant::now());
+    assert_eq!(connections.lock().alive.len(), 1);
+    drop(second);
+    connections.sweep(Instant::now());
+    assert!(connections.lock().alive.is_empty());
+    assert!(connections.begin_first(&key("a", 1)).is_some());
+}

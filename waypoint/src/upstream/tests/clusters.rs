@@ -84,7 +84,9 @@ fn a_request_finds_the_destinations_of_the_routes_it_began_under() {
             let (old, new) = (key("web", Some(before)), key("web", Some(after)));
             let then = desk.clusters.get_of(&began, &old).expect("it was there when the request began");
             assert_eq!(desk.seen(&then), [1], "{before} {asked}");
+            assert!(then.policy().pool.is_over(), "what was stated of its connections then is not in force");
             let now = desk.clusters.get(&new).unwrap();
+            assert!(!now.policy().pool.is_over());
             assert_eq!(desk.seen(&now), [2], "{before} {asked}");
             assert!(before == after || desk.clusters.get(&old).is_none());
             assert!(before == after || desk.clusters.get_of(&began, &new).is_none());
