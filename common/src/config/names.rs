@@ -1,4 +1,5 @@
-//! Shares equal strings: ten thousand pods name a few hundred namespaces, nodes, accounts and labels.
+//! Shares equal strings: ten thousand pods name a few hundred namespaces, nodes, accounts and labels. What each has for
+//! itself, such as its own name, is not for here: to know it would cost more than it could save.
 //!
 //! Only the source that decodes holds one; it sweeps what nobody uses any more as it grows.
 
