@@ -153,7 +153,7 @@ impl Mesh {
             let now = self.catalog.nodes.get(node).map(|it| Arc::new(locality(&it.labels)));
             let before = self.localities.get(&node.name);
             if before.unwrap_or(&self.nowhere) != now.as_ref().unwrap_or(&self.nowhere) {
-                dirty.extend(self.index.pods_on.of(&node.name).cloned());
+                dirty.extend(self.draft.by_node.on(&node.name).map(|it| name_of(it)));
                 match now {
                     Some(now) => self.localities.insert(node.name.clone(), now),
                     None => self.localities.remove(&node.name),
@@ -188,7 +188,7 @@ impl Mesh {
             Some(now) => self.draft.workloads.insert(now.uid.clone(), now.clone()),
             None => self.draft.workloads.remove(&*uid),
         };
-        self.post(before.as_deref(), now.as_ref());
+        self.draft.by_node.replace(before.as_deref(), now.as_ref());
         self.draft.waypoints.station(before.as_ref(), now.as_ref(), turned);
         if let (Some(before), Some(now)) = (&before, &now) {
             turned.closes |= before.waypoint != now.waypoint;
@@ -201,17 +201,6 @@ impl Mesh {
         }
         self.claim(&object, before.as_deref(), now.as_ref());
         Touched { object, pod_before, before, now }
-    }
-
-    /// Keeps the order by node of enrolled pods.
-    fn post(&mut self, before: Option<&Workload>, now: Option<&Arc<Workload>>) {
-        let enrolled = |it: &Workload| it.enrolment.is_some();
-        if let Some(before) = before.filter(|it| enrolled(it)) {
-            self.draft.by_node.remove(&(before.node.clone(), before.uid.clone()));
-        }
-        if let Some(now) = now.filter(|it| enrolled(it)) {
-            self.draft.by_node.insert((now.node.clone(), now.uid.clone()), now.clone());
-        }
     }
 
     /// Keeps who is at which address.
