@@ -13,13 +13,14 @@ use super::catalog::{Catalog, Changed, Changes, Store};
 use super::enforce::{Enforcement, unknown_authentications, unread};
 use super::entries::References;
 use super::index::{Index, service_of};
-use super::model::{Endpoint, Locality, Workload};
+use super::model::{Endpoint, Likeness, Locality, Workload};
 use super::services::{self, Endpoints, Moved};
 use super::waypoints::Turned;
 use super::workloads::{Constants, locality};
 use super::{MeshSettings, Snapshot, Unread};
 use crate::config::gateway::RouteKind;
 use crate::config::mesh::mesh_config_object;
+use crate::config::names::Shared;
 use crate::config::{Batch, EndpointSlice, Key, Kind, ObjectName, Pod, Service, SliceEndpoint};
 
 /// The mesh as it is put together: everything stated, and the snapshot it amounts to.
@@ -32,6 +33,7 @@ pub struct Mesh {
     pub(super) entries: References,
     localities: std::collections::BTreeMap<Arc<str>, Arc<Locality>>,
     nowhere: Arc<Locality>,
+    alike: Shared<Likeness>,
     enforcement: Enforcement,
     /// Services that ask for a waypoint.
     pub(super) bound: BTreeSet<ObjectName>,
@@ -58,6 +60,7 @@ impl Mesh {
             entries: References::default(),
             localities: std::collections::BTreeMap::new(),
             nowhere: Arc::default(),
+            alike: Shared::default(),
             enforcement: Enforcement::default(),
             bound: BTreeSet::new(),
             draft,
@@ -182,7 +185,9 @@ impl Mesh {
         let now = match (&before, derived) {
             // The same value keeps its allocation: whoever compares pointers sees that nothing changed.
             (Some(before), Some(derived)) if **before == derived => Some(before.clone()),
-            (_, derived) => derived.map(Arc::new),
+            (_, derived) => {
+                derived.map(|it| Arc::new(Workload { likeness: self.alike.join(it.likeness), ..it }))
+            }
         };
         match &now {
             Some(now) => self.draft.workloads.insert(now.uid.clone(), now.clone()),

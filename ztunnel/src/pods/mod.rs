@@ -30,7 +30,7 @@ pub struct Pod {
     /// Who its connections leave as.
     pub identity: Identity,
     /// Its addresses at enrolment; a pod's addresses never change while it lives.
-    pub addresses: Box<[IpAddr]>,
+    pub addresses: Arc<[IpAddr]>,
     /// The namespace its sockets are made in.
     pub netns: Arc<Netns>,
     /// Fires when no further connection is to be taken up.
