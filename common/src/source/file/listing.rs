@@ -3,6 +3,7 @@
 //! All of them are one text: a directory of 50,000 files is listed every half minute, and a name at a time would be an
 //! allocation for each.
 
+use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -51,12 +52,18 @@ impl Listing {
 
     /// Whether there is this one.
     pub(super) fn contains(&self, name: &str) -> bool {
-        self.starts.binary_search_by(|start| name_at(&self.text, *start).cmp(name)).is_ok()
+        self.starts.binary_search_by(|start| compare(from(&self.text, *start), name.as_bytes())).is_ok()
     }
 }
 
 fn from(text: &[u8], start: usize) -> &[u8] {
     text.get(start..).unwrap_or_default()
+}
+
+/// How the name that `text` begins with compares to another.
+fn compare(text: &[u8], name: &[u8]) -> Ordering {
+    let (head, rest) = text.split_at(name.len().min(text.len()));
+    head.cmp(name).then_with(|| rest.first().map_or(Ordering::Equal, |next| next.cmp(&END)))
 }
 
 fn name_at(text: &[u8], start: usize) -> &str {
