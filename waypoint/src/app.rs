@@ -125,6 +125,7 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
 
     let shown = (sections(&mesh, &certs, &shared), shutdown.request());
     servers(&settings, &logging, &metrics, &readiness, shown)?;
+    tokio::spawn(say_when_ready(readiness.clone()));
 
     let reason = shutdown.wait().await;
     let _draining = readiness.await_task("the end: draining");
@@ -139,6 +140,16 @@ async fn serve(settings: Settings, logging: Logging) -> anyhow::Result<()> {
     threads.into_iter().for_each(join);
     shared.outputs.exporters.flush().await;
     Ok(())
+}
+
+/// Says once that requests are taken.
+async fn say_when_ready(readiness: Readiness) {
+    readiness.ready().await;
+    tracing::info!("ready");
+    // Most of the program was for that.
+    if let Err(error) = ebb_resident::let_go_of_clean_pages() {
+        tracing::debug!(%error, "pages of the program stay resident");
+    }
 }
 
 fn identity(settings: &Settings) -> Identity {

@@ -2,7 +2,7 @@
 //!
 //! Only what is bound to this very waypoint is served: nobody may use it as a way to anywhere else. Knows no routes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use common::config::ObjectName;
@@ -82,7 +82,7 @@ impl Destination {
         if let Authority::Address(address) = authority {
             return *address;
         }
-        let all = match self {
+        let all: &[IpAddr] = match self {
             Self::Service { service, .. } => &service.vips,
             Self::Workload { workload, .. } => &workload.addresses,
         };

@@ -163,7 +163,7 @@ async fn say_when_ready(readiness: Readiness, mesh: Reader, node: String) {
     let pods = now.workloads().filter(|it| *it.node == *node).count();
     tracing::info!(pods_of_this_node = pods, workloads = now.workloads().count(), "ready");
     // Most of the program was for that.
-    if let Err(error) = ebb_loader::let_go_of_clean_pages() {
+    if let Err(error) = ebb_resident::let_go_of_clean_pages() {
         tracing::debug!(%error, "pages of the program stay resident");
     }
 }

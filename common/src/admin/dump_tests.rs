@@ -95,7 +95,9 @@ fn a_workload_decodes_as_istioctl_does() {
 
 #[test]
 fn a_pod_outside_the_mesh_is_shown_as_tcp() {
-    let outside = Workload { protocol: TunnelProtocol::None, host_network: true, ..workload("old") };
+    let mut outside = workload("old");
+    let likeness = Arc::make_mut(&mut outside.likeness);
+    (likeness.protocol, likeness.host_network) = (TunnelProtocol::None, true);
     let json = workload_json(&outside, &[], &[]);
     assert_eq!((&json["protocol"], &json["networkMode"]), (&json!("TCP"), &json!("HostNetwork")));
     assert_eq!(json["nativeTunnel"], false);

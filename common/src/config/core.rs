@@ -144,7 +144,7 @@ pub struct Pod {
     /// Condition `Ready`, or running when no such condition is stated; never while it is being deleted.
     pub ready: bool,
     /// `status.podIPs`, or `status.podIP`; canonical.
-    pub addresses: Box<[IpAddr]>,
+    pub addresses: Arc<[IpAddr]>,
 }
 
 /// Where a service port leads in a pod.

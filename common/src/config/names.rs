@@ -1,6 +1,7 @@
-//! Shares equal strings: ten thousand pods name a few hundred namespaces, nodes, accounts and labels.
+//! Shares equal strings: ten thousand pods name a few hundred namespaces, nodes, accounts and labels. What each has for
+//! itself, such as its own name, is not for here: to know it would cost more than it could save.
 //!
-//! Only the source that decodes holds one; it sweeps what nobody uses any more as it grows.
+//! Only the source that decodes holds names, and the mesh what workloads have alike; either sweeps what nobody uses any more as it grows.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -11,7 +12,7 @@ const SWEEP_FLOOR: usize = 4096;
 
 /// A set of shared values.
 #[derive(Debug)]
-struct Shared<T: ?Sized> {
+pub(crate) struct Shared<T: ?Sized> {
     known: HashSet<Arc<T>>,
     sweep_at: usize,
 }
@@ -22,21 +23,34 @@ impl<T: ?Sized> Default for Shared<T> {
     }
 }
 
-impl<T: ?Sized + Eq + Hash> Shared<T>
-where
-    Arc<T>: for<'t> From<&'t T>,
-{
-    fn share(&mut self, value: &T) -> Arc<T> {
+impl<T: ?Sized + Eq + Hash> Shared<T> {
+    /// The one that is equal to `value` and known, or else `value`, which is known from now on.
+    pub(crate) fn join(&mut self, value: Arc<T>) -> Arc<T> {
+        if let Some(known) = self.known.get(&*value) {
+            return known.clone();
+        }
+        self.add(value.clone());
+        value
+    }
+
+    fn share(&mut self, value: &T) -> Arc<T>
+    where
+        Arc<T>: for<'t> From<&'t T>,
+    {
         if let Some(known) = self.known.get(value) {
             return known.clone();
         }
+        let shared: Arc<T> = value.into();
+        self.add(shared.clone());
+        shared
+    }
+
+    fn add(&mut self, value: Arc<T>) {
         if self.known.len() >= self.sweep_at {
             self.known.retain(|it| Arc::strong_count(it) > 1);
             self.sweep_at = (self.known.len() * 2).max(SWEEP_FLOOR);
         }
-        let shared: Arc<T> = value.into();
-        self.known.insert(shared.clone());
-        shared
+        self.known.insert(value);
     }
 }
 

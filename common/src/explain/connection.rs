@@ -223,7 +223,7 @@ impl<'m> Teller<'m> {
 
     /// Tells who calls, and what.
     pub fn ends(&mut self, service: Option<&Service>, original: SocketAddr) {
-        let Workload { name, identity, .. } = &**self.caller;
+        let (name, identity) = (&self.caller.name, &self.caller.identity);
         let in_mesh = match (&self.caller.enrolment, self.caller.is_waypoint()) {
             (Some(_), _) => "in the mesh",
             (None, true) => "a waypoint",
@@ -298,8 +298,11 @@ impl<'m> Teller<'m> {
         identity: Option<&Identity>,
     ) -> Verdict {
         let Some(service) = service else { return self.one(chosen, identity) };
-        let Workload { node, locality, cluster, .. } = &**self.caller;
-        let caller = Caller { node, locality, cluster };
+        let caller = Caller {
+            node: &self.caller.node,
+            locality: &self.caller.locality,
+            cluster: &self.caller.cluster,
+        };
         let wanted = Wanted { port, original: chosen.ip() };
         let endpoints = self.sight.mesh.endpoints(service).clone();
         let all = balance::candidates(&service.load_balancing, &endpoints, caller, wanted);

@@ -13,13 +13,14 @@ use super::catalog::{Catalog, Changed, Changes, Store};
 use super::enforce::{Enforcement, unknown_authentications, unread};
 use super::entries::References;
 use super::index::{Index, service_of};
-use super::model::{Endpoint, Locality, Workload};
+use super::model::{Endpoint, Likeness, Locality, Workload};
 use super::services::{self, Endpoints, Moved};
 use super::waypoints::Turned;
 use super::workloads::{Constants, locality};
 use super::{MeshSettings, Snapshot, Unread};
 use crate::config::gateway::RouteKind;
 use crate::config::mesh::mesh_config_object;
+use crate::config::names::Shared;
 use crate::config::{Batch, EndpointSlice, Key, Kind, ObjectName, Pod, Service, SliceEndpoint};
 
 /// The mesh as it is put together: everything stated, and the snapshot it amounts to.
@@ -32,6 +33,7 @@ pub struct Mesh {
     pub(super) entries: References,
     localities: std::collections::BTreeMap<Arc<str>, Arc<Locality>>,
     nowhere: Arc<Locality>,
+    alike: Shared<Likeness>,
     enforcement: Enforcement,
     /// Services that ask for a waypoint.
     pub(super) bound: BTreeSet<ObjectName>,
@@ -58,6 +60,7 @@ impl Mesh {
             entries: References::default(),
             localities: std::collections::BTreeMap::new(),
             nowhere: Arc::default(),
+            alike: Shared::default(),
             enforcement: Enforcement::default(),
             bound: BTreeSet::new(),
             draft,
@@ -153,7 +156,7 @@ impl Mesh {
             let now = self.catalog.nodes.get(node).map(|it| Arc::new(locality(&it.labels)));
             let before = self.localities.get(&node.name);
             if before.unwrap_or(&self.nowhere) != now.as_ref().unwrap_or(&self.nowhere) {
-                dirty.extend(self.index.pods_on.of(&node.name).cloned());
+                dirty.extend(self.draft.by_node.on(&node.name).map(|it| name_of(it)));
                 match now {
                     Some(now) => self.localities.insert(node.name.clone(), now),
                     None => self.localities.remove(&node.name),
@@ -182,13 +185,15 @@ impl Mesh {
         let now = match (&before, derived) {
             // The same value keeps its allocation: whoever compares pointers sees that nothing changed.
             (Some(before), Some(derived)) if **before == derived => Some(before.clone()),
-            (_, derived) => derived.map(Arc::new),
+            (_, derived) => {
+                derived.map(|it| Arc::new(Workload { likeness: self.alike.join(it.likeness), ..it }))
+            }
         };
         match &now {
             Some(now) => self.draft.workloads.insert(now.uid.clone(), now.clone()),
             None => self.draft.workloads.remove(&*uid),
         };
-        self.post(before.as_deref(), now.as_ref());
+        self.draft.by_node.replace(before.as_deref(), now.as_ref());
         self.draft.waypoints.station(before.as_ref(), now.as_ref(), turned);
         if let (Some(before), Some(now)) = (&before, &now) {
             turned.closes |= before.waypoint != now.waypoint;
@@ -201,17 +206,6 @@ impl Mesh {
         }
         self.claim(&object, before.as_deref(), now.as_ref());
         Touched { object, pod_before, before, now }
-    }
-
-    /// Keeps the order by node of enrolled pods.
-    fn post(&mut self, before: Option<&Workload>, now: Option<&Arc<Workload>>) {
-        let enrolled = |it: &Workload| it.enrolment.is_some();
-        if let Some(before) = before.filter(|it| enrolled(it)) {
-            self.draft.by_node.remove(&(before.node.clone(), before.uid.clone()));
-        }
-        if let Some(now) = now.filter(|it| enrolled(it)) {
-            self.draft.by_node.insert((now.node.clone(), now.uid.clone()), now.clone());
-        }
     }
 
     /// Keeps who is at which address.

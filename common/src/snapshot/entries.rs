@@ -12,8 +12,8 @@ use super::catalog::Changes;
 use super::compile::{Mesh, Touched};
 use super::index::Relation;
 use super::model::{
-    Endpoint, External, Health, LoadBalancing, Locality, Service, ServicePort, TunnelProtocol, Workload,
-    WorkloadKind,
+    Endpoint, External, Health, Likeness, LoadBalancing, Locality, Service, ServicePort, TunnelProtocol,
+    Workload, WorkloadKind,
 };
 use super::services::Endpoints;
 use crate::config::entry::{EntryEndpoint, EntryPort, Resolution, ServiceEntry, Whereabouts};
@@ -281,29 +281,31 @@ impl Mesh {
             uid: format!("{}/networking.istio.io/Entry/{of}/{address}", settings.cluster).into(),
             incarnation: "".into(),
             name: of.name.clone(),
-            identity: Identity {
-                trust_domain: settings.trust_domain.clone(),
-                namespace: of.namespace.clone(),
-                service_account: endpoint.service_account.clone(),
-            },
-            addresses: Box::new([address]),
+            addresses: Arc::new([address]),
             node: "".into(),
-            protocol: TunnelProtocol::None,
-            host_network: false,
-            canonical_name: label("service.istio.io/canonical-name").unwrap_or_else(|| of.name.clone()),
-            canonical_revision: version.clone().unwrap_or_else(|| "latest".into()),
             workload_name: of.name.clone(),
-            workload_kind: WorkloadKind::Pod,
-            labels: endpoint.labels.clone(),
-            app,
-            version: version.unwrap_or_default(),
-            cluster: settings.cluster.clone(),
             locality: Arc::new(Locality { region, zone, subzone }),
             health: Health::Healthy,
             netns: None,
-            enrolment: None,
-            probed: Arc::default(),
-            waypoint: None,
+            likeness: Arc::new(Likeness {
+                identity: Identity {
+                    trust_domain: settings.trust_domain.clone(),
+                    namespace: of.namespace.clone(),
+                    service_account: endpoint.service_account.clone(),
+                },
+                protocol: TunnelProtocol::None,
+                host_network: false,
+                canonical_name: label("service.istio.io/canonical-name").unwrap_or_else(|| of.name.clone()),
+                canonical_revision: version.clone().unwrap_or_else(|| "latest".into()),
+                workload_kind: WorkloadKind::Pod,
+                labels: endpoint.labels.clone(),
+                app,
+                version: version.unwrap_or_default(),
+                cluster: settings.cluster.clone(),
+                enrolment: None,
+                probed: Arc::default(),
+                waypoint: None,
+            }),
         }
     }
 }

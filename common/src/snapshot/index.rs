@@ -114,7 +114,6 @@ impl Selectors {
 /// The index.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    pub(crate) pods_on: Relation<Arc<str>, ObjectName>,
     /// Gateway to the pods that are labelled as its own.
     pub(crate) pods_of: Relation<ObjectName, ObjectName>,
     pub(crate) addresses: Claims,
@@ -130,15 +129,6 @@ pub(crate) struct Index {
 
 impl Index {
     pub(crate) fn move_pod(&mut self, object: &ObjectName, before: Option<&Pod>, now: Option<&Pod>) {
-        let (from, to) = (before.map(|it| &it.node), now.map(|it| &it.node));
-        if from != to {
-            if let Some(node) = from {
-                self.pods_on.remove(node, object);
-            }
-            if let Some(node) = to {
-                self.pods_on.add(node.clone(), object.clone());
-            }
-        }
         let (from, to) = (before.and_then(gateway_of), now.and_then(gateway_of));
         if from != to {
             if let Some(gateway) = from {

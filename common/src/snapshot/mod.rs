@@ -11,6 +11,7 @@ mod entries;
 mod index;
 pub mod model;
 pub mod policies;
+mod posts;
 pub mod publish;
 mod services;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use self::catalog::Conflict;
 pub use self::compile::Mesh;
 use self::model::{EffectivePolicy, Service, Workload};
 use self::policies::PolicyEntry;
+use self::posts::Posts;
 pub use self::services::Endpoints;
 use self::waypoints::Waypoints;
 use crate::config::gateway::RouteKind;
@@ -90,9 +92,6 @@ impl Unread {
     }
 }
 
-/// An enrolled workload's place in the order by node.
-type Post = (Arc<str>, Arc<str>);
-
 /// The mesh at one moment.
 ///
 /// Every lookup is O(log n) and takes no lock; those by address, uid, workload or service do not allocate.
@@ -102,7 +101,7 @@ pub struct Snapshot {
     policy_generation: u64,
     workloads: OrdMap<Arc<str>, Arc<Workload>>,
     by_address: OrdMap<IpAddr, Arc<Workload>>,
-    by_node: OrdMap<Post, Arc<Workload>>,
+    by_node: Posts,
     services: OrdMap<ObjectName, Arc<Service>>,
     by_vip: OrdMap<IpAddr, Arc<Service>>,
     endpoints: OrdMap<ObjectName, Endpoints>,
@@ -260,12 +259,8 @@ impl Snapshot {
     }
 
     /// The enrolled pods of a node, by uid.
-    pub fn pods_on<'s>(&'s self, node: &'s str) -> impl Iterator<Item = &'s Arc<Workload>> {
-        let first: Post = (node.into(), "".into());
-        self.by_node
-            .range(first..)
-            .take_while(move |((it, _), _)| **it == *node)
-            .map(|(_, workload)| workload)
+    pub fn pods_on<'s>(&'s self, node: &str) -> impl Iterator<Item = &'s Arc<Workload>> + use<'s> {
+        self.by_node.on(node).filter(|it| it.enrolment.is_some())
     }
 
     /// Every workload, by uid.

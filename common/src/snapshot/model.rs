@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -14,7 +15,7 @@ use crate::config::{Labels, ObjectName};
 use crate::spiffe::Identity;
 
 /// How a workload is reached from inside the mesh (Istio WDS `tunnel_protocol`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum TunnelProtocol {
     /// Plain TCP: not enrolled, host network, or outside the mesh. Dumped as `TCP`, the word istioctl knows.
@@ -34,7 +35,7 @@ pub enum Health {
 }
 
 /// What kind of controller owns a workload (Istio WDS `workload_type`), for telemetry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WorkloadKind {
     /// A Deployment (through its ReplicaSet).
@@ -59,13 +60,14 @@ pub struct Locality {
 }
 
 /// How a pod of this node is served, present only for pods that the mesh captures.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Enrolment {
     /// `ambient.istio.io/bypass-inbound-capture: "true"`: only outbound traffic and port 15008 are taken.
     pub bypass_inbound: bool,
 }
 
-/// A pod as the mesh knows it.
+/// A pod as the mesh knows it: what it has for itself, and what it has like others, whose fields are read as if they were
+/// its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workload {
     /// `<cluster>//Pod/<namespace>/<name>`, Istio's workload uid.
@@ -74,12 +76,27 @@ pub struct Workload {
     pub incarnation: Arc<str>,
     /// `metadata.name`.
     pub name: Arc<str>,
-    /// Who it is: trust domain, namespace and service account.
-    pub identity: Identity,
     /// All pod addresses, IPv4 and IPv6, canonical (never v4-mapped).
-    pub addresses: Box<[IpAddr]>,
+    pub addresses: Arc<[IpAddr]>,
     /// `spec.nodeName`.
     pub node: Arc<str>,
+    /// Name of the owning controller (Deployment `web` for ReplicaSet `web-6d9f`), or the pod's name.
+    pub workload_name: Arc<str>,
+    /// Where it runs.
+    pub locality: Arc<Locality>,
+    /// Whether it may be chosen as an endpoint.
+    pub health: Health,
+    /// Path of the pod's network namespace, from the annotation `ebb.dev/netns`; `None` when it is not known here.
+    pub netns: Option<Arc<str>>,
+    /// The rest.
+    pub likeness: Arc<Likeness>,
+}
+
+/// What the pods of one Deployment have alike. Held once for all of them: a mesh has ten times as many pods.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Likeness {
+    /// Who it is: trust domain, namespace and service account.
+    pub identity: Identity,
     /// How it is reached.
     pub protocol: TunnelProtocol,
     /// `spec.hostNetwork`: shares the node's addresses, is never enrolled.
@@ -88,8 +105,6 @@ pub struct Workload {
     pub canonical_name: Arc<str>,
     /// Label `service.istio.io/canonical-revision`, `app.kubernetes.io/version`, `version`, or `latest`.
     pub canonical_revision: Arc<str>,
-    /// Name of the owning controller (Deployment `web` for ReplicaSet `web-6d9f`), or the pod's name.
-    pub workload_name: Arc<str>,
     /// Kind of the owning controller.
     pub workload_kind: WorkloadKind,
     /// `metadata.labels`, which subsets and `sourceLabels` go by.
@@ -100,12 +115,6 @@ pub struct Workload {
     pub version: Arc<str>,
     /// Cluster the pod belongs to.
     pub cluster: Arc<str>,
-    /// Where it runs.
-    pub locality: Arc<Locality>,
-    /// Whether it may be chosen as an endpoint.
-    pub health: Health,
-    /// Path of the pod's network namespace, from the annotation `ebb.dev/netns`; `None` when it is not known here.
-    pub netns: Option<Arc<str>>,
     /// How its traffic is captured; `None` when it is not in the mesh, or is a waypoint and so captured by nobody.
     pub enrolment: Option<Enrolment>,
     /// Ports of its own that the kubelet of its node probes, sorted.
@@ -113,6 +122,14 @@ pub struct Workload {
     /// The Gateway that its labels, or its namespace's, name as its waypoint. Whether calls are to pass it is for
     /// [`Snapshot::waypoint_of_workload`](super::Snapshot::waypoint_of_workload) to say.
     pub waypoint: Option<ObjectName>,
+}
+
+/// Readers need not know what a workload has like others.
+impl Deref for Workload {
+    type Target = Likeness;
+    fn deref(&self) -> &Likeness {
+        &self.likeness
+    }
 }
 
 impl Workload {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::MeshSettings;
-use super::model::{Enrolment, Health, Locality, TunnelProtocol, Workload, WorkloadKind};
+use super::model::{Enrolment, Health, Likeness, Locality, TunnelProtocol, Workload, WorkloadKind};
 use crate::config::core::{Labels, Phase};
 use crate::config::waypoint::{UseWaypoint, is_of_gateway};
 use crate::config::{Namespace, ObjectName, Pod};
@@ -61,22 +61,14 @@ impl Constants {
         // A waypoint takes tunnels itself, at the very port that capture would take from it.
         let stands = stands && !pod.host_network && !pod.has_sidecar;
         let enrolled = !stands && enrolled(pod, namespace);
-        let enrolment = enrolled.then_some(Enrolment { bypass_inbound: pod.bypass_inbound });
-        let label = |names: &[&str]| names.iter().find_map(|name| pod.labels.get(name)).cloned();
         let (workload_kind, workload_name) = owner(pod);
-        let app = label(&["app"]).unwrap_or_else(|| self.empty.clone());
-        let version = label(&["version"]).unwrap_or_else(|| self.empty.clone());
-        Some(Workload {
-            uid: uid.clone(),
-            incarnation: pod.uid.clone(),
-            name: pod.object.name.clone(),
+        let label = |names: &[&str]| names.iter().find_map(|name| pod.labels.get(name)).cloned();
+        let likeness = Likeness {
             identity: Identity {
                 trust_domain: self.settings.trust_domain.clone(),
                 namespace: pod.object.namespace.clone(),
                 service_account: pod.service_account.clone(),
             },
-            addresses: pod.addresses.clone(),
-            node: pod.node.clone(),
             protocol: if stands || enrolled { TunnelProtocol::Hbone } else { TunnelProtocol::None },
             host_network: pod.host_network,
             canonical_name: label(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"])
@@ -87,18 +79,26 @@ impl Constants {
                 "version",
             ])
             .unwrap_or_else(|| self.latest.clone()),
-            workload_name,
             workload_kind,
             labels: pod.labels.clone(),
-            app,
-            version,
+            app: label(&["app"]).unwrap_or_else(|| self.empty.clone()),
+            version: label(&["version"]).unwrap_or_else(|| self.empty.clone()),
             cluster: self.settings.cluster.clone(),
+            enrolment: enrolled.then_some(Enrolment { bypass_inbound: pod.bypass_inbound }),
+            probed: pod.probed.clone(),
+            waypoint: waypoint(pod, namespace),
+        };
+        Some(Workload {
+            uid: uid.clone(),
+            incarnation: pod.uid.clone(),
+            name: pod.object.name.clone(),
+            addresses: pod.addresses.clone(),
+            node: pod.node.clone(),
+            workload_name,
             locality: locality.clone(),
             health: if pod.ready { Health::Healthy } else { Health::Unhealthy },
             netns: pod.netns.clone(),
-            enrolment,
-            probed: pod.probed.clone(),
-            waypoint: waypoint(pod, namespace),
+            likeness: Arc::new(likeness),
         })
     }
 }

@@ -222,7 +222,9 @@ fn the_same_labels_are_one_edge_however_often_a_workload_is_replaced() {
     let first = cache.edge(&mesh().ends());
     let again = cache.edge(&mesh().ends());
     assert!(Arc::ptr_eq(&first, &again));
-    let changed = Mesh { cart: Arc::new(Workload { app: "basket".into(), ..workload("cart") }), ..mesh() };
+    let mut basket = workload("cart");
+    Arc::make_mut(&mut basket.likeness).app = "basket".into();
+    let changed = Mesh { cart: Arc::new(basket), ..mesh() };
     assert!(!Arc::ptr_eq(&first, &cache.edge(&changed.ends())));
     assert_eq!(metrics.edges(), 2);
 }
@@ -245,7 +247,8 @@ fn strangers_are_told_apart_by_what_they_proved() {
 #[test]
 fn a_plain_endpoint_has_no_proved_identity() {
     let (metrics, cache) = cache();
-    let plain = Workload { protocol: TunnelProtocol::None, ..workload("cart") };
+    let mut plain = workload("cart");
+    Arc::make_mut(&mut plain.likeness).protocol = TunnelProtocol::None;
     let mesh = Mesh { cart: Arc::new(plain), ..mesh() };
     cache.edge(&mesh.ends()).ended(OK, &Took::default());
     assert!(scraped(&metrics).contains("destination_principal=\"unknown\""));

@@ -39,8 +39,8 @@ fn samples(text: &str, metric: &str) -> Vec<(String, u64)> {
 #[test]
 fn every_common_label_is_there_and_mapped_from_the_model() {
     let (mut web, cart, service) = (workload("web"), workload("cart"), service("cart"));
-    web.app = "frontend".into();
-    web.version = "blue".into();
+    let likeness = Arc::make_mut(&mut web.likeness);
+    (likeness.app, likeness.version) = ("frontend".into(), "blue".into());
     let labels = EdgeLabels { service: Some(&service), ..labels(&web, &cart) };
     assert_eq!(
         labels.text(),
@@ -117,7 +117,7 @@ fn labels_are_recognised_only_when_they_are_the_same() {
 #[test]
 fn a_label_value_cannot_end_its_quotes() {
     let (mut web, cart) = (workload("web"), workload("cart"));
-    web.app = "a\"b\\c\nd".into();
+    Arc::make_mut(&mut web.likeness).app = "a\"b\\c\nd".into();
     let labels = labels(&web, &cart);
     assert!(labels.text().contains("source_app=\"a\\\"b\\\\c\\nd\""), "{}", labels.text());
     assert!(labels.are(&labels.text()));

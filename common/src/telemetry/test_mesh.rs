@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::snapshot::model::{
-    Endpoint, Health, LoadBalancing, Locality, Service, ServicePort, TunnelProtocol, Workload, WorkloadKind,
+    Endpoint, Health, Likeness, LoadBalancing, Locality, Service, ServicePort, TunnelProtocol, Workload,
+    WorkloadKind,
 };
 use crate::spiffe::Identity;
 
@@ -13,25 +14,27 @@ pub(crate) fn workload(name: &str) -> Workload {
         uid: format!("Kubernetes//Pod/shop/{name}-1").into(),
         incarnation: "0001".into(),
         name: format!("{name}-1").into(),
-        identity: Identity::new("cluster.local", "shop", name),
-        addresses: Box::new(["10.0.0.7".parse().unwrap()]),
+        addresses: Arc::new(["10.0.0.7".parse().unwrap()]),
         node: "node-a".into(),
-        protocol: TunnelProtocol::Hbone,
-        host_network: false,
-        canonical_name: name.into(),
-        canonical_revision: "v2".into(),
-        labels: Default::default(),
         workload_name: name.into(),
-        workload_kind: WorkloadKind::Deployment,
-        app: "".into(),
-        version: "".into(),
-        cluster: "Kubernetes".into(),
         locality: Arc::new(Locality { region: "r1".into(), zone: "z1".into(), subzone: "".into() }),
         health: Health::Healthy,
         netns: None,
-        enrolment: None,
-        probed: Arc::default(),
-        waypoint: None,
+        likeness: Arc::new(Likeness {
+            identity: Identity::new("cluster.local", "shop", name),
+            protocol: TunnelProtocol::Hbone,
+            host_network: false,
+            canonical_name: name.into(),
+            canonical_revision: "v2".into(),
+            labels: Default::default(),
+            workload_kind: WorkloadKind::Deployment,
+            app: "".into(),
+            version: "".into(),
+            cluster: "Kubernetes".into(),
+            enrolment: None,
+            probed: Arc::default(),
+            waypoint: None,
+        }),
     }
 }
 

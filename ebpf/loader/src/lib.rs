@@ -19,7 +19,6 @@ mod object;
 mod pins;
 mod probe;
 mod redirector;
-mod resident;
 mod syscall;
 mod watch;
 
@@ -30,4 +29,3 @@ pub use enrolment::{EnrolledPod, Fault, FaultKind, PodFlags, WorkerListeners};
 pub use error::{Error, Missing, Unsupported};
 pub use probe::{Attachment, Capabilities};
 pub use redirector::{AttachMode, Enrolment, MAX_PODS, Redirector, Settings};
-pub use resident::let_go_of_clean_pages;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use common::config::expression::Expression;
 use common::config::telemetry::{Metric, MetricOverride, Mode, TagOverride};
 use common::refusal::Refusal;
-use common::snapshot::model::{Health, LoadBalancing, ServicePort, TunnelProtocol, WorkloadKind};
+use common::snapshot::model::{Health, Likeness, LoadBalancing, ServicePort, TunnelProtocol, WorkloadKind};
 use common::spiffe::Identity;
 use common::telemetry::exposition::Format;
 use common::telemetry::line::LogFormat;
@@ -23,25 +23,27 @@ fn workload(name: &str) -> Arc<Workload> {
         uid: format!("Kubernetes//Pod/shop/{name}-1").into(),
         incarnation: "0001".into(),
         name: format!("{name}-1").into(),
-        identity: Identity::new("cluster.local", "shop", name),
-        addresses: Box::new(["10.0.0.7".parse().unwrap()]),
+        addresses: Arc::new(["10.0.0.7".parse().unwrap()]),
         node: "node-a".into(),
-        protocol: TunnelProtocol::Hbone,
-        host_network: false,
-        canonical_name: name.into(),
-        canonical_revision: "v2".into(),
-        labels: Default::default(),
         workload_name: name.into(),
-        workload_kind: WorkloadKind::Deployment,
-        app: "".into(),
-        version: "".into(),
-        cluster: "Kubernetes".into(),
         locality: Arc::default(),
         health: Health::Healthy,
         netns: None,
-        enrolment: None,
-        probed: Arc::default(),
-        waypoint: None,
+        likeness: Arc::new(Likeness {
+            identity: Identity::new("cluster.local", "shop", name),
+            protocol: TunnelProtocol::Hbone,
+            host_network: false,
+            canonical_name: name.into(),
+            canonical_revision: "v2".into(),
+            labels: Default::default(),
+            workload_kind: WorkloadKind::Deployment,
+            app: "".into(),
+            version: "".into(),
+            cluster: "Kubernetes".into(),
+            enrolment: None,
+            probed: Arc::default(),
+            waypoint: None,
+        }),
     })
 }
 

@@ -13,9 +13,10 @@ const CRATES: &[(&str, Option<&[&str]>)] = &[
     ("ebpf/abi", Some(&[])),
     ("ebpf/programs", Some(&["ebb-abi"])),
     ("ebpf/loader", Some(&["ebb-abi"])),
+    ("ebpf/resident", Some(&[])),
     ("common", Some(&[])),
-    ("ztunnel", Some(&["ebb-common", "ebb-loader", "ebb-abi"])),
-    ("waypoint", Some(&["ebb-common"])),
+    ("ztunnel", Some(&["ebb-common", "ebb-loader", "ebb-resident", "ebb-abi"])),
+    ("waypoint", Some(&["ebb-common", "ebb-resident"])),
     ("xtask", Some(&[])),
     ("tests/", None),
 ];

@@ -7,7 +7,10 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     process::Command,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -262,7 +265,7 @@ fn a_start_that_fails_leaves_nothing_in_the_pod() {
         incarnation: "not.a.name".into(),
         netns: "/run/netns/unused".into(),
         identity: Identity::new("cluster.local", "shop", "a"),
-        addresses: Box::new([at("10.7.0.2", 0).ip()]),
+        addresses: Arc::new([at("10.7.0.2", 0).ip()]),
         bypass_inbound: false,
     };
     let again = Netns::from_fd(netns.try_clone_fd().unwrap()).unwrap();

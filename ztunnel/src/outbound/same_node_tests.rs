@@ -69,7 +69,7 @@ fn what_is_not_the_very_pod_that_was_chosen_is_tunnelled_to() {
         ("another incarnation", |pod| pod.incarnation = "u9".into()),
         ("another uid", |pod| pod.uid = "Kubernetes//Pod/shop/other".into()),
         ("another identity", |pod| pod.identity = Identity::new("cluster.local", "shop", "other")),
-        ("other addresses", |pod| pod.addresses = Box::new([[10, 0, 0, 7].into()])),
+        ("other addresses", |pod| pod.addresses = Arc::new([[10, 0, 0, 7].into()])),
         ("one that closes", |pod| pod.closing.cancel()),
         ("one that is gone", |pod| pod.gone.cancel()),
     ];

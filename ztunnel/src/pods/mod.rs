@@ -30,7 +30,7 @@ pub struct Pod {
     /// Who its connections leave as.
     pub identity: Identity,
     /// Its addresses at enrolment; a pod's addresses never change while it lives.
-    pub addresses: Box<[IpAddr]>,
+    pub addresses: Arc<[IpAddr]>,
     /// The namespace its sockets are made in.
     pub netns: Arc<Netns>,
     /// What its connections are accepted at. Never a destination: dialling it would end at the same listener again.

@@ -22,7 +22,7 @@ pub struct Member {
     /// Who its connections leave as.
     pub identity: Identity,
     /// Its addresses.
-    pub addresses: Box<[IpAddr]>,
+    pub addresses: Arc<[IpAddr]>,
     /// Whether inbound plaintext is left alone.
     pub bypass_inbound: bool,
 }
@@ -119,7 +119,7 @@ mod tests {
             incarnation: incarnation.into(),
             netns: netns.into(),
             identity: Identity::new("td", "ns", "sa"),
-            addresses: Box::new([[10, 0, 0, 1].into()]),
+            addresses: Arc::new([[10, 0, 0, 1].into()]),
             bypass_inbound: false,
         }
     }

@@ -9,7 +9,7 @@ use crate::balance::{Caller, Wanted, choose};
 use crate::config::routing::Visibility;
 use crate::snapshot::Endpoints;
 use crate::snapshot::model::{
-    BalanceMode, Endpoint, External, Health, LoadBalancing, Locality, Scope, Service, ServicePort,
+    BalanceMode, Endpoint, External, Health, Likeness, LoadBalancing, Locality, Scope, Service, ServicePort,
     TunnelProtocol, Workload, WorkloadKind,
 };
 use crate::spiffe::Identity;
@@ -24,25 +24,27 @@ fn endpoint(address: &str, node: &str, zone: &str, health: Health) -> Endpoint {
         uid: address.into(),
         incarnation: "".into(),
         name: address.into(),
-        identity: Identity::new("cluster.local", "shop", "web"),
-        addresses: Box::new([address.parse().unwrap()]),
+        addresses: Arc::new([address.parse().unwrap()]),
         node: node.into(),
-        protocol: TunnelProtocol::Hbone,
-        host_network: false,
-        canonical_name: "web".into(),
-        canonical_revision: "v1".into(),
-        labels: Default::default(),
         workload_name: "web".into(),
-        workload_kind: WorkloadKind::Pod,
-        app: "".into(),
-        version: "".into(),
-        cluster: "Kubernetes".into(),
         locality: Arc::new(at(node, zone, "r")),
         health,
         netns: None,
-        enrolment: None,
-        probed: Arc::default(),
-        waypoint: None,
+        likeness: Arc::new(Likeness {
+            identity: Identity::new("cluster.local", "shop", "web"),
+            protocol: TunnelProtocol::Hbone,
+            host_network: false,
+            canonical_name: "web".into(),
+            canonical_revision: "v1".into(),
+            labels: Default::default(),
+            workload_kind: WorkloadKind::Pod,
+            app: "".into(),
+            version: "".into(),
+            cluster: "Kubernetes".into(),
+            enrolment: None,
+            probed: Arc::default(),
+            waypoint: None,
+        }),
     };
     let address = address.parse().unwrap();
     let ports = Arc::from([(80, 8080)]);

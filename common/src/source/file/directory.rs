@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, ErrorKind, Read};
+use std::num::NonZeroU64;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 
 use super::last_good::LastGood;
 use super::ledger;
+use super::listing::Listing;
 use crate::config::decode::{Foreign, Skipped, yaml};
 use crate::config::may_mean::MayMean;
 use crate::config::names::Names;
@@ -27,24 +29,29 @@ pub const MAX_FILES: usize = 200_000;
 /// Most resources that are handed on at once of the first look, which are applied while the next are read.
 pub(super) const MAX_PART: usize = 1024;
 
-/// Tells a file from the one that was there before, without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    changed: (i64, i64),
+/// A number for what a file is, or holds, that another has by an accident alone: there are thousands of files, and whole
+/// stamps would be most of what is known of one.
+type Digest = NonZeroU64;
+
+/// Of the stamp: device, inode, size, time of change. It tells a file from the one that was there before, without reading it.
+fn stamp_of(stat: &FileStat) -> Digest {
+    let mut hasher = DefaultHasher::new();
+    for word in [stat.st_dev, stat.st_ino, size(stat)] {
+        hasher.write_u64(word);
+    }
+    hasher.write_i64(stat.st_mtime);
+    hasher.write_i64(stat.st_mtime_nsec);
+    digest(&hasher)
 }
 
-impl Stamp {
-    fn of(stat: &FileStat) -> Self {
-        Self {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-            size: size(stat),
-            changed: (stat.st_mtime, stat.st_mtime_nsec),
-        }
-    }
+fn content_of(bytes: &[u8]) -> Digest {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    digest(&hasher)
+}
+
+fn digest(hasher: &DefaultHasher) -> Digest {
+    Digest::new(hasher.finish()).unwrap_or(Digest::MAX)
 }
 
 fn size(stat: &FileStat) -> u64 {
@@ -57,9 +64,10 @@ fn is_file(stat: &FileStat) -> bool {
 
 #[derive(Debug, Default)]
 struct Known {
-    stamp: Option<Stamp>,
+    /// Of its stamp when it was last looked at.
+    stamp: Option<Digest>,
     /// Of the content last decoded; `None` when the last reading failed.
-    content: Option<u64>,
+    content: Option<Digest>,
     /// It was decoded once.
     was_read: bool,
     keys: Box<[Key]>,
@@ -81,22 +89,21 @@ impl Opened {
     ///
     /// # Errors
     /// When the directory cannot be listed.
-    pub(super) fn list(&self) -> io::Result<Vec<String>> {
-        let mut found = Vec::new();
+    pub(super) fn list(&self) -> io::Result<Listing> {
+        let mut found = Listing::default();
         for entry in std::fs::read_dir(&self.path)? {
-            if let Ok(name) = entry?.file_name().into_string()
-                && yaml::is_manifest(&name)
-            {
-                found.push(name);
+            let name = entry?.file_name();
+            if name.to_str().is_some_and(yaml::is_manifest) {
+                found.add(&name);
             }
         }
-        found.sort_unstable();
+        found.sort();
         Ok(found)
     }
 
     /// Whether there is anything in the files listed, or any that cannot be looked at.
-    pub(super) fn has_content(&self, found: &[String]) -> bool {
-        let is_empty = |name: &String| self.stat(name).is_ok_and(|it| it.st_size == 0);
+    pub(super) fn has_content(&self, found: &Listing) -> bool {
+        let is_empty = |name| self.stat(name).is_ok_and(|it| it.st_size == 0);
         !found.iter().all(is_empty)
     }
 
@@ -183,7 +190,7 @@ impl Directory {
     pub(super) fn scan(
         &mut self,
         opened: &Opened,
-        mut found: Vec<String>,
+        mut found: Listing,
         keep_missing: bool,
         busy: impl Fn(&str) -> bool,
         mut hand_on: Option<&mut dyn FnMut(Batch)>,
@@ -191,7 +198,7 @@ impl Directory {
         let mut batch = std::mem::take(&mut self.recalled);
         self.overflow(found.len(), &mut batch);
         found.truncate(MAX_FILES);
-        let missing = |name: &&Arc<str>| found.binary_search_by(|it| (**it).cmp(name)).is_err();
+        let missing = |name: &&Arc<str>| !found.contains(name);
         let gone: Vec<Arc<str>> = self.files.keys().filter(missing).cloned().collect();
         for name in found.iter().filter(|name| !busy(name)) {
             self.look(opened, name, false, &mut batch);
@@ -266,7 +273,7 @@ impl Directory {
             }
             Err(error) => return self.unreadable(name, &[], &error.to_string(), batch),
         };
-        let stamp = Stamp::of(&stat);
+        let stamp = stamp_of(&stat);
         if !always && self.files.get(name).is_some_and(|it| it.stamp == Some(stamp)) {
             return;
         }
@@ -300,15 +307,10 @@ impl Directory {
         Ok(large.then(reason))
     }
 
-    fn decode(&mut self, name: &str, stamp: Stamp, batch: &mut Batch) {
-        let mut hasher = DefaultHasher::new();
-        hasher.write(&self.buffer);
-        let content = hasher.finish();
-        if !self.files.contains_key(name) {
-            self.files.insert(self.names.share(name), Known::default());
-        }
-        let Some(file) = self.files.get_key_value(name).map(|(file, _)| file.clone()) else { return };
-        let Some(known) = self.files.get_mut(name) else { return };
+    fn decode(&mut self, name: &str, stamp: Digest, batch: &mut Batch) {
+        let content = content_of(&self.buffer);
+        let file = self.name_of(name);
+        let known = self.files.entry(file.clone()).or_default();
         known.stamp = Some(stamp);
         if known.content == Some(content) {
             return;
@@ -336,7 +338,7 @@ impl Directory {
     /// Keeps what an unreadable file stated. When it never could be read, it may be anything: if there is no sample
     /// to judge by, it counts as a policy.
     fn unreadable(&mut self, name: &str, sample: &[u8], reason: &str, batch: &mut Batch) {
-        let file = self.names.share(name);
+        let file = self.name_of(name);
         let mut rejected = yaml::unread(&file, sample, reason);
         let known = self.files.entry(file).or_default();
         if sample.is_empty() {
@@ -354,13 +356,18 @@ impl Directory {
         if self.files.get(name).is_some_and(|it| !it.keys.is_empty()) {
             return self.unreadable(name, &[], reason, batch);
         }
-        let file = self.names.share(name);
+        let file = self.name_of(name);
         tracing::info!(%file, reason, "states no manifests; not read");
         batch.reread.push(file.clone());
         self.files.entry(file).or_default().content = None;
     }
 
-    fn stamp(&mut self, name: &str, stamp: Stamp) {
+    /// The name of a file as the one value that all hold who were told of it.
+    fn name_of(&self, name: &str) -> Arc<str> {
+        self.files.get_key_value(name).map_or_else(|| name.into(), |(file, _)| file.clone())
+    }
+
+    fn stamp(&mut self, name: &str, stamp: Digest) {
         if let Some(known) = self.files.get_mut(name) {
             known.stamp = Some(stamp);
         }

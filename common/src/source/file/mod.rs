@@ -10,6 +10,7 @@
 mod directory;
 mod last_good;
 mod ledger;
+mod listing;
 #[cfg(test)]
 mod tests;
 mod waiting;

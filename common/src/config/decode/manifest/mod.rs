@@ -89,7 +89,8 @@ impl<'a> Metadata<'a> {
         }
         let created = self.creation_timestamp.as_deref().map(timestamp).transpose()?;
         Ok(Named {
-            object: ObjectName { namespace: names.share(namespace), name: names.share(name) },
+            // The name is not shared: every object has its own, and those known would be as many as there are objects.
+            object: ObjectName { namespace: names.share(namespace), name: name.into() },
             created,
             annotations: self.annotations.take().unwrap_or_default(),
         })

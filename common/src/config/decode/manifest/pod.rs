@@ -205,11 +205,9 @@ impl PodStatus<'_> {
         phase == Phase::Running && stated.unwrap_or(true)
     }
 
-    fn addresses(&self) -> Result<Box<[IpAddr]>, Fault> {
+    fn addresses(&self) -> Result<Arc<[IpAddr]>, Fault> {
         let listed = self.pod_ips.as_deref().unwrap_or_default().iter().map(|it| &*it.ip);
-        addresses(
-            self.pod_ip.as_deref().into_iter().chain(listed).filter(|it| !it.is_empty()),
-            "status.podIPs",
-        )
+        let all = self.pod_ip.as_deref().into_iter().chain(listed).filter(|it| !it.is_empty());
+        addresses(all, "status.podIPs").map(Arc::from)
     }
 }

@@ -194,7 +194,8 @@ impl Manifest for EndpointSliceManifest<'_> {
             endpoints.push(SliceEndpoint {
                 addresses: addresses(texts, &format!("endpoints[{i}].addresses"))?,
                 ready: endpoint.conditions.as_ref().and_then(|it| it.ready).unwrap_or(true),
-                pod: pod.and_then(|it| it.name.as_deref()).map(|name| names.share(name)),
+                // Not shared, as names of pods are not where those are stated.
+                pod: pod.and_then(|it| it.name.as_deref()).map(Into::into),
             });
         }
         Ok(Resource::EndpointSlice(Arc::new(EndpointSlice {

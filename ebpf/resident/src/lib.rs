@@ -4,6 +4,9 @@
 //! program counts as resident from then on, though a proxy at work runs little of it. What is let go stays in the page
 //! cache; what is needed again is mapped again, at the price of a fault. The surprising thing: nothing is decided by the
 //! name of a file. Whatever is mapped of a file, cannot be written and was never changed is in that file all the same.
+//!
+//! It has nothing to do with eBPF. It stands here because it needs unsafe code, and is a crate of its own so that a
+//! waypoint, which loads no kernel programs, can use it.
 
 use std::{fs, io, ops::Range};
 
