@@ -22,8 +22,8 @@ use crate::net::relay::{End, FarReset, Meter, Outcome, TURN_BYTES, count, failur
 use crate::net::socket;
 use crate::refusal::Refusal;
 
-/// Bytes taken from a stream before they are written to a socket that keeps up.
-const WRITE_BATCH_BYTES: usize = 256 * 1024;
+/// Bytes taken from a stream before they are written to a socket that keeps up: as many as are still in the cache.
+const WRITE_BATCH_BYTES: usize = 64 * 1024;
 /// Chunks handed to one vectored write.
 const WRITE_SLICES: usize = 16;
 
@@ -73,6 +73,8 @@ struct Tunnelled {
     received: u64,
     /// The socket is readable or idle: nothing but the socket holds up the sending direction.
     waits_for_window: bool,
+    /// For which turn of the connection's driver it has waited.
+    waited: u32,
     sent_end: bool,
     /// Received from the stream, not yet taken by the socket.
     queue: Queue,
@@ -89,6 +91,7 @@ impl Tunnelled {
             sent: 0,
             received: 0,
             waits_for_window: false,
+            waited: 0,
             sent_end: false,
             queue,
             received_end: false,
@@ -139,7 +142,7 @@ impl Tunnelled {
     fn poll_send(&mut self, cx: &mut Context<'_>, near: &mut ReadHalf<'_>) -> Poll<Result<(), End>> {
         let mut turn = 0;
         while !self.sent_end {
-            if turn >= TURN_BYTES {
+            if turn >= TURN_BYTES || self.stream.shared().is_full(&mut self.waited) {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -162,6 +165,7 @@ impl Tunnelled {
                     turn += chunk.len();
                     self.sent += chunk.len() as u64;
                     self.sent_end = chunk.is_empty();
+                    self.stream.shared().queued(chunk.len());
                     self.stream.send.send_data(chunk, self.sent_end).map_err(|error| far_reset(&error))?;
                     self.stream.send.reserve_capacity(0);
                 }
