@@ -1,7 +1,8 @@
 //! Shares equal strings: ten thousand pods name a few hundred namespaces, nodes, accounts and labels. What each has for
 //! itself, such as its own name, is not for here: to know it would cost more than it could save.
 //!
-//! Only the source that decodes holds names, and the mesh what workloads have alike; either sweeps what nobody uses any more as it grows.
+//! Only the source that decodes holds names, and the mesh what workloads have alike; either sweeps what nobody uses any
+//! more as it grows.
 
 use std::collections::HashSet;
 use std::hash::Hash;

@@ -4,7 +4,7 @@
 //! the connection's driver drains it as it does for slow readers. Knows nothing of what is asked for.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -15,6 +15,9 @@ use super::Stream;
 use super::drive::Shared;
 use super::queue::Queue;
 use crate::refusal::Refusal;
+
+/// More came than the worker can hold.
+const TOO_MUCH: Refusal = Refusal::LimitReached("HELD_BYTES_PER_WORKER");
 
 /// The stream of a CONNECT until its answer. All that use one run on one thread, so its lock is never contended.
 pub(super) struct Unanswered(Mutex<Waiting>);
@@ -69,7 +72,7 @@ impl Unanswered {
     /// [`Refusal::LimitReached`] when too much came; [`Refusal::Http2Failed`] when the peer has withdrawn the request.
     pub(super) fn accept(&self, answer: Response<()>) -> Result<Stream, Refusal> {
         let mut waiting = self.lock();
-        let recv = waiting.recv.take().ok_or(Refusal::LimitReached("HELD_BYTES_PER_WORKER"))?;
+        let recv = waiting.recv.take().ok_or(TOO_MUCH)?;
         let ahead = waiting.let_go();
         match waiting.respond.send_response(answer, false) {
             Ok(send) => {
@@ -85,12 +88,21 @@ impl Unanswered {
         self.lock().respond.send_response(answer, true).is_ok()
     }
 
-    /// Ready once the stream is reset, by whichever end, or its connection has ended.
-    pub(super) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready with why, once the stream is reset by whichever end, or its connection has ended.
+    pub(super) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<Refusal> {
         let mut waiting = self.lock();
         waiting.waiter = Some(cx.waker().clone());
         // Either way, with a reason or with the connection's error, nobody waits for the answer.
-        waiting.respond.poll_reset(cx).map(drop)
+        ready!(waiting.respond.poll_reset(cx).map(drop));
+        Poll::Ready(match waiting.recv {
+            Some(_) => Refusal::ConnectFailed("the caller went away".into()),
+            None => TOO_MUCH,
+        })
+    }
+
+    /// Whether it was reset because of what came on it.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.lock().recv.is_none()
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

@@ -52,10 +52,6 @@ pub(super) struct Shared {
     received: AtomicU64,
     /// Bytes the current turn may still read.
     turn: AtomicUsize,
-    /// Bytes that streams have queued since the driver's last turn.
-    queued: AtomicUsize,
-    /// Turns of the driver, counted so that nobody waits twice for one.
-    turns: AtomicU32,
     /// CONNECTs withdrawn by the peer since the last keepalive interval.
     pub(super) withdrawn: AtomicU32,
     /// Set once the peer has sent too much of what carries nothing.
@@ -84,8 +80,6 @@ impl Shared {
             held: AtomicUsize::new(0),
             received: AtomicU64::new(0),
             turn: AtomicUsize::new(limits::TURN_READ_BYTES),
-            queued: AtomicUsize::new(0),
-            turns: AtomicU32::new(0),
             withdrawn: AtomicU32::new(0),
             flooded: AtomicBool::new(false),
             intervals: AtomicU32::new(0),
@@ -159,25 +153,7 @@ impl Shared {
     /// Begins a turn of the driver.
     pub(super) fn begin_turn(&self, cx: &Context<'_>) {
         self.turn.store(limits::TURN_READ_BYTES, Relaxed);
-        self.queued.store(0, Relaxed);
-        self.turns.fetch_add(1, Relaxed);
         self.driver.register(cx.waker());
-    }
-
-    /// Takes note of `bytes` that a stream has queued.
-    pub(super) fn queued(&self, bytes: usize) {
-        self.queued.fetch_add(bytes, Relaxed);
-    }
-
-    /// Whether so much is queued that the driver, which what was queued has woken, should have its turn before more is.
-    /// `waited` is for which turn the stream has waited already: a driver that is gone is not waited for.
-    pub(super) fn is_full(&self, waited: &mut u32) -> bool {
-        let turn = self.turns.load(Relaxed).wrapping_add(1);
-        let full = self.queued.load(Relaxed) >= limits::TURN_QUEUED_BYTES && *waited != turn;
-        if full {
-            *waited = turn;
-        }
-        full
     }
 
     /// Ends a turn: what `h2` holds for slow readers is taken from it before it is too much for `h2`, and what it holds
@@ -412,26 +388,5 @@ impl Keepalive {
         let next = limits::KEEPALIVE_INTERVAL.min(sooner).max(Duration::from_millis(10));
         self.timer.as_mut().reset(now + next);
         Poll::Ready(Tick::Interval)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stream_gives_way_once_for_each_turn_that_others_have_filled() {
-        let shared = Shared::new(Budget::new(0));
-        let (mut one, mut other) = (0, 0);
-        let cx = Context::from_waker(std::task::Waker::noop());
-        for turn in 0..3 {
-            assert!(!shared.is_full(&mut one), "nothing is queued in turn {turn}");
-            shared.queued(limits::TURN_QUEUED_BYTES);
-            assert!(shared.is_full(&mut one) && shared.is_full(&mut other));
-            assert!(!shared.is_full(&mut one), "a driver that does not come is waited for once");
-            shared.begin_turn(&cx);
-        }
-        shared.queued(limits::TURN_QUEUED_BYTES - 1);
-        assert!(!shared.is_full(&mut one), "there is room for one more");
     }
 }

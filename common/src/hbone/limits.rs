@@ -17,11 +17,9 @@ pub const HELD_BYTES_PER_WORKER: usize = 128 * 1024 * 1024;
 
 /// The largest DATA frame taken: one relay chunk.
 pub const MAX_FRAME_BYTES: u32 = CHUNK_BYTES as u32;
-/// Bytes a stream may have queued towards a connection that is not writable.
+/// Bytes a stream may have queued for its connection. One chunk, so that what many streams queue is encrypted while it is
+/// still in the cache.
 pub const STREAM_SEND_BUFFER_BYTES: usize = CHUNK_BYTES;
-/// Bytes that all streams of a connection queue before its driver has a turn: what is encrypted soon is still in the
-/// cache.
-pub const TURN_QUEUED_BYTES: usize = CHUNK_BYTES;
 /// Bytes one wake of a connection reads before the streams it fed get their turn.
 pub const TURN_READ_BYTES: usize = 128 * 1024;
 /// Bookkeeping `h2` may spend on small DATA frames that no stream has drained yet (255 for a frame of one byte). One

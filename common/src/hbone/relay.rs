@@ -73,8 +73,6 @@ struct Tunnelled {
     received: u64,
     /// The socket is readable or idle: nothing but the socket holds up the sending direction.
     waits_for_window: bool,
-    /// For which turn of the connection's driver it has waited.
-    waited: u32,
     sent_end: bool,
     /// Received from the stream, not yet taken by the socket.
     queue: Queue,
@@ -91,7 +89,6 @@ impl Tunnelled {
             sent: 0,
             received: 0,
             waits_for_window: false,
-            waited: 0,
             sent_end: false,
             queue,
             received_end: false,
@@ -142,7 +139,7 @@ impl Tunnelled {
     fn poll_send(&mut self, cx: &mut Context<'_>, near: &mut ReadHalf<'_>) -> Poll<Result<(), End>> {
         let mut turn = 0;
         while !self.sent_end {
-            if turn >= TURN_BYTES || self.stream.shared().is_full(&mut self.waited) {
+            if turn >= TURN_BYTES {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -165,7 +162,6 @@ impl Tunnelled {
                     turn += chunk.len();
                     self.sent += chunk.len() as u64;
                     self.sent_end = chunk.is_empty();
-                    self.stream.shared().queued(chunk.len());
                     self.stream.send.send_data(chunk, self.sent_end).map_err(|error| far_reset(&error))?;
                     self.stream.send.reserve_capacity(0);
                 }

@@ -178,26 +178,30 @@ impl Incoming {
     /// [`Refusal::Http2Failed`] when the peer has withdrawn the request, [`Refusal::LimitReached`] when it has sent more
     /// ahead of the answer than the worker can hold.
     pub fn accept(self, baggage: Option<&Baggage>) -> Result<Stream, Refusal> {
+        let is_given_up = self.stream.is_given_up();
         let opened = self.stream.accept(encode_response(StatusCode::OK, baggage));
-        opened.inspect_err(|_| self.count_withdrawn())
+        opened.inspect_err(|_| self.count_withdrawn(is_given_up))
     }
 
     /// Answers with an error status ([`Refusal::status`]) and ends the stream.
     pub fn refuse(self, status: StatusCode) {
         if !self.stream.refuse(encode_response(status, None)) {
-            self.count_withdrawn();
+            self.count_withdrawn(self.stream.is_given_up());
         }
     }
 
-    /// Waits until the peer withdraws the request or its connection ends; for use beside the work that leads to an
-    /// answer. Then the request is to be dropped.
-    pub async fn withdrawn(&mut self) {
-        poll_fn(|cx| self.stream.poll_reset(cx)).await;
-        self.count_withdrawn();
+    /// Waits until the peer withdraws the request, its connection ends, or it has sent more ahead of the answer than the
+    /// worker can hold, and says which; for use beside the work that leads to an answer. Then the request is to be refused
+    /// or dropped.
+    pub async fn withdrawn(&mut self) -> Refusal {
+        poll_fn(|cx| self.stream.poll_reset(cx)).await
     }
 
-    fn count_withdrawn(&self) {
-        self.shared.withdrawn.fetch_add(1, Relaxed);
+    /// Counts a request whose answer nobody waits for, unless it was this end that gave it up.
+    fn count_withdrawn(&self, is_given_up: bool) {
+        if !is_given_up {
+            self.shared.withdrawn.fetch_add(1, Relaxed);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Bounds how many tunnel connections one peer identity may hold open on a worker.
 //!
-//! Each connection may pin a receive window while it dials the application, which no budget counts, so an authenticated
-//! peer could otherwise take memory by opening many.
+//! Each connection keeps buffers and streams of its own beside what the worker's budget counts, so an authenticated peer
+//! could otherwise take memory by opening many.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

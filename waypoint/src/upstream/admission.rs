@@ -59,6 +59,23 @@ impl Usage {
         Ok(())
     }
 
+    /// Takes a place, if there is one, for whom it was counted already that there was none.
+    pub(super) fn take_again(&self, resource: Resource, limits: &Limits) -> bool {
+        let counter = &self.used[at(resource)];
+        let mut used = counter.load(Ordering::Relaxed);
+        loop {
+            let mut in_use = self.in_use();
+            *field(&mut in_use, resource) = used;
+            if limits.admit(resource, &in_use).is_err() {
+                return false;
+            }
+            match counter.compare_exchange_weak(used, used + 1, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => used = now,
+            }
+        }
+    }
+
     /// Takes a place whether there is one or not.
     pub(super) fn take_beyond(&self, resource: Resource) {
         self.used[at(resource)].fetch_add(1, Ordering::Relaxed);

@@ -257,6 +257,12 @@ impl Cluster {
         Ok(Permit::new(self.clone(), resource))
     }
 
+    /// Takes a place for a connection or a waiting request that was counted as one without before.
+    pub(super) fn admit_again(self: &Arc<Self>, resource: Resource) -> Option<Permit> {
+        let taken = self.usage.take_again(resource, &self.compiled.load().policy.limits);
+        taken.then(|| Permit::new(self.clone(), resource))
+    }
+
     /// Takes a place beyond what the policy allows, until the permit is dropped.
     pub(super) fn admit_beyond(self: &Arc<Self>, resource: Resource) -> Permit {
         self.usage.take_beyond(resource);
@@ -276,6 +282,12 @@ impl Cluster {
 
     pub(super) fn usage(&self) -> &Usage {
         &self.usage
+    }
+
+    /// How often there was no place.
+    #[cfg(test)]
+    pub(crate) fn overflows(&self, resource: Resource) -> u64 {
+        self.usage.overflows(resource)
     }
 
     /// Does something while nobody else can have the lock.

@@ -63,8 +63,17 @@ impl Upstream<'_> {
         }
         let requests = self.policy.max_requests_per_connection.map_or(u32::MAX, NonZeroU32::get);
         let most = requests.min(self.policy.max_concurrent_streams);
-        pool.share((key, &self.policy.pool), (most, late), || self.make(pool, key, is_limited, (late, trace)))
-            .await
+        // Whoever makes it may wait for a place, and with it those who wait for that one.
+        self.picked.attempt.hold_up(is_limited && self.is_full());
+        let make = || self.make(pool, key, is_limited, (late, trace));
+        let made = pool.share((key, &self.policy.pool), (most, late), make).await;
+        self.picked.attempt.hold_up(false);
+        made
+    }
+
+    /// Whether there are as many connections as there may be.
+    fn is_full(&self) -> bool {
+        self.cluster.in_use().connections >= self.cluster.policy().limits.connections
     }
 
     /// A new connection; where there may be only so many, perhaps one that was given back meanwhile.
@@ -126,21 +135,27 @@ impl Upstream<'_> {
         // What is stated may be another thing by now.
         let now = self.cluster.policy();
         let used = [&self.policy.pool, &now.pool].into_iter().find_map(|stated| pool.take(key, stated));
-        let is_full = || self.cluster.in_use().connections >= now.limits.connections;
-        used.or_else(|| if is_full() { pool.take_busy(key) } else { None })
+        used.or_else(|| if self.is_full() { pool.take_busy(key) } else { None })
     }
 
     /// Waits until a connection has been given back, or there may be another one. Where the endpoint has none for this
     /// client, not even a busy one, only until it is `late`: others could keep it waiting for ever, and so there is one beyond
     /// the limit then. Envoy has one beyond its `max_connections` at once.
     async fn wait_for_place(&self, pool: &Connections, key: &PoolKey, late: Moment) -> Turn {
+        // That there is no place counts once, however often it is looked for.
+        let mut is_counted = false;
         loop {
             // Listened to before the look, so that a connection given back in between is not missed.
             let freed = self.cluster.freed().notified();
             if let Some(pooled) = self.at_hand(pool, key) {
                 return Turn::Used(pooled);
             }
-            if let Ok(permit) = self.cluster.admit(Resource::Connection, Instant::now()) {
+            let admitted = match is_counted {
+                false => self.cluster.admit(Resource::Connection, Instant::now()).ok(),
+                true => self.cluster.admit_again(Resource::Connection),
+            };
+            is_counted = true;
+            if let Some(permit) = admitted {
                 return Turn::New(permit, pool.begin(key));
             }
             // One that waits for another endpoint or client is in the way; its end is told like any other.

@@ -129,7 +129,7 @@ impl Upstream<'_> {
             namespace: service.namespace.clone(),
         };
         loop {
-            let mut pooled = match pool(self.conversation, is_limited).take(&key, &self.policy.pool) {
+            let pooled = match pool(self.conversation, is_limited).take(&key, &self.policy.pool) {
                 Some(pooled) => pooled,
                 // Rare and large: without a box of its own, room for a handshake would be moved about with every request.
                 None => match Box::pin(self.connection(&key, is_limited, trace(&request))).await {
@@ -139,10 +139,12 @@ impl Upstream<'_> {
             };
             let is_fresh = pooled.taken == 1;
             let place = pooled.place.upgrade();
-            match pooled.sender.send(request).await {
+            // Dropped in this order: who waits is told however this try ends, once the connection is let go of.
+            let mut used = (pooled, place, is_limited.then(|| Freed(self.cluster.clone())));
+            match used.0.sender.send(request).await {
                 Ok(response) => {
+                    let (pooled, place, freed) = used;
                     let conversation = self.conversation.clone();
-                    let freed = is_limited.then(|| Freed(self.cluster.clone()));
                     return Ok(Taken {
                         response,
                         lent: Lent { conversation, key, pooled, _place: place, freed },

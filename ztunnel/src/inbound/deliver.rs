@@ -50,7 +50,7 @@ async fn open(
     };
     let connected = tokio::select! {
         biased;
-        () = incoming.withdrawn() => Err(Refusal::ConnectFailed("the caller went away".into())),
+        refusal = incoming.withdrawn() => Err(refusal),
         connected = connect(&worker, &flow, &admission, &entered.killed) => connected,
     };
     let application = match connected {

@@ -2,7 +2,8 @@
 //!
 //! The kernel programs hand them connections directly, so they are bound to addresses nobody can reach: no
 //! process of the pod can talk to ztunnel by connecting to its ports, and two generations of ztunnel can listen at the
-//! same time. A process with CAP_NET_ADMIN can make them reachable by a local route; what then arrives is refused. The numbers of the ports are Istio's, for people who look, unless an application has one of them.
+//! same time. A process with CAP_NET_ADMIN can make them reachable by a local route; what then arrives is refused. The
+//! numbers of the ports are Istio's, for people who look, unless an application has one of them.
 
 use std::{
     io,

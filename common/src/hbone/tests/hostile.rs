@@ -205,6 +205,7 @@ async fn requests_withdrawn_one_by_one_are_calmed_too() {
         };
         drop(opening);
         incoming.withdrawn().await;
+        incoming.refuse(StatusCode::SERVICE_UNAVAILABLE);
         withdrawn += 1;
         assert!(withdrawn <= limits::WITHDRAWN_PER_INTERVAL + 2, "nobody minds");
     }
@@ -289,7 +290,8 @@ async fn who_sends_more_ahead_of_an_answer_than_the_worker_can_hold_is_reset_alo
             raw.frame(DATA, 0, 3, &[0; 16_384]).await;
         }
     };
-    tokio::join!(filling, greedy.withdrawn());
+    let ((), why) = tokio::join!(filling, greedy.withdrawn());
+    assert!(matches!(why, Refusal::LimitReached("HELD_BYTES_PER_WORKER")), "{why}");
     assert!(matches!(greedy.accept(None), Err(Refusal::LimitReached("HELD_BYTES_PER_WORKER"))));
     assert_eq!(raw.reset_of(3).await, Some(Reason::CANCEL));
     assert_eq!(budget.held(), 0);

@@ -69,6 +69,23 @@ async fn who_waits_for_the_only_connection_is_served_when_it_is_free_however_lat
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_is_told_when_the_one_before_has_no_time_left_and_is_refused_a_place_once() {
+    let mut rig = Rig::new(&(web(1, &[]) + &route("timeout: 60s\n  retries: {attempts: 0}")));
+    rig.states(&one_connection(", maxConcurrentStreams: 1"));
+    let (begun, _end) = listens_in_place(&rig).await;
+    let long = asks(&rig, "/long");
+    begun.notified().await;
+    let began = Instant::now();
+    sleep(Duration::from_secs(30)).await;
+    let short = asks(&rig, "/short");
+    let answer = short.await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("/short"), "{answer}");
+    assert_eq!(began.elapsed().as_secs(), 60);
+    assert!(long.await.unwrap().starts_with("HTTP/1.1 504"));
+    assert_eq!(rig.cluster().overflows(Resource::Connection), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_that_takes_no_further_request_makes_room_when_its_last_one_is_answered() {
     // In the mesh, where a connection of its own fails for want of a certificate.
     let mut rig = Rig::new(&(web(1, &[1]) + &route("retries: {attempts: 0}")));

@@ -44,7 +44,8 @@ struct Maker<'p> {
 
 impl Connections {
     /// A connection that can take a request now: by `make`, which keeps it here, or one that another request makes
-    /// meanwhile and at `most` so many share. No wait for others goes on beyond `late`; then it makes one of its own, or hears why not.
+    /// meanwhile and at `most` so many share. No wait for one that another makes goes on beyond `late`; then it makes one of
+    /// its own, which may wait for a place, or hears why not.
     ///
     /// # Errors
     /// [`Failed`] when it cannot be made, by whomever.
