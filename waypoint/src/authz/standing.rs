@@ -27,7 +27,7 @@ pub struct Standing {
     /// The turn of the policies it was judged by.
     turn: AtomicU64,
     /// What its client asks for; `None` of a connection that is not HTTP, and where there was no policy.
-    head: Option<Head>,
+    head: Option<Box<Head>>,
     /// Whose request it is, by its tokens.
     authenticated: Authenticated,
     /// The providers of CUSTOM policies that let it through.
@@ -41,7 +41,7 @@ impl Standing {
     pub(crate) fn request(conversation: &Arc<Conversation>, head: &Head) -> Option<Self> {
         let standing = Self::new(conversation)?;
         let followed = conversation.worker.shared.routes.load();
-        let kept = (!is_quiet(followed.mesh(), followed.policies())).then(|| head.clone());
+        let kept = (!is_quiet(followed.mesh(), followed.policies())).then(|| Box::new(head.clone()));
         Some(Self { head: kept, authenticated: head.authenticated.clone(), ..standing })
     }
 
@@ -89,7 +89,7 @@ impl Standing {
     pub(crate) fn agreed(&mut self, provider: Arc<str>, head: &Head) {
         self.agreed.push(provider);
         if let Some(kept) = &mut self.head {
-            *kept = head.clone();
+            **kept = head.clone();
         }
     }
 
@@ -119,7 +119,7 @@ impl Standing {
         if self.turn.swap(turn, Ordering::Relaxed) == turn {
             return Poll::Pending;
         }
-        match self.judge(self.head.as_ref(), |_, _| {}) {
+        match self.judge(self.head.as_deref(), |_, _| {}) {
             Ok(()) => Poll::Pending,
             Err(denial) => Poll::Ready(denial),
         }

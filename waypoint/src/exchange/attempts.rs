@@ -133,7 +133,7 @@ impl Attempts<'_> {
     ///
     /// # Errors
     /// The answer that is made here instead.
-    pub(super) async fn run(mut self, record: &mut Record) -> Result<Sent, Made> {
+    pub(super) async fn run(&mut self, record: &mut Record) -> Result<Sent, Made> {
         let is_grpc = self.is_grpc;
         let none = |none, record: &mut Record| reply::no_upstream(none, is_grpc, record);
         let permit = self
@@ -302,7 +302,7 @@ impl Attempts<'_> {
 
     /// What the last try comes to.
     fn finish(
-        self,
+        &mut self,
         one: Tried,
         permit: Permit,
         deadline: Option<Instant>,
@@ -322,7 +322,7 @@ impl Attempts<'_> {
                 return Err(expired(self.is_grpc));
             }
         };
-        let agreed = match self.asked {
+        let agreed = match self.asked.take() {
             Some(asked) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 asked.agreed(&mut response)
             }
@@ -347,7 +347,7 @@ impl Attempts<'_> {
         {
             headers.append(name, value);
         }
-        let in_flight = InFlight { lent, attempt: picked.attempt, permit, upload: self.upload };
+        let in_flight = InFlight { lent, attempt: picked.attempt, permit, upload: self.upload.take() };
         Ok(Sent { response, in_flight, deadline, agreed })
     }
 }

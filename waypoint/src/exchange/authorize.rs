@@ -27,7 +27,7 @@ const DENIED: &str = "RBAC: access denied";
 /// A request that policy lets through.
 pub(super) struct Admitted {
     pub(super) standing: Standing,
-    pub(super) head: Head,
+    pub(super) head: Box<Head>,
     pub(super) body: Inbound,
     pub(super) asked: Option<upgrade::Asked>,
     /// What authorizers tell its client.
@@ -47,7 +47,7 @@ pub(super) async fn admit(
     let Arrived { request, asked, verdict, .. } = arrived;
     let (parts, body) = request.into_parts();
     let version = parts.version;
-    let mut head = verdict.and_then(|()| Head::read(parts)).map_err(|why| {
+    let mut head = verdict.and_then(|()| Head::read(parts)).map(Box::new).map_err(|why| {
         tracing::debug!(%why, "a request is refused");
         record.flag(Flag::ProtocolError);
         record.details(Details::CodecError);

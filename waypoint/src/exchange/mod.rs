@@ -103,7 +103,10 @@ async fn admitted_walk(
     arrived: Arrived<Incoming>,
     record: &mut Record,
 ) -> Result<(Sent, Standing), Made> {
-    let admitted = authorize::admit(conversation, pulse, arrived, record).await?;
+    let admitted = {
+        let admit = pin!(authorize::admit(conversation, pulse, arrived, record));
+        admit.await?
+    };
     let Admitted { standing, head, body, asked, told } = admitted;
     let (version, is_grpc) = (head.version, head.facts(conversation).is_grpc());
     let walked = {
@@ -132,7 +135,7 @@ async fn admitted_walk(
 async fn walk(
     conversation: &Arc<Conversation>,
     pulse: &Arc<Pulse>,
-    (mut head, mut body, asked): (Head, Inbound, Option<upgrade::Asked>),
+    (mut head, mut body, asked): (Box<Head>, Inbound, Option<upgrade::Asked>),
     record: &mut Record,
 ) -> Result<Sent, Made> {
     let called = Called::find(conversation);
@@ -230,7 +233,7 @@ struct Facing<'a> {
 async fn forward(
     facing: &Facing<'_>,
     path: &Path<'_>,
-    (head, body, asked): (Head, Inbound, Option<upgrade::Asked>),
+    (head, body, asked): (Box<Head>, Inbound, Option<upgrade::Asked>),
     record: &mut Record,
 ) -> Result<Sent, Made> {
     let Facing { conversation, pulse, called, is_grpc, asked_until } = *facing;
@@ -239,7 +242,7 @@ async fn forward(
     let session = rule.and_then(|rule| rule.route.session());
     let session = session.map(|it| (it, it.kept(&head.headers, since_1970())));
     let called_by = (conversation.destination.port(), conversation.caller.as_deref());
-    let outgoing = path.outgoing(head, called_by).map_err(|why| {
+    let outgoing = path.outgoing(*head, called_by).map_err(|why| {
         tracing::debug!(%why, "a rewrite makes no path");
         record.details(Details::PathNormalizationFailed);
         respond::answer(StatusCode::INTERNAL_SERVER_ERROR, Bytes::new(), is_grpc)
@@ -253,7 +256,7 @@ async fn forward(
     for mirror in mirrors {
         mirror::send(conversation, mirror, &outgoing, &source);
     }
-    let attempts = Attempts {
+    let mut attempts = Attempts {
         conversation,
         pulse,
         cluster,

@@ -20,7 +20,7 @@ pub struct Observed {
 /// What a request to an endpoint holds until its answer is over.
 pub struct InFlight {
     /// The connection.
-    pub lent: Lent,
+    pub lent: Box<Lent>,
     /// Counts the request as under way at the endpoint.
     pub attempt: Attempt,
     /// Counts the request as under way at the destination.

@@ -52,6 +52,11 @@ impl Upload {
         Self(None)
     }
 
+    /// The same, for whom it concerns from now on.
+    pub fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::none())
+    }
+
     /// Whether all of it has arrived.
     pub fn is_whole(&self) -> bool {
         self.0.as_ref().is_none_or(|upload| upload.is_whole.load(Ordering::Acquire))

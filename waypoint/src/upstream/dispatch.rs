@@ -74,8 +74,8 @@ impl Failed {
 pub struct Taken {
     /// The answer.
     pub response: Response<Incoming>,
-    /// What the connection is given back with.
-    pub lent: Lent,
+    /// What the connection is given back with. In a box of its own: it goes from hand to hand with the answer.
+    pub lent: Box<Lent>,
 }
 
 /// A connection that is in use. Dropped, it is closed, if it takes one request at a time.
@@ -145,10 +145,8 @@ impl Upstream<'_> {
                 Ok(response) => {
                     let (pooled, place, freed) = used;
                     let conversation = self.conversation.clone();
-                    return Ok(Taken {
-                        response,
-                        lent: Lent { conversation, key, pooled, _place: place, freed },
-                    });
+                    let lent = Lent { conversation, key, pooled, _place: place, freed };
+                    return Ok(Taken { response, lent: Box::new(lent) });
                 }
                 Err(SendError::Unsent(back)) if !is_fresh => request = *back,
                 Err(SendError::Unsent(back)) => {
