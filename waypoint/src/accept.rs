@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use common::hbone;
 use common::hbone::server::{Arrival, Server};
+use common::lifecycle::seldom::Seldom;
 use common::refusal::Refusal;
 use common::snapshot::Snapshot;
 use common::snapshot::model::Workload;
@@ -76,7 +77,8 @@ async fn handshake(
 /// The loop both drives the connection and takes what arrives; it ends when the connection does.
 async fn run(worker: &Arc<Worker>, peer: Arc<Peer>, mut server: Server<ServerStream<TcpStream>>) {
     let mut draining = false;
-    let (mut end, mut drain) = (pin!(worker.end.cancelled()), pin!(time_to_move(&worker.drain)));
+    let mut end = pin!(Seldom::new(worker.end.cancelled()));
+    let mut drain = pin!(Seldom::new(time_to_move(&worker.drain)));
     loop {
         tokio::select! {
             biased;

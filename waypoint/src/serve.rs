@@ -12,6 +12,7 @@ use std::time::Duration;
 use common::hbone::io::TunnelIo;
 use common::hbone::request::{Baggage, Connect};
 use common::hbone::server::Incoming as Asked;
+use common::lifecycle::seldom::Seldom;
 use common::refusal::Refusal;
 use common::snapshot::model::Workload;
 use common::telemetry::labels::Reporter;
@@ -196,9 +197,8 @@ async fn carry_http1(conversation: Arc<Conversation>, stream: TunnelIo, verdicts
     let serve = move |request| {
         let (conversation, pulse) = (conversation.clone(), of_requests.clone());
         async move {
-            let drain = conversation.worker.drain.clone();
-            let mut reply = exchange::serve(conversation, pulse, request).await;
-            if drain.is_draining() && reply.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let mut reply = exchange::serve(&conversation, pulse, request).await;
+            if conversation.worker.drain.is_draining() && reply.status() != StatusCode::SWITCHING_PROTOCOLS {
                 reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             reply
@@ -207,17 +207,18 @@ async fn carry_http1(conversation: Arc<Conversation>, stream: TunnelIo, verdicts
     // A client that has said all it will still waits for its answer; one that is gone does not, and nobody reads to see it.
     let mut withdrawn = pin!(stream.withdrawn());
     let mut connection = pin!(http1_connection(stream, verdicts, serve));
+    let mut end = pin!(Seldom::new(worker.end.cancelled()));
     // However it ended, its requests have told of themselves.
     tokio::select! {
         _ = pulse.bound(connection.as_mut()) => return,
         () = withdrawn.as_mut() => return,
-        () = worker.end.cancelled() => return,
-        () = silence_is_over(&worker.drain) => connection.as_mut().graceful_shutdown(),
+        () = end.as_mut() => return,
+        () = Seldom::new(silence_is_over(&worker.drain)) => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
         _ = pulse.bound(connection) => {}
         () = withdrawn => {}
-        () = worker.end.cancelled() => {}
+        () = end => {}
     }
 }
 
@@ -254,7 +255,8 @@ fn http1_server() -> http1::Builder {
         .timer(TokioTimer::new())
         .half_close(true)
         .max_buf_size(REQUEST_HEAD_BYTES)
-        .header_read_timeout(IDLE_DEADLINE)
+        // Heads have their time from `StrictIo`, and connections without a request from their `Pulse`.
+        .header_read_timeout(None)
         .auto_date_header(false);
     builder
 }
@@ -283,23 +285,25 @@ async fn http2(conversation: Arc<Conversation>, stream: TunnelIo) {
         let (conversation, begun) = (conversation.clone(), counting.begin());
         async move {
             let pulse = Pulse::of_stream();
-            let reply = exchange::serve(conversation, pulse.clone(), request).await;
+            let reply = exchange::serve(&conversation, pulse.clone(), request).await;
             Ok::<_, Infallible>(reply.map(|body| begun.until_the_end_of(body, pulse)))
         }
     });
     let mut connection = pin!(
         http2_server(worker.stream_idle).serve_connection(TokioIo::new(Gathered::requests(stream)), service)
     );
+    let mut end = pin!(Seldom::new(worker.end.cancelled()));
+    let mut enough = pin!(Seldom::new(withdrawals.enough()));
     tokio::select! {
         _ = connection.as_mut() => return,
-        () = worker.end.cancelled() => return,
-        () = withdrawals.enough() => return tracing::debug!("a client withdraws whatever it asks for"),
-        () = time_to_move(&worker.drain) => connection.as_mut().graceful_shutdown(),
+        () = end.as_mut() => return,
+        () = enough.as_mut() => return tracing::debug!("a client withdraws whatever it asks for"),
+        () = Seldom::new(time_to_move(&worker.drain)) => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
         _ = connection => {}
-        () = worker.end.cancelled() => {}
-        () = withdrawals.enough() => {}
+        () = end => {}
+        () = enough => {}
     }
 }
 

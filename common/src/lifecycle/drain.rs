@@ -90,9 +90,11 @@ impl DrainWatch {
         *self.deadline.borrow()
     }
 
-    /// Whether the drain has begun: nothing new should be taken.
+    /// Whether the drain has begun: nothing new should be taken. Takes no lock while its trigger is there: it is asked with
+    /// every request, by all threads.
     pub fn is_draining(&self) -> bool {
-        self.deadline().is_some()
+        // No watch takes note of what it has seen, so that for all of them the deadline stays a change.
+        self.deadline.has_changed().unwrap_or_else(|_| self.deadline().is_some())
     }
 
     /// Waits until the drain begins and returns its deadline. Safe to cancel and to call again.

@@ -6,5 +6,6 @@
 pub mod backoff;
 pub mod drain;
 pub mod readiness;
+pub mod seldom;
 pub mod shutdown;
 pub mod threads;

@@ -24,6 +24,7 @@ use crate::payload::{Inbound, Moving, Payload, Recording, Upload};
 use crate::record::{Counted, Details, Record};
 use crate::serve::Conversation;
 use crate::serve::pulse::Pulse;
+use crate::stages::numeral;
 use crate::stages::respond::Answer as Made;
 use crate::stages::retry::{self, Failure, Verdict};
 use crate::stages::timeout::{Timeouts, expired};
@@ -114,6 +115,7 @@ pub(super) struct Sent {
 struct Tried {
     picked: Picked,
     began: Instant,
+    ended: Instant,
     result: Result<Taken, Ended>,
     /// The body, if nothing of it was sent.
     unsent: Option<Payload>,
@@ -136,19 +138,20 @@ impl Attempts<'_> {
     pub(super) async fn run(&mut self, record: &mut Record) -> Result<Sent, Made> {
         let is_grpc = self.is_grpc;
         let none = |none, record: &mut Record| reply::no_upstream(none, is_grpc, record);
-        let permit = self
-            .cluster
-            .admit(Resource::Request, Instant::now())
-            .map_err(|overflow| none(overflow.into(), record))?;
-        let deadline = self.asked_until.or_else(|| self.timeouts.total.map(|total| Instant::now() + total));
+        let mut now = Instant::now();
+        let permit =
+            self.cluster.admit(Resource::Request, now).map_err(|overflow| none(overflow.into(), record))?;
+        let deadline = self.asked_until.or_else(|| self.timeouts.total.map(|total| now + total));
         let (mut tried, mut retries, mut retrying) = (Vec::new(), 0, None);
         let mut payload = self.source.payload(None).expect("nobody has read of the body yet");
+        // Before it is copied: the copies have no room to spare.
+        retry::tell_attempt(1, &mut self.outgoing.headers);
         loop {
             let policy = self.cluster.policy();
-            let picked = self.pick(&policy, &tried).map_err(|why| none(why, record))?;
+            let picked = self.pick(&policy, &tried, now).map_err(|why| none(why, record))?;
             tried.push(picked.address);
             let trace = record.tries(&mut self.outgoing.headers);
-            let mut one = self.one(&policy, picked, (retries + 1, payload, trace), deadline).await;
+            let mut one = self.one(&policy, picked, (retries + 1, payload, trace), (now, deadline)).await;
             record.upstream(self.cluster.name(), one.picked.address, one.picked.workload.as_ref());
             record.service(&self.cluster.service());
             record.tried(one.result.as_ref().ok().map(|taken| taken.response.status()));
@@ -179,6 +182,7 @@ impl Attempts<'_> {
             drop(one);
             retries += 1;
             self.back_off(retries, deadline, record).await?;
+            now = Instant::now();
         }
     }
 
@@ -186,6 +190,7 @@ impl Attempts<'_> {
         &self,
         policy: &EffectivePolicy,
         tried: &[SocketAddr],
+        now: Instant,
     ) -> Result<Picked, crate::upstream::NoUpstream> {
         let hashes = matches!(policy.algorithm, Algorithm::ConsistentHash(_));
         let avoids = self.retry.is_some_and(|retry| retry.avoids_hosts(hashes));
@@ -198,24 +203,25 @@ impl Attempts<'_> {
             far_from: self.retry.map_or(&[], |retry| retry.avoided_localities(tried)),
             session: self.session.and_then(|(_, kept)| kept).map(|it| it.endpoint),
         };
-        self.conversation.worker.pickers().pick(&self.cluster, &facts, Instant::now(), &mut rand::rng())
+        self.conversation.worker.pickers().pick(&self.cluster, &facts, now, &mut rand::rng())
     }
 
-    /// One try, by its number.
+    /// One try, by its number, which begins now.
     async fn one(
         &self,
         policy: &EffectivePolicy,
         picked: Picked,
         (number, payload, trace): (u32, Payload, Option<Traceparent>),
-        deadline: Option<Instant>,
+        (began, deadline): (Instant, Option<Instant>),
     ) -> Tried {
-        let began = Instant::now();
         let version = version(self.outgoing.version, policy.version, self.asked.is_some());
         let mut request = self.outgoing.request(version, payload);
         if let Some(trace) = trace {
             request.extensions_mut().insert(trace);
         }
-        retry::tell_attempt(number, request.headers_mut());
+        if number > 1 {
+            retry::tell_attempt(number, request.headers_mut());
+        }
         if let Some(asked) = &self.asked {
             asked.restate(request.headers_mut());
         }
@@ -246,7 +252,7 @@ impl Attempts<'_> {
             Err(_) if is_last => (Err(Ended::Expired), None),
             Err(_) => (Err(Ended::TryExpired), None),
         };
-        Tried { picked, began, result, unsent }
+        Tried { picked, began, ended: Instant::now(), result, unsent }
     }
 
     fn verdict(&self, result: &Result<Taken, Ended>, retries: u32) -> Verdict {
@@ -283,7 +289,7 @@ impl Attempts<'_> {
             Err(Ended::Failed(_)) => Outcome::Failed,
             Err(Ended::TryExpired | Ended::Expired) => Outcome::TimedOut,
         };
-        one.picked.attempt.note(outcome, Instant::now());
+        one.picked.attempt.note(outcome, one.ended);
     }
 
     /// Waits before the next try, or until the request's time is up.
@@ -308,7 +314,7 @@ impl Attempts<'_> {
         deadline: Option<Instant>,
         record: &mut Record,
     ) -> Result<Sent, Made> {
-        let Tried { picked, began, result, .. } = one;
+        let Tried { picked, began, ended, result, .. } = one;
         self.source.stop();
         let Taken { mut response, lent } = match result {
             Ok(taken) => taken,
@@ -333,9 +339,9 @@ impl Attempts<'_> {
         };
         *response.version_mut() = self.outgoing.version;
         let headers = response.headers_mut();
-        record.service_time(began.elapsed());
-        let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        headers.insert(SERVICE_TIME, HeaderValue::from(took));
+        let took = ended - began;
+        record.service_time(took);
+        headers.insert(SERVICE_TIME, numeral(u64::try_from(took.as_millis()).unwrap_or(u64::MAX)));
         for cookie in &picked.set_cookies {
             if let Ok(cookie) = HeaderValue::from_str(cookie) {
                 headers.append(SET_COOKIE, cookie);

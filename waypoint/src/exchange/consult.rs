@@ -225,13 +225,12 @@ impl Asking<'_> {
             match authority.provider {
                 Provider::Http(authorizer) => {
                     let question = authorizer::http::question(authorizer, &asked);
-                    let outgoing = Outgoing {
-                        method: asked.method.clone(),
-                        version: Version::HTTP_11,
-                        target: path(&question.target)?,
-                        authority: asked.authority.into(),
-                        headers: question.headers,
-                    };
+                    let outgoing = Outgoing::new(
+                        (asked.method.clone(), Version::HTTP_11),
+                        path(&question.target)?,
+                        asked.authority.into(),
+                        question.headers,
+                    );
                     let answer = carry(conversation, cluster, &outgoing, question.body).await?;
                     let head = answer.response;
                     authorizer::http::verdict(authorizer, head.status(), head.headers(), answer.body)
@@ -241,13 +240,12 @@ impl Asking<'_> {
                     let shown = shown.map(|names| authorizer::shown(names, asked.headers));
                     let asked = Asked { headers: shown.as_ref().unwrap_or(asked.headers), ..asked };
                     let question = grpc::question(authorizer, &asked, &parties, SystemTime::now());
-                    let outgoing = Outgoing {
-                        method: Method::POST,
-                        version: Version::HTTP_2,
-                        target: path(grpc::CHECK)?,
-                        authority: authority.host.clone(),
-                        headers: grpc::headers(common.timeout),
-                    };
+                    let outgoing = Outgoing::new(
+                        (Method::POST, Version::HTTP_2),
+                        path(grpc::CHECK)?,
+                        authority.host.clone(),
+                        grpc::headers(common.timeout),
+                    );
                     let answer = carry(conversation, cluster, &outgoing, question).await?;
                     let head = answer.response;
                     grpc::verdict(head.status(), head.headers(), answer.trailers.as_ref(), &answer.body)

@@ -2,18 +2,21 @@
 //!
 //! Pure. Refuses what two servers could read differently (RFC 9112, section 3.2; RFC 9113, section 8.3.1).
 
+use std::borrow::Cow;
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
 use common::snapshot::model::Workload;
 use http::header::{
     CONNECTION, COOKIE, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
     UPGRADE,
 };
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request};
 
 use crate::authn::Authenticated;
 use crate::authn::places::Carrier;
-use crate::routes::{self, RequestFacts};
+use crate::routes::{self, RequestFacts, with_query};
 use crate::serve::Conversation;
 
 /// The one protocol that is passed on (RFC 6455).
@@ -88,8 +91,11 @@ pub(crate) struct Head {
     pub(crate) headers: HeaderMap,
     /// Who sent it, by the tokens in it; nobody before they were looked at.
     pub(crate) authenticated: Authenticated,
-    authority: String,
-    path: String,
+    pub(super) authority: Arc<str>,
+    /// The target as the client sent it.
+    sent: PathAndQuery,
+    /// The canonical path, where the client's own is not.
+    path: Option<String>,
     query: Option<String>,
     /// A segment of the path has parameters, or is escaped twice.
     pub(crate) reads_twice: bool,
@@ -102,20 +108,39 @@ impl Head {
     /// [`Malformed`] when it has not one meaning.
     pub(crate) fn read(parts: request::Parts) -> Result<Self, Malformed> {
         let authority = authority(&parts)?;
-        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-        let canonical = routes::canonical_path(target)?;
+        let sent = parts.uri.path_and_query().cloned();
+        let sent = sent.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let canonical = routes::canonical_path(sent.as_str())?;
         let reads_twice = canonical.reads_twice;
-        let (path, query) = (canonical.path.into_owned(), canonical.query.map(str::to_owned));
+        let query = canonical.query.map(str::to_owned);
+        let path = match canonical.path {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(path) => Some(path),
+        };
         let request::Parts { method, version, mut headers, .. } = parts;
         join_cookies(&mut headers);
         let version = if version == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 };
         let authenticated = Authenticated::default();
-        Ok(Self { method, version, headers, authenticated, authority, path, query, reads_twice })
+        Ok(Self { method, version, headers, authenticated, authority, sent, path, query, reads_twice })
     }
 
     /// Where tokens may stand.
     pub(crate) fn carrier(&mut self) -> Carrier<'_> {
         Carrier { headers: &mut self.headers, query: &mut self.query }
+    }
+
+    /// Path and query as they are forwarded when nothing rewrites them: in the client's own memory, where they are as it sent
+    /// them.
+    ///
+    /// # Errors
+    /// What is no path instead.
+    pub(super) fn target(&self) -> Result<PathAndQuery, String> {
+        if self.path.is_none() && self.query.as_deref() == self.sent.query() {
+            return Ok(self.sent.clone());
+        }
+        let made =
+            with_query(self.path.as_deref().unwrap_or_else(|| self.sent.path()), self.query.as_deref());
+        PathAndQuery::try_from(made.as_str()).map_err(|_| made)
     }
 
     /// What rules look at.
@@ -129,7 +154,7 @@ impl Head {
             method: self.method.as_str(),
             scheme: "http",
             authority: &self.authority,
-            path: &self.path,
+            path: self.path.as_deref().unwrap_or_else(|| self.sent.path()),
             query: self.query.as_deref(),
             headers: &self.headers,
             port,
@@ -153,7 +178,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 ///
 /// # Errors
 /// [`Malformed`] when there is none, or there are two.
-fn authority(parts: &request::Parts) -> Result<String, Malformed> {
+fn authority(parts: &request::Parts) -> Result<Arc<str>, Malformed> {
     if parts.method == http::Method::CONNECT {
         return Err(Malformed::Connect);
     }
@@ -171,10 +196,10 @@ fn authority(parts: &request::Parts) -> Result<String, Malformed> {
         (Some(stated), _) => stated,
         (None, Some(host)) => host,
         // HTTP/1.0 has none; the strict reader saw to it that HTTP/1.1 has one.
-        (None, None) if parts.version == Version::HTTP_10 => return Ok(String::new()),
+        (None, None) if parts.version == Version::HTTP_10 => return Ok(Arc::default()),
         (None, None) => return Err(Malformed::Authority),
     };
-    if is_authority(authority) { Ok(authority.to_owned()) } else { Err(Malformed::Authority) }
+    if is_authority(authority) { Ok(authority.into()) } else { Err(Malformed::Authority) }
 }
 
 /// A host name or address, and a port if there is one; no user, no spaces, nothing escaped.

@@ -33,13 +33,12 @@ pub(super) fn send(
 ) {
     let Ok(place) = conversation.worker.mirrors.clone().try_acquire_owned() else { return };
     let Some(payload) = source.mirror() else { return };
-    let copy = Outgoing {
-        method: outgoing.method.clone(),
-        version: outgoing.version,
-        target: outgoing.target.clone(),
-        authority: shadow_authority(&outgoing.authority).into(),
-        headers: outgoing.headers.clone(),
-    };
+    let copy = Outgoing::new(
+        (outgoing.method.clone(), outgoing.version),
+        outgoing.target.clone(),
+        shadow_authority(&outgoing.authority).into(),
+        outgoing.headers.clone(),
+    );
     let conversation = conversation.clone();
     tokio::spawn(async move {
         // Late or failed, nobody is waiting.

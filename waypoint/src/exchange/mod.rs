@@ -57,14 +57,14 @@ use crate::stages::{fault, redirect, split, transform};
 pub type Reply = Response<Answer<Observed>>;
 
 /// Serves one request. The task that does is bound to `pulse`.
-pub async fn serve(conversation: Arc<Conversation>, pulse: Arc<Pulse>, request: Request<Incoming>) -> Reply {
+pub async fn serve(conversation: &Arc<Conversation>, pulse: Arc<Pulse>, request: Request<Incoming>) -> Reply {
     pulse.begin(request.body().is_end_stream());
-    let parties = Parties::of(&conversation);
+    let parties = Parties::of(conversation);
     let arrived = Arrived::new(request, parties.telemetry.sampling());
     let mut record = Record::begin(parties, &arrived.request, &arrived.ids);
     let walked = {
         // In its place from the beginning: it is large, and would be moved there with every request.
-        let mut walk = pin!(admitted_walk(&conversation, &pulse, arrived, &mut record));
+        let mut walk = pin!(admitted_walk(conversation, &pulse, arrived, &mut record));
         poll_fn(|cx| pulse.poll_unless_over(cx, walk.as_mut())).await
     };
     match walked.unwrap_or_else(|| Err(reply::stood_still(&pulse, &mut record))) {

@@ -45,25 +45,25 @@ impl<'r> Path<'r> {
         (port, caller): (u16, Option<&Workload>),
     ) -> Result<Outgoing, NotAPath> {
         let facts = head.facts_for(port, caller);
-        let (target, authority) = (facts.target(), Arc::<str>::from(facts.authority));
         let rewritten = match (self.rule, &self.chosen) {
             (Some(rule), Some(chosen)) => transform::rewrite(rule, chosen, &facts)?,
             _ => Rewritten::default(),
         };
-        let Head { method, version, mut headers, .. } = head;
+        let asked = head.target().map_err(|made| NotAPath { made })?;
+        let Head { method, version, mut headers, authority, .. } = head;
         // A wish for another protocol is said again where it is met.
         for name in [HOST, CONNECTION, UPGRADE] {
             headers.remove(name);
         }
         if let (Some(rule), Some(chosen)) = (self.rule, &self.chosen) {
-            let asked = (&*target, &*authority);
+            let asked = (asked.as_str(), &*authority);
             transform::request(rule, chosen, &rewritten, asked, Disclosure::default(), &mut headers);
         }
-        let authority = rewritten.authority.unwrap_or(authority);
-        let target = rewritten.target.unwrap_or(target);
-        let made = target.clone();
-        let target = PathAndQuery::try_from(target).map_err(|_| NotAPath { made })?;
-        Ok(Outgoing { method, version, target, authority, headers })
+        let target = match rewritten.target {
+            None => asked,
+            Some(made) => PathAndQuery::try_from(made.as_str()).map_err(|_| NotAPath { made })?,
+        };
+        Ok(Outgoing::new((method, version), target, rewritten.authority.unwrap_or(authority), headers))
     }
 }
 
@@ -74,10 +74,24 @@ pub(crate) struct Outgoing {
     pub(super) version: Version,
     pub(crate) target: PathAndQuery,
     pub(crate) authority: Arc<str>,
+    /// The authority as `Host` among them, so that a try has only to copy them.
     pub(crate) headers: HeaderMap,
 }
 
 impl Outgoing {
+    /// As it was asked for in `version`.
+    pub(super) fn new(
+        (method, version): (Method, Version),
+        target: PathAndQuery,
+        authority: Arc<str>,
+        mut headers: HeaderMap,
+    ) -> Self {
+        if let Ok(host) = HeaderValue::from_str(&authority) {
+            headers.insert(HOST, host);
+        }
+        Self { method, version, target, authority, headers }
+    }
+
     /// The request in a version of HTTP, with a body.
     pub(super) fn request(&self, version: Version, payload: Payload) -> Request<Payload> {
         let mut headers = self.headers.clone();
@@ -85,8 +99,7 @@ impl Outgoing {
         if version == Version::HTTP_2 {
             target.scheme = Some(Scheme::HTTP);
             target.authority = self.authority.parse::<Authority>().ok();
-        } else if let Ok(host) = HeaderValue::from_str(&self.authority) {
-            headers.insert(HOST, host);
+            headers.remove(HOST);
         }
         target.path_and_query = Some(self.target.clone());
         let mut request = Request::new(payload);

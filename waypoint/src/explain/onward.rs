@@ -152,7 +152,7 @@ impl Onwards<'_, '_> {
         }
         match path.outgoing(self.head.clone(), (self.facts.port, self.facts.source)) {
             Err(why) => return Verdict::Refused(format!("500: {why}")),
-            Ok(outgoing) => {
+            Ok(mut outgoing) => {
                 let (was, is) = (self.facts.target(), outgoing.target.as_str());
                 if was != is || *outgoing.authority != *self.facts.authority {
                     let says = format!("{}{was} becomes {}{is}", self.facts.authority, outgoing.authority);
@@ -161,7 +161,8 @@ impl Onwards<'_, '_> {
                 }
                 let mut before = self.before.clone();
                 for name in [http::header::HOST, http::header::CONNECTION, http::header::UPGRADE] {
-                    before.remove(name);
+                    before.remove(&name);
+                    outgoing.headers.remove(name);
                 }
                 let changes = words::changes(&before, &outgoing.headers);
                 if !changes.is_empty() {

@@ -1,4 +1,5 @@
-//! Whether a request still moves, and its end when it does not, or has no time left.
+//! Whether a request still moves, and its end when it does not, or has no time left; and the end of a connection that no
+//! request comes on.
 //!
 //! Whoever moves a piece of a body stamps the time; the task that carries the request has one timer, which compares that
 //! stamp when it fires and never before: no piece costs a timer. Knows neither routes nor what is told of a request. The
@@ -16,6 +17,8 @@ use hyper::rt::Executor;
 use pin_project_lite::pin_project;
 use tokio::task::futures::TaskLocalFuture;
 use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::IDLE_DEADLINE;
 
 /// How long a request may stand still, unless the operator says otherwise: nothing of it arrives, and nothing of its answer
 /// leaves (Envoy's default of `stream_idle_timeout`, which counts for gRPC and for changed protocols too; Istio's own
@@ -56,7 +59,7 @@ pub struct Pulse {
 /// Why a request is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Over {
-    /// It stood still.
+    /// It stood still, or there was none.
     Idle = 1,
     /// Its time is up.
     Late = 2,
@@ -68,7 +71,8 @@ impl Pulse {
         Self::new(false, idle)
     }
 
-    /// That of a connection on which requests come one by one; of none as yet. Each may stand still for `idle`, or for ever.
+    /// That of a connection on which requests come one by one; of none as yet. Each may stand still for `idle`, or for ever,
+    /// and the connection waits [`IDLE_DEADLINE`] for the next.
     pub fn of_connection(idle: Option<Duration>) -> Self {
         Self::new(true, idle)
     }
@@ -221,10 +225,11 @@ impl Pulse {
         }
     }
 
-    /// When the request is to be ended, as far as is known now, and why.
+    /// When the request is to be ended, or the connection that waits for one, as far as is known now, and why.
     fn due(&self) -> Option<(Instant, Over)> {
         if !self.is_under_way.load(Relaxed) {
-            return None;
+            let moved = self.epoch + Duration::from_nanos(self.moved.load(Relaxed));
+            return Some((moved + IDLE_DEADLINE, Over::Idle));
         }
         let stated = if self.is_whole() { self.stated.load(Relaxed) } else { 0 };
         let moved = self.moved.load(Relaxed).max(stated);

@@ -6,9 +6,10 @@
 use std::time::Duration;
 
 use common::config::routing::resilience::{Retries, RetryCondition};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 use rand::Rng;
 
+use super::numeral;
 use super::respond::GRPC_STATUS;
 
 /// Retries when a route, or no route, says nothing of their number.
@@ -237,7 +238,7 @@ impl Policy<'_> {
 
 /// Says which try a request is, counted from 1.
 pub fn tell_attempt(attempt: u32, headers: &mut HeaderMap) {
-    headers.insert(ATTEMPT_COUNT, HeaderValue::from(attempt));
+    headers.insert(ATTEMPT_COUNT, numeral(attempt.into()));
 }
 
 #[cfg(test)]

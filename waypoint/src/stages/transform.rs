@@ -88,11 +88,15 @@ pub fn request(
     headers: &mut HeaderMap,
 ) {
     apply_both(&rule.route, chosen, |it| &it.request, headers);
-    let told = |text: &str| HeaderValue::from_str(text).ok();
-    if let (Some(value), true) = (told(target), rewritten.target.is_some() && disclosure.originals) {
+    if rewritten.target.is_some()
+        && disclosure.originals
+        && let Ok(value) = HeaderValue::from_str(target)
+    {
         headers.insert(ORIGINAL_PATH, value);
     }
-    if let (Some(value), true) = (told(authority), rewritten.authority.is_some()) {
+    if rewritten.authority.is_some()
+        && let Ok(value) = HeaderValue::from_str(authority)
+    {
         if disclosure.forwarded_host {
             headers.append(FORWARDED_HOST, value.clone());
         }

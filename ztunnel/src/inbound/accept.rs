@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use common::hbone;
 use common::hbone::server::{Arrival, Server};
+use common::lifecycle::seldom::Seldom;
 use common::refusal::Refusal;
 use common::spiffe::Identity;
 use common::telemetry::labels::Reporter;
@@ -64,7 +65,8 @@ async fn run(
     mut server: Server<ServerStream<TcpStream>>,
 ) {
     let mut draining = false;
-    let (mut gone, mut drain) = (pin!(flow.pod.gone.cancelled()), pin!(time_to_drain(worker)));
+    let mut gone = pin!(Seldom::new(flow.pod.gone.cancelled()));
+    let mut drain = pin!(Seldom::new(time_to_drain(worker)));
     loop {
         tokio::select! {
             biased;

@@ -11,10 +11,11 @@ use http::Response;
 use http_body_util::{BodyExt as _, Full};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Duration, Instant, sleep, timeout};
 
 use self::rig::{Rig, text, web};
 use crate::routes::tests::virtual_service;
+use crate::serve::IDLE_DEADLINE;
 use crate::serve::pulse::STREAM_IDLE_DEADLINE;
 
 fn said(text: impl Into<Bytes>) -> Response<Full<Bytes>> {
@@ -71,6 +72,26 @@ async fn a_request_that_stands_still_is_answered_by_whose_fault_it_is() {
         let log = rig.log();
         assert!(log.contains(" SI stream_idle_timeout "), "{log}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_waits_an_hour_for_the_next_request() {
+    let rig = Rig::new(&web(1, &[]));
+    rig.listens(1, async |_| said("one")).await;
+    let mut client = rig.client();
+    let pause = IDLE_DEADLINE - Duration::from_secs(10);
+    for _ in 0..3 {
+        sleep(pause).await;
+        client.write_all(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await.unwrap();
+        let mut answer = [0; 1024];
+        let read = client.read(&mut answer).await.unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "{:?}", answer[..read].escape_ascii());
+    }
+    let idle = Instant::now();
+    let mut rest = String::new();
+    client.read_to_string(&mut rest).await.unwrap();
+    assert!(!rest.contains("HTTP/1.1"), "{rest}");
+    assert_eq!(idle.elapsed().as_secs(), IDLE_DEADLINE.as_secs());
 }
 
 #[tokio::test(start_paused = true)]

@@ -156,8 +156,8 @@ impl Rig {
             (self.conversation.clone(), Arc::new(Pulse::of_connection(self.conversation.worker.stream_idle)));
         let of_requests = pulse.clone();
         let service = service_fn(move |request| {
-            let reply = exchange::serve(conversation.clone(), of_requests.clone(), request);
-            async move { Ok::<_, Infallible>(reply.await) }
+            let (conversation, pulse) = (conversation.clone(), of_requests.clone());
+            async move { Ok::<_, Infallible>(exchange::serve(&conversation, pulse, request).await) }
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .half_close(true)

@@ -1,3 +1,4 @@
+use http::HeaderValue;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
