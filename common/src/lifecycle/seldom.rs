@@ -46,7 +46,8 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.has_rung.store(true, Ordering::Release);
+        // Not a store: of two that ring at once, both are heard.
+        self.has_rung.swap(true, Ordering::AcqRel);
         self.task.wake();
     }
 }

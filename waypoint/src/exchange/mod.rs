@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use common::config::routing::HttpAction;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, sleep};
 
@@ -59,6 +59,7 @@ pub type Reply = Response<Answer<Observed>>;
 /// Serves one request. The task that does is bound to `pulse`.
 pub async fn serve(conversation: &Arc<Conversation>, pulse: Arc<Pulse>, request: Request<Incoming>) -> Reply {
     pulse.begin(request.body().is_end_stream());
+    let is_head = request.method() == Method::HEAD;
     let parties = Parties::of(conversation);
     let arrived = Arrived::new(request, parties.telemetry.sampling());
     let mut record = Record::begin(parties, &arrived.request, &arrived.ids);
@@ -85,7 +86,10 @@ pub async fn serve(conversation: &Arc<Conversation>, pulse: Arc<Pulse>, request:
             pulse.renew();
             // What is left of the request is with the server of HTTP, which ends the connection or has it at hand.
             pulse.arrived();
-            let mut response = Response::new(Answer::made(made.body, pulse, Observed::made(record)));
+            let is_read =
+                !is_head && !matches!(made.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+            let answer = Answer::made(made.body, pulse, Observed::made(record));
+            let mut response = Response::new(if is_read { answer } else { answer.unread() });
             *response.status_mut() = made.status;
             *response.headers_mut() = *made.headers;
             response

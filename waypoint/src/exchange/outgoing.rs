@@ -74,7 +74,8 @@ pub(crate) struct Outgoing {
     pub(super) version: Version,
     pub(crate) target: PathAndQuery,
     pub(crate) authority: Arc<str>,
-    /// The authority as `Host` among them, so that a try has only to copy them.
+    /// The authority as `Host` among them, so that a try has only to copy them, and `consistentHash` by that header goes by
+    /// the authority, as in Envoy.
     pub(crate) headers: HeaderMap,
 }
 
@@ -109,5 +110,23 @@ impl Outgoing {
         *request.headers_mut() = headers;
         *request.version_mut() = version;
         request
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_is_the_authority_and_in_http2_no_header() {
+        let theirs = HeaderMap::from_iter([(HOST, HeaderValue::from_static("theirs"))]);
+        let target = PathAndQuery::from_static("/a?b");
+        let outgoing = Outgoing::new((Method::GET, Version::HTTP_11), target, "shop:80".into(), theirs);
+        let request = outgoing.request(Version::HTTP_11, Payload::Empty);
+        assert_eq!(request.headers().get_all(HOST).iter().collect::<Vec<_>>(), ["shop:80"]);
+        assert_eq!(request.uri(), "/a?b");
+        let request = outgoing.request(Version::HTTP_2, Payload::Empty);
+        assert!(request.headers().is_empty());
+        assert_eq!(request.uri(), "http://shop:80/a?b");
     }
 }

@@ -51,6 +51,13 @@ where
         Self { body: Either::Left(Payload::Empty), observer: None, pulse: None }
     }
 
+    /// The same answer, of which the client gets only how long it is: its body is dropped and never asked for.
+    #[must_use]
+    pub fn unread(mut self) -> Self {
+        self.end(Ok(()));
+        self
+    }
+
     /// An answer that comes from upstream.
     pub fn from_upstream(body: B, pulse: Arc<Pulse>, observer: O) -> Self {
         Self { body: Either::Right(body), observer: Some(observer), pulse: Some(pulse) }.begun()
@@ -156,10 +163,13 @@ where
 impl<O: Observer, B> Drop for Answer<O, B> {
     /// A client that does not read keeps it from being asked again.
     fn drop(&mut self) {
-        if self.observer.is_some()
-            && let Some(why) = self.cut()
-        {
-            self.end(Err(&why));
+        if self.observer.is_none() {
+            return;
+        }
+        match self.cut() {
+            Some(why) => self.end(Err(&why)),
+            // Nothing more of it will be handed on, whyever.
+            None => self.pulse.iter().for_each(|pulse| pulse.answered()),
         }
     }
 }

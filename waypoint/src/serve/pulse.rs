@@ -44,10 +44,10 @@ pub struct Pulse {
     deadline: AtomicU64,
     /// Until when a request that has arrived may stand still, by what a route states; 0 is not at all.
     stated: AtomicU64,
-    /// Whether there is a request.
-    is_under_way: AtomicBool,
-    /// Whether the request has arrived to its end.
+    /// Whether the request has arrived to its end, or there is none.
     is_whole: AtomicBool,
+    /// Whether all of the last answer has been handed on, or there was none.
+    is_answered: AtomicBool,
     /// Why it is ended: an [`Over`] as a number, or 0.
     over: AtomicU8,
     /// Whether other requests follow.
@@ -91,8 +91,8 @@ impl Pulse {
             moved: AtomicU64::new(0),
             deadline: AtomicU64::new(NEVER),
             stated: AtomicU64::new(0),
-            is_under_way: AtomicBool::new(!is_of_connection),
-            is_whole: AtomicBool::new(false),
+            is_whole: AtomicBool::new(is_of_connection),
+            is_answered: AtomicBool::new(is_of_connection),
             over: AtomicU8::new(0),
             is_of_connection,
             idle,
@@ -102,7 +102,7 @@ impl Pulse {
     /// A request begins, of which there is nothing but a head when it `is_whole`.
     pub fn begin(&self, is_whole: bool) {
         self.is_whole.store(is_whole, Relaxed);
-        self.is_under_way.store(true, Relaxed);
+        self.is_answered.store(false, Relaxed);
         self.renew();
     }
 
@@ -142,7 +142,11 @@ impl Pulse {
     pub fn answered(&self) {
         self.deadline.store(NEVER, Relaxed);
         self.stated.store(0, Relaxed);
-        self.is_under_way.store(!self.is_of_connection || !self.is_whole(), Relaxed);
+        if self.is_of_connection {
+            self.is_answered.store(true, Relaxed);
+            // From here on it waits for the next request.
+            self.moves();
+        }
     }
 
     /// Whatever stands still until `at` waits as a route says it should, once the request has arrived to its end.
@@ -227,13 +231,16 @@ impl Pulse {
 
     /// When the request is to be ended, or the connection that waits for one, as far as is known now, and why.
     fn due(&self) -> Option<(Instant, Over)> {
-        if !self.is_under_way.load(Relaxed) {
-            let moved = self.epoch + Duration::from_nanos(self.moved.load(Relaxed));
-            return Some((moved + IDLE_DEADLINE, Over::Idle));
-        }
-        let stated = if self.is_whole() { self.stated.load(Relaxed) } else { 0 };
+        let (is_whole, is_answered) = (self.is_whole(), self.is_answered.load(Relaxed));
+        let idle = match (is_whole, is_answered) {
+            (true, true) => Some(IDLE_DEADLINE),
+            // Whoever owes the rest of a request that is answered is not waited for any longer.
+            (false, true) => self.idle.or(Some(IDLE_DEADLINE)),
+            (_, false) => self.idle,
+        };
+        let stated = if is_whole { self.stated.load(Relaxed) } else { 0 };
         let moved = self.moved.load(Relaxed).max(stated);
-        let idle = self.idle.map(|idle| (self.epoch + Duration::from_nanos(moved) + idle, Over::Idle));
+        let idle = idle.map(|idle| (self.epoch + Duration::from_nanos(moved) + idle, Over::Idle));
         let deadline = match self.deadline.load(Relaxed) {
             NEVER => None,
             nanos => Some((self.epoch + Duration::from_nanos(nanos), Over::Late)),

@@ -94,6 +94,17 @@ async fn a_connection_waits_an_hour_for_the_next_request() {
     assert_eq!(idle.elapsed().as_secs(), IDLE_DEADLINE.as_secs());
 }
 
+#[tokio::test]
+async fn a_head_of_an_answer_that_is_made_here_is_all_of_it() {
+    let stated = "hosts: [web]\nhttp:\n- directResponse: {status: 418, body: {string: tea}}";
+    let rig = Rig::new(&(web(1, &[]) + &virtual_service("shop/web", 0, stated)));
+    let answer = exchange(rig.client(), "HEAD / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 418") && answer.contains("content-length: 3\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    let log = rig.log();
+    assert!(log.contains(" 418 ") && !log.contains("DC"), "{log}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_of_a_request_is_waited_for_behind_its_answer() {
     let rig = Rig::new(&web(1, &[]));

@@ -65,10 +65,10 @@ async fn between_the_requests_of_a_connection_there_is_an_hour() {
     assert_eq!(given_up(&pulse).await, Some(HOUR));
     pulse.begin(true);
     pulse.answer_by(Some(Instant::now() + SECOND));
-    sleep(SECOND).await;
-    pulse.moves();
+    pulse.begin(true);
+    sleep(2 * HOUR).await;
     pulse.answered();
-    assert_eq!(given_up(&pulse).await, Some(HOUR), "after the last request, not the first");
+    assert_eq!(given_up(&pulse).await, Some(HOUR), "from the end of the answer");
     pulse.begin(true);
     assert_eq!(given_up(&pulse).await, Some(STREAM_IDLE_DEADLINE));
 }
@@ -120,6 +120,12 @@ async fn a_connection_is_watched_until_its_request_has_arrived_or_is_given_up() 
     pulse.arrived();
     pulse.answered();
     assert_eq!(given_up(&pulse).await, Some(HOUR));
+    // However long a request may stand still.
+    let pulse = Pulse::of_connection(None);
+    pulse.begin(false);
+    assert_eq!(given_up(&pulse).await, None);
+    pulse.answered();
+    assert_eq!(given_up(&pulse).await, Some(HOUR), "who owes the rest of an answered request");
 }
 
 /// An answer that does not end, in pieces of 16 KiB.
