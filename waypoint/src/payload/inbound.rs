@@ -201,15 +201,16 @@ mod tests {
 
     #[tokio::test]
     async fn there_is_only_so_much_room_and_it_is_given_back() {
-        let large: &'static str = "x".repeat(8 << 20).leak();
+        // No divisor of all there is: tests that run beside this one find room in what is left.
+        let large: &'static str = "x".repeat(7 << 20).leak();
         let mut bodies: Vec<_> = (0..20).map(|_| body(&[large])).collect();
         let pulse = Pulse::of_request(None);
         let mut refused = 0;
         for body in &mut bodies {
-            refused += usize::from(body.show(8 << 20, &pulse).await.is_err());
+            refused += usize::from(body.show(7 << 20, &pulse).await.is_err());
         }
-        assert!(refused >= 12, "{refused}");
+        assert!(refused >= 11, "{refused}");
         drop(bodies);
-        assert!(body(&[large]).show(8 << 20, &pulse).await.is_ok());
+        assert!(body(&[large]).show(7 << 20, &pulse).await.is_ok());
     }
 }
