@@ -186,8 +186,8 @@ fn one(comparison: &Comparison, plots: &[Drawn]) -> String {
     let mut text = format!("## {}\n\n{}\n\n", layer.title(), layer.about());
     let _ = writeln!(
         text,
-        "Medians of {} rounds with half the distance between the quartiles; in brackets the ratio to `{}`, taken round by \
-         round.\n",
+        "Medians of {} rounds (memory, starts and changes: of as many samples as were taken) with half the distance between \
+         the quartiles; in brackets the ratio to `{}`, taken round by round.\n",
         comparison.plan.rounds,
         scenario::baseline(results)
     );
